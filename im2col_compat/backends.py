@@ -1,0 +1,109 @@
+"""Which engine serves an input: chosen by itself, or forced by use_backend or IM2COL_COMPAT_BACKEND."""
+import os
+import warnings
+
+import numpy as np
+
+from im2col_compat import features, lowlevel
+from im2col_compat.engine_ffi import FFI
+from im2col_compat.engine_slices import Slices
+from im2col_compat.engine_torch import Torch
+
+VARIABLE = "IM2COL_COMPAT_BACKEND"
+#: In the order in which they are tried.
+ENGINES = (Torch(), FFI(), Slices())
+NAMES = tuple(engine.name for engine in ENGINES)
+
+_forced = os.environ.get(VARIABLE) or "auto"
+_warned = False
+
+
+def forced():
+    """The name of the engine that is forced, or None."""
+    if _forced not in NAMES + ("auto",):
+        raise ValueError("{} must be 'auto' or one of {}, but got {!r}".format(VARIABLE, NAMES, _forced))
+    return None if _forced == "auto" else _forced
+
+
+class use_backend(object):
+    """Force an engine: ``use_backend("ffi")`` for good, ``with use_backend("ffi"):`` for a while.
+
+    name: "torch" (F.unfold and F.fold of the installed PyTorch), "ffi" (the C
+    library), "slices" (tensor slicing), or "auto" (the first of these that serves
+    the input, the default). It holds for the whole process, all threads included; a
+    backward uses the engine of its forward.
+
+    ValueError for an unknown name, RuntimeError where the engine isn't available.
+    """
+
+    def __init__(self, name):
+        global _forced
+        if name not in NAMES + ("auto",):
+            raise ValueError("use_backend(): name must be 'auto' or one of {}, but got {!r}".format(NAMES, name))
+        if name not in available_backends() + ("auto",):
+            raise RuntimeError("use_backend(): {!r} isn't available: {}".format(name, why_missing(name)))
+        self._previous = _forced
+        _forced = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        global _forced
+        _forced = self._previous
+
+
+def why_missing(name):
+    """Why an engine isn't available here; None where it is."""
+    if name == "torch" and not features.HAS_UNFOLD:
+        return features.torch_missing or "PyTorch {} has no F.unfold".format(features.torch.__version__)
+    if name == "ffi":
+        return lowlevel.missing
+    return None
+
+
+def available_backends():
+    """The names of the engines that can serve anything here, in the order in which they are tried."""
+    return tuple(name for name in NAMES if why_missing(name) is None)
+
+
+def choose(arrays, x):
+    """The engine for x. RuntimeError where the forced one can't serve it, NotImplementedError where none can."""
+    name = forced()
+    refusals = []
+    for engine in ENGINES:
+        if name is not None and engine.name != name:
+            continue
+        why = engine.refuses(arrays, x)
+        if why is None:
+            if engine.name == "slices" and name is None and arrays.device(x) == "cpu" and lowlevel.missing:
+                _warn_once()
+            return engine
+        refusals.append("{!r}: {}".format(engine.name, why))
+    if name is not None:
+        raise RuntimeError("the engine that is forced can't serve this input. " + refusals[0])
+    raise NotImplementedError("no engine can serve this input. " + "; ".join(refusals))
+
+
+def _warn_once():
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi "
+            "and Python's headers, then reinstall im2col_compat".format(lowlevel.missing),
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def backend(x=None):
+    """The name of the engine that serves x: "torch", "ffi" or "slices".
+
+    x: a torch tensor or a NumPy array; by default, one of float32 on the CPU, a
+    tensor where PyTorch is installed. Raises as unfold(x) would.
+    """
+    if x is None:
+        x = np.zeros(1, np.float32) if features.torch is None else features.torch.zeros(1)
+    arrays, (x,), _ = features.enter("backend", [("x", x)])
+    return choose(arrays, x).name

@@ -1,0 +1,126 @@
+"""Bounded memory: a function of two tensors, evaluated block by block of its result, forward and backward.
+
+A plan says what is evaluated:
+    lengths   the axes that are cut, outermost first
+    dims      for each of them, the result's dimension
+    unit      bytes of terms for one element of the result
+    shape     the result's shape
+    dtype     the result's dtype
+    captures  whether its functions capture tensors that require grad
+    piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
+    evaluate(w, x, piece) the block, from those parts; differentiable
+"""
+import itertools
+from collections import namedtuple
+
+from im2col_compat import features
+
+#: Bytes of extra memory, columns included, that one call may use beside its result and its
+#: gradients. A gradient of a gradient (create_graph) isn't bounded, nor are functions that
+#: capture tensors requiring grad before PyTorch 1.11.
+memory_limit = 64 * 2 ** 20
+
+#: One block of terms takes this share of it; the rest is for a function's intermediates,
+#: the columns, and what autograd keeps of one block.
+SHARE = 16
+
+Piece = namedtuple("Piece", "w x out details")
+
+
+def run(plan, arrays, w, x):
+    """The plan's result for w and x."""
+    if arrays is features.NUMPY:
+        return _forward(plan, arrays, w, x)
+    if plan.captures and 0 not in plan.shape:
+        return _joined(plan, w, x)
+    return _Chunks.apply(w, x, plan)
+
+
+def _steps(plan):
+    """How far each axis goes in one block: the innermost axes as far as memory allows."""
+    room = max(1, memory_limit // SHARE // max(1, plan.unit))
+    steps = []
+    for length in reversed(plan.lengths):
+        steps.insert(0, max(1, min(length, room)))
+        room = max(1, room // steps[0])
+    return steps
+
+
+def _cuts(length, step):
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _pieces(plan):
+    axes = [_cuts(length, step) for length, step in zip(plan.lengths, _steps(plan))]
+    return (plan.piece(ranges) for ranges in itertools.product(*axes))
+
+
+def _forward(plan, arrays, w, x):
+    result = arrays.empty(x, plan.shape, plan.dtype)
+    for piece in _pieces(plan):
+        w_part, x_part = w[piece.w], x[piece.x]
+        if arrays is features.TORCH:
+            w_part, x_part = features.quiet(w_part), features.quiet(x_part)
+        result[piece.out] = features.raw(plan.evaluate(w_part, x_part, piece))
+    return result
+
+
+def _joined(plan, w, x, ranges=()):
+    """The result as a graph of checkpointed blocks, so that captured tensors get their gradients."""
+    axis = len(ranges)
+    if axis == len(plan.lengths):
+        piece = plan.piece(ranges)
+        return features.checkpoint(lambda w, x: plan.evaluate(w, x, piece), w[piece.w], x[piece.x])
+    cuts = _cuts(plan.lengths[axis], _steps(plan)[axis])
+    parts = [_joined(plan, w, x, ranges + (cut,)) for cut in cuts]
+    return parts[0] if len(parts) == 1 else features.torch.cat(parts, plan.dims[axis])
+
+
+@features.new_style
+class _Chunks(features.Function):
+    @staticmethod
+    def forward(w, x, plan):
+        return _forward(plan, features.TORCH, w, x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        w, x, ctx.plan = inputs
+        ctx.save_for_backward(w, x)
+        if features.is_integer(ctx.plan.dtype) and not features.VARIABLES:
+            ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx, grad):
+        w, x = ctx.saved_tensors
+        plan = ctx.plan
+        if features.recording(grad):
+            # A graph of the gradient itself: kept whole, as autograd needs it.
+            with features.enable_grad():
+                whole = plan.piece(tuple(slice(0, length) for length in plan.lengths))
+                result = plan.evaluate(w[whole.w], x[whole.x], whole)
+                dw, dx = features.partials(result, (w, x), grad, create_graph=True)
+            return dw, dx, None
+        needs = ctx.needs_input_grad[:2]
+        sums = [_accumulator(operand) if need else None for operand, need in zip((w, x), needs)]
+        for piece in _pieces(plan):
+            with features.enable_grad():
+                parts = [features.leaf(w[piece.w], needs[0]), features.leaf(x[piece.x], needs[1])]
+                result = plan.evaluate(parts[0], parts[1], piece)
+                found = features.partials(result, parts, grad[piece.out])
+            for total, partial, index in zip(sums, found, (piece.w, piece.x)):
+                if partial is not None:
+                    total[index] += _wide(features.raw(partial))
+        for i, (total, operand) in enumerate(zip(sums, (w, x))):
+            if total is not None:
+                dtype = features.TORCH.dtype(operand)
+                sums[i] = features.quiet(features.TORCH.cast(total, dtype) if dtype in features.HALVES else total)
+        return sums[0], sums[1], None
+
+
+def _accumulator(operand):
+    dtype = features.TORCH.dtype(operand)
+    return features.TORCH.full(operand, operand.shape, 0, "float32" if dtype in features.HALVES else dtype)
+
+
+def _wide(partial):
+    return features.TORCH.cast(partial, "float32") if features.TORCH.dtype(partial) in features.HALVES else partial

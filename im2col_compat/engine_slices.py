@@ -1,0 +1,57 @@
+"""Engine "slices": slicing and adding only. Any device, any version, no compiled code."""
+from im2col_compat import features
+from im2col_compat.engine import Engine
+
+
+class Slices(Engine):
+    name = "slices"
+
+    def refuses(self, arrays, x):
+        if not arrays.is_dense_kind(x):
+            return "slicing needs dense numbers, and this is a {} of another layout".format(arrays.dtype(x))
+        return None
+
+    def im2col(self, image, geometry):
+        arrays = features.arrays(image)
+        columns = arrays.full(image, _blocks_shape(geometry), 0)
+        for position, blocks, pixels in _overlaps(geometry):
+            columns[position + blocks] = image[(slice(None), slice(None)) + pixels]
+        return arrays.reshape(columns, geometry.columns_shape)
+
+    def col2im(self, columns, geometry):
+        arrays = features.arrays(columns)
+        dtype = arrays.dtype(columns)
+        wide = "float32" if dtype in features.HALVES else dtype
+        blocks_of = arrays.reshape(columns if wide == dtype else arrays.cast(columns, wide), _blocks_shape(geometry))
+        image = arrays.full(columns, geometry.image_shape, 0, wide)
+        for position, blocks, pixels in _overlaps(geometry):
+            if dtype == "bool":
+                image[(slice(None), slice(None)) + pixels] |= blocks_of[position + blocks]
+            else:
+                image[(slice(None), slice(None)) + pixels] += blocks_of[position + blocks]
+        return image if wide == dtype else arrays.cast(image, dtype)
+
+
+def _blocks_shape(geometry):
+    return (geometry.batch, geometry.channels) + geometry.kernel + geometry.blocks
+
+
+def _overlaps(geometry):
+    """For each kernel position: its index, the blocks whose pixel there is inside the image, and those pixels."""
+    for ky in range(geometry.kernel[0]):
+        rows = _overlap(geometry, 0, ky)
+        for kx in range(geometry.kernel[1]):
+            cols = _overlap(geometry, 1, kx)
+            if rows and cols:
+                yield (slice(None), slice(None), ky, kx), (rows[0], cols[0]), (rows[1], cols[1])
+
+
+def _overlap(geometry, axis, position):
+    """The slice of blocks and the slice of pixels that meet, along one axis; None where none do."""
+    stride, size = geometry.stride[axis], geometry.image[axis]
+    offset = position * geometry.dilation[axis] - geometry.padding[axis]
+    first = max(0, -(offset // stride))
+    last = min(geometry.blocks[axis] - 1, (size - 1 - offset) // stride)
+    if first > last:
+        return None
+    return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)

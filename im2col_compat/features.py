@@ -1,0 +1,442 @@
+"""Every difference between PyTorch versions, Python versions, and PyTorch and NumPy. No maths.
+
+Differences are found by probing for the feature; the versions named in comments
+are only where a reader may look. NUMPY and TORCH offer the same few operations on
+arrays and on tensors; `arrays(x)` is the one that owns x.
+
+torch 0.3 has two kinds of tensor that do not mix: a Variable, which records
+gradients, and the raw tensor inside it. Here "tensor" means a Variable there;
+"plain data" means what carries no history: a raw tensor there, a tensor elsewhere.
+"""
+import contextlib
+import os
+
+import numpy as np
+
+try:
+    import torch
+
+    torch_missing = None
+except ImportError as error:
+    torch = None
+    torch_missing = "PyTorch can't be imported ({})".format(error)
+
+#: 0.3: Variables are not tensors.
+VARIABLES = torch is not None and not isinstance(torch.zeros(1), torch.autograd.Variable)
+#: What a public function records gradients for.
+Tensor = () if torch is None else torch.autograd.Variable if VARIABLES else torch.Tensor
+Function = object if torch is None else torch.autograd.Function
+
+#: Bytes an element, of every dtype with a name common to PyTorch and NumPy.
+ITEMSIZE = {
+    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+HALVES = ("float16", "bfloat16")
+
+_OLD_TYPE = {
+    "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor", "uint8": "ByteTensor",
+    "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor",
+}  # fmt: skip
+_OLD_DTYPE = {name: dtype for dtype, name in _OLD_TYPE.items()}
+
+
+def is_integer(dtype):
+    """Whether a dtype's name is an integer's or bool's."""
+    return dtype.startswith(("int", "uint", "bool"))
+
+
+def limits(dtype):
+    """The least and the greatest value of an integer or bool dtype's name."""
+    return (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _machine_memory():
+    """Bytes of memory and swap, or None where the system doesn't say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            kilobytes = dict(line.split(":", 1) for line in lines)
+        return sum(int(kilobytes[key].split()[0]) * 1024 for key in ("MemTotal", "SwapTotal"))
+    except (IOError, OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+MACHINE_MEMORY = _machine_memory()
+
+
+def check_memory(shape, itemsize):
+    """RuntimeError for a CPU result larger than the machine: an overcommitting system would kill the process."""
+    size = itemsize
+    for length in shape:
+        size *= length
+    if size > (MACHINE_MEMORY or 2 ** 63 - 1):
+        raise RuntimeError(
+            "not enough memory: a result of shape {} needs {} bytes, but this machine has {}".format(
+                tuple(shape), size, MACHINE_MEMORY
+            )
+        )
+
+
+# ---------------------------------------------------------------- arrays and tensors
+
+
+class _NumPy(object):
+    """Operations on NumPy arrays."""
+
+    name = "NumPy arrays"
+
+    def owns(self, x):
+        return isinstance(x, np.ndarray)
+
+    def dtype(self, x):
+        return x.dtype.name
+
+    def device(self, x):
+        return "cpu"
+
+    def is_dense_kind(self, x):
+        return x.dtype.kind in "biufc"
+
+    def dense(self, x):
+        return np.ascontiguousarray(x)
+
+    def address(self, x):
+        return x.__array_interface__["data"][0]
+
+    def empty(self, like, shape, dtype=None):
+        """New plain data of like's kind, device and (by default) dtype."""
+        dtype = like.dtype if dtype is None else np.dtype(dtype)
+        check_memory(shape, dtype.itemsize)
+        return np.empty(shape, dtype)
+
+    def full(self, like, shape, value, dtype=None):
+        result = self.empty(like, shape, dtype)
+        result.fill(value)
+        return result
+
+    def cast(self, x, dtype):
+        return x.astype(dtype)
+
+    def reshape(self, x, shape):
+        return x.reshape(shape)
+
+    def expand(self, x, shape):
+        return np.broadcast_to(x, shape)
+
+    def unsqueeze(self, x, axis):
+        return np.expand_dims(x, axis)
+
+    def tensor(self, data):
+        """Plain data as what these operations compute with."""
+        return data
+
+    def stack(self, parts):
+        return np.stack(parts)
+
+    def matmul(self, a, b):
+        return np.matmul(a, b)
+
+    def pad(self, x, pads, value):
+        top, bottom, left, right = pads
+        height, width = x.shape[-2:]
+        result = self.full(x, x.shape[:-2] + (height + top + bottom, width + left + right), value)
+        result[..., top : top + height, left : left + width] = x
+        return result
+
+    def fill(self, x, mask, value):
+        """x with `value` where mask is true."""
+        return np.where(mask, np.array(value, x.dtype), x)
+
+    def where(self, mask, a, b):
+        return np.where(mask, a, b)
+
+    def sum(self, x, axis):
+        return x.sum(axis)
+
+    def max(self, x, axis):
+        return x.max(axis)
+
+    def min(self, x, axis):
+        return x.min(axis)
+
+
+class _Torch(object):
+    """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
+
+    name = "torch tensors"
+
+    def owns(self, x):
+        return isinstance(x, Tensor)
+
+    def dtype(self, x):
+        if VARIABLES:
+            return _OLD_DTYPE[raw(x).type().split(".")[-1]]
+        return str(x.dtype)[6:]  # "torch.float32"
+
+    def device(self, x):
+        if VARIABLES:
+            return "cuda:{}".format(x.get_device()) if x.is_cuda else "cpu"
+        return str(x.device)
+
+    def is_dense_kind(self, x):
+        return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
+
+    def dense(self, x):
+        x = raw(x).contiguous()
+        # Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
+        for resolve in ("resolve_conj", "resolve_neg"):
+            x = getattr(x, resolve)() if hasattr(x, resolve) else x
+        return x
+
+    def address(self, x):
+        return x.data_ptr()
+
+    def empty(self, like, shape, dtype=None):
+        dtype = self.dtype(like) if dtype is None else dtype
+        if self.device(like) == "cpu":
+            check_memory(shape, ITEMSIZE.get(dtype, 1))
+        if VARIABLES:
+            return getattr(torch.cuda if like.is_cuda else torch, _OLD_TYPE[dtype])(*shape)
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+    def full(self, like, shape, value, dtype=None):
+        return self.empty(like, shape, dtype).fill_(value)
+
+    def cast(self, x, dtype):
+        if VARIABLES:
+            return x.type(("torch.cuda." if x.is_cuda else "torch.") + _OLD_TYPE[dtype])
+        return x.to(getattr(torch, dtype))
+
+    def reshape(self, x, shape):
+        return x.contiguous().view(shape) if VARIABLES else x.reshape(shape)
+
+    def expand(self, x, shape):
+        return x.expand(*shape)
+
+    def unsqueeze(self, x, axis):
+        return x.unsqueeze(axis)
+
+    def tensor(self, data):
+        return torch.autograd.Variable(data) if VARIABLES else data
+
+    def stack(self, parts):
+        return torch.stack(parts)
+
+    def matmul(self, a, b):
+        return torch.matmul(a, b)
+
+    def pad(self, x, pads, value):
+        top, bottom, left, right = pads
+        return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
+
+    def fill(self, x, mask, value):
+        return x.masked_fill(self.expand(mask, x.shape), value)
+
+    def where(self, mask, a, b):
+        if hasattr(torch, "where"):
+            return torch.where(mask, a, b)
+        return self.fill(a, mask == 0, 0) + self.fill(b, mask, 0)
+
+    def sum(self, x, axis):
+        return x.sum(axis)
+
+    def max(self, x, axis):
+        return x.max(axis)[0]
+
+    def min(self, x, axis):
+        return x.min(axis)[0]
+
+
+NUMPY = _NumPy()
+TORCH = None if torch is None else _Torch()
+
+
+def arrays(x):
+    """NUMPY or TORCH, whichever owns x; plain data included. None for anything else."""
+    if isinstance(x, np.ndarray):
+        return NUMPY
+    if torch is not None and (isinstance(x, Tensor) or torch.is_tensor(x)):
+        return TORCH
+    return None
+
+
+# ---------------------------------------------------------------- 0.3's two kinds of tensor
+
+
+def raw(x):
+    """Plain data of a tensor or of plain data."""
+    return x.data if VARIABLES and isinstance(x, Tensor) else x
+
+
+def quiet(x):
+    """Plain data as a tensor to compute with where nothing is recorded (inside Function.forward)."""
+    return torch.autograd.Variable(x, volatile=True) if VARIABLES else x
+
+
+def leaf(x, requires_grad):
+    """x cut off from its history, to record a new one."""
+    if VARIABLES:
+        return torch.autograd.Variable(raw(x), requires_grad=requires_grad)
+    return x.detach().requires_grad_(requires_grad)
+
+
+def enter(function, arguments):
+    """The operations for, and the tensors of, a public function's arguments ((name, value) pairs).
+
+    Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
+    raw tensors are computed with as Variables and returned as raw tensors. None
+    stays None. TypeError for other types, and for a mixture.
+    """
+    given = [(name, value) for name, value in arguments if value is not None]
+    for name, value in given:
+        if arrays(value) is None:
+            raise TypeError(
+                "{}(): argument '{}' must be a {}NumPy array, but got {}".format(
+                    function, name, "" if torch is None else "torch tensor or a ", type(value).__name__
+                )
+            )
+    kinds = {(arrays(value), isinstance(value, Tensor)) for _, value in given}
+    if len(kinds) > 1:
+        raise TypeError(
+            "{}(): arguments must all be of one kind, but got {}".format(
+                function, ", ".join("{}: {}".format(name, type(value).__name__) for name, value in given)
+            )
+        )
+    ((kind, is_tensor),) = kinds
+    if kind is NUMPY or is_tensor:
+        return kind, [value for _, value in arguments], lambda result: result
+    values = [value if value is None else quiet(value) for _, value in arguments]
+    return kind, values, lambda result: result.data
+
+
+# ---------------------------------------------------------------- autograd
+
+
+def recording(grad):
+    """Whether a backward that was handed `grad` is itself recorded (create_graph)."""
+    return not grad.volatile if VARIABLES else torch.is_grad_enabled()
+
+
+def enable_grad():
+    return torch.enable_grad() if hasattr(torch, "enable_grad") else _null_context()
+
+
+@contextlib.contextmanager
+def _null_context():
+    yield
+
+
+def partials(output, inputs, grad_output, create_graph=False):
+    """d output / d input for each input, times grad_output; None where there is none."""
+    wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
+    result = [None] * len(inputs)
+    if wanted and output.requires_grad:
+        found = torch.autograd.grad(
+            [output], [inputs[i] for i in wanted], [grad_output], create_graph=create_graph, allow_unused=True
+        )
+        for i, grad in zip(wanted, found):
+            result[i] = grad
+    return result
+
+
+def new_style(function):
+    """Let a Function written as torch 2.0's (forward without ctx, then setup_context) work before.
+
+    Only that style composes with torch.func's transforms.
+    """
+    if not hasattr(Function, "setup_context"):
+        forward, setup_context = function.forward, function.setup_context
+
+        def forward_with_context(ctx, *inputs):
+            output = forward(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        function.forward = staticmethod(forward_with_context)
+    return function
+
+
+def checkpoint(function, *tensors):
+    """function(*tensors), its intermediates computed again in backward; plainly called where that can't be (before 1.11).
+
+    Unlike the Functions here, it gives tensors that `function` captures their gradients too.
+    """
+    try:
+        from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+        return torch_checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+    except (ImportError, ValueError, TypeError):
+        return function(*tensors)
+
+
+# ---------------------------------------------------------------- modules
+
+
+#: Layers take device= and dtype= (1.9 on). Constructing one to see would draw random numbers.
+HAS_FACTORY = torch is not None and "device" in torch.nn.Linear.__init__.__code__.co_varnames
+
+
+def factory(device, dtype):
+    """Those of a layer's device= and dtype= that its constructor takes here."""
+    return {"device": device, "dtype": dtype} if HAS_FACTORY else {}
+
+
+def place(module, device, dtype):
+    """Do to a new layer what its constructor couldn't."""
+    if HAS_FACTORY or device is None and dtype is None:
+        return
+    if not hasattr(module, "to"):
+        raise TypeError("PyTorch {} knows no device= and dtype=; use .cuda(), .double()".format(torch.__version__))
+    module.to(*[place for place in (device, dtype) if place is not None])
+
+
+# ---------------------------------------------------------------- F.unfold and F.fold
+
+
+def _probe_unfold(dtype, device):
+    """How the installed F.unfold and F.fold serve a dtype on a device.
+
+    "whole": as the latest version does, gradients of every order and N=0 included;
+    "forward": they compute it, and the rest is ours to add; None: they don't.
+    Runs no backward: before 1.6 that starts threads that a fork loses.
+    """
+    functional = torch.nn.functional
+    try:
+        image = torch.zeros((1, 1, 2, 2), dtype=dtype, device=device)
+        functional.fold(functional.unfold(image, 1), (2, 2), 1)
+    except Exception:  # RuntimeError, KeyError, TypeError, NotImplementedError, by version
+        return None
+    try:
+        # Versions that take N=0 (1.8 on) have double backward too (1.6 on);
+        # those that can't differentiate complex numbers say so in the forward.
+        empty = image[:0].requires_grad_(dtype.is_floating_point or getattr(dtype, "is_complex", False))
+        functional.fold(functional.unfold(empty, 1), (2, 2), 1)
+    except Exception:
+        return "forward"
+    return "whole"
+
+
+HAS_UNFOLD = torch is not None and hasattr(torch.nn.functional, "unfold")
+_probed = {}
+
+
+def native_unfold(x):
+    """_probe_unfold for x's dtype and device."""
+    key = (x.dtype, x.device.type)
+    if key not in _probed:
+        _probed[key] = _probe_unfold(*key)
+    return _probed[key]
+
+
+if HAS_UNFOLD:
+    # Now rather than when met: torch.compile may be tracing by then.
+    for _dtype in ITEMSIZE:
+        if hasattr(torch, _dtype):
+            _probed[getattr(torch, _dtype), "cpu"] = _probe_unfold(getattr(torch, _dtype), "cpu")

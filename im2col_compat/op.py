@@ -1,0 +1,119 @@
+"""Op: a replaceable dot product. What it is, not how it is evaluated (terms.py)."""
+from im2col_compat import features
+
+ADDS = ("sum", "max", "min")
+#: The named ops; ops.py fills it.
+NAMED = {}
+
+
+class Op(object):
+    """A dot product: add over k of multiply(w[k], x[k]).
+
+    multiply(w, x): a function of two tensors, or of two NumPy arrays, w from the weight.
+        It works element by element on operands that broadcast, returns their dtype
+        (bool is welcome for integers), and is pure: it may be called any number of times.
+    add: "sum", "max", "min", or a function add(acc, term) of two tensors of one shape,
+        applied in the order of k (channel, kernel row, kernel column). Sums of integer
+        terms are int64, as are the terms that a function `add` gets; max and min keep
+        the dtype. NaN propagates.
+    identity: what an `add` function starts from; by default the first term.
+    pad_value: what conv2d pads its input with, a number. None leaves padded taps out
+        altogether. A pad value that an integer dtype can't hold is a ValueError, but an
+        infinite one means None there.
+    grad_w(w, x), grad_x(w, x): used instead of d multiply / dw and d multiply / dx, as for
+        straight-through estimators. A second derivative differentiates them in turn.
+    normalize_grad_w: None, or a number eta: the finished gradient g of a weight of n
+        elements is scaled to eta * sqrt(n) / |g| * g, the adaptive learning rate of
+        AdderNet (arXiv 1912.13200, section 3.3; its published code has eta = 0.2).
+
+    Raises TypeError or ValueError for arguments that aren't these.
+    """
+
+    def __init__(
+        self, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None, normalize_grad_w=None, name=None
+    ):
+        for argument, value, optional in (
+            ("multiply", multiply, False),
+            ("grad_w", grad_w, True),
+            ("grad_x", grad_x, True),
+        ):
+            if not callable(value) and not (optional and value is None):
+                raise TypeError("Op(): {} must be a function of two tensors, but got {!r}".format(argument, value))
+        if not callable(add) and add not in ADDS:
+            raise ValueError("Op(): add must be one of {} or a function, but got {!r}".format(ADDS, add))
+        if identity is not None and not callable(add):
+            raise ValueError("Op(): identity is for an add function; {!r} has its own".format(add))
+        for argument, value in (
+            ("identity", identity),
+            ("pad_value", pad_value),
+            ("normalize_grad_w", normalize_grad_w),
+        ):
+            if not (value is None or isinstance(value, (int, float, complex))):
+                raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
+        self.multiply = multiply
+        self.add = add
+        self.identity = identity
+        self.pad_value = pad_value
+        self.grad_w = grad_w
+        self.grad_x = grad_x
+        self.normalize_grad_w = normalize_grad_w
+        self.name = name
+
+    def replace(self, **changes):
+        """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``."""
+        arguments = dict(vars(self), name=None)
+        unknown = sorted(set(changes) - set(arguments))
+        if unknown:
+            raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
+        arguments.update(changes)
+        return Op(**arguments)
+
+    def pad_value_for(self, dtype):
+        """The pad value for a dtype's name; None where padded taps are left out."""
+        value = self.pad_value
+        if value is None or not features.is_integer(dtype):
+            return value
+        if value in (float("inf"), -float("inf")):
+            return None
+        low, high = features.limits(dtype)
+        if isinstance(value, complex) or value != value or int(value) != value or not low <= value <= high:
+            raise ValueError("{}: {} can't hold pad_value={!r}".format(self, dtype, value))
+        return int(value)
+
+    def __repr__(self):
+        if self.name:
+            return self.name
+        shown = ["add={}".format(_shown(self.add))]
+        for argument, default in (
+            ("identity", None),
+            ("pad_value", 0),
+            ("grad_w", None),
+            ("grad_x", None),
+            ("normalize_grad_w", None),
+        ):
+            if getattr(self, argument) != default:
+                shown.append("{}={}".format(argument, _shown(getattr(self, argument))))
+        return "Op({}, {})".format(_shown(self.multiply), ", ".join(shown))
+
+    def __reduce_ex__(self, protocol):
+        # A named op unpickles to itself, so that `op is ops.dot` goes on holding.
+        if NAMED.get(self.name) is self:
+            return resolve, (self.name,)
+        return super(Op, self).__reduce_ex__(protocol)
+
+
+def _shown(value):
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def resolve(op):
+    """An Op from what users pass as `op`: a name, an Op, or a function of two tensors (its terms are summed)."""
+    if isinstance(op, Op):
+        return op
+    if callable(op):
+        return Op(op)
+    try:
+        return NAMED[op]
+    except (KeyError, TypeError):
+        message = "op must be an Op, a function of two tensors, or one of {}, but got {!r}".format(sorted(NAMED), op)
+        raise (ValueError if hasattr(op, "lower") else TypeError)(message)

@@ -1,0 +1,82 @@
+"""The named dot products: ``ops.l1`` is what ``op="l1"`` means.
+
+Their functions take tensors of any PyTorch, and NumPy arrays; gradients are tensors'.
+"""
+from im2col_compat.op import NAMED, Op
+
+
+def _named(name, *args, **kwargs):
+    NAMED[name] = Op(*args, name=name, **kwargs)
+    return NAMED[name]
+
+
+def _product(w, x):
+    return w * x
+
+
+def _distance(w, x):
+    return abs(w - x)
+
+
+def _minus_distance(w, x):
+    return -abs(w - x)
+
+
+def _x_minus_w(w, x):
+    return x - w
+
+
+def _clipped_difference(w, x):
+    return (w - x).clamp(-1, 1)
+
+
+def _squared_distance(w, x):
+    difference = w - x
+    return difference * difference
+
+
+def _cast(mask, like):
+    return mask.type_as(like) if hasattr(mask, "type_as") else mask.astype(like.dtype)
+
+
+def _sign(v):
+    return _cast(v >= 0, v) * 2 - 1
+
+
+def _product_of_signs(w, x):
+    return _sign(w) * _sign(x)
+
+
+def _sign_through_w(w, x):
+    return _cast(abs(w) <= 1, w) * _sign(x)
+
+
+def _sign_through_x(w, x):
+    return _cast(abs(x) <= 1, x) * _sign(w)
+
+
+def _plus(w, x):
+    return w + x
+
+
+#: sum of w * x: the ordinary one. F.conv2d, F.linear and torch.matmul, where no engine is forced.
+dot = _named("dot", _product)
+
+#: sum of |w - x|, with its true gradient.
+l1 = _named("l1", _distance)
+
+#: minus the sum of |w - x|, with the gradients of AdderNet (arXiv 1912.13200, equations 5 and 6).
+adder = _named("adder", _minus_distance, grad_w=_x_minus_w, grad_x=_clipped_difference)
+
+#: sum of (w - x) ** 2.
+l2 = _named("l2", _squared_distance)
+
+#: sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; straight-through gradients,
+#: zero where the operand's size exceeds 1 (XNOR-Net, arXiv 1603.05279). Zero padding counts nothing.
+xnor = _named("xnor", _product_of_signs, pad_value=None, grad_w=_sign_through_w, grad_x=_sign_through_x)
+
+#: max of w + x: dilation, the tropical product. The gradient goes to the first k that attains it.
+max_plus = _named("max_plus", _plus, add="max", pad_value=-float("inf"))
+
+#: min of w + x: erosion by a mirrored, negated element.
+min_plus = _named("min_plus", _plus, add="min", pad_value=float("inf"))

@@ -1,0 +1,259 @@
+"""A dot product evaluated with tensor operations: multiply all terms, then add along one axis.
+
+Takes operands that broadcast and are small enough (chunks.py sees to that); records
+gradients as any tensor operation does.
+"""
+from im2col_compat import features
+from im2col_compat.op import Op
+
+#: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
+BLOCK = 512
+
+
+def result_dtype(op, dtype):
+    """The dtype (its name) of a dot product of operands of `dtype`."""
+    widens = op.add not in ("max", "min") and op.name != "dot"
+    return "int64" if widens and features.is_integer(dtype) else dtype
+
+
+def evaluate(op, arrays, w, x, axis, absent=None):
+    """add along `axis` of multiply(w, x), without that axis.
+
+    w, x: tensors or arrays of one rank and dtype that broadcast. absent: non-zero where a
+    term is to be left out, of a shape that broadcasts to the terms'; None if nowhere.
+    """
+    terms = _terms(op, arrays, w, x)
+    dtype = arrays.dtype(terms)
+    if op.add == "sum":
+        return _sum(arrays, terms if absent is None else arrays.fill(terms, absent, 0), axis)
+    if op.add in ("max", "min"):
+        if absent is not None:
+            terms = arrays.fill(terms, absent, lowest(dtype) if op.add == "max" else highest(dtype))
+        return arrays.max(terms, axis) if op.add == "max" else arrays.min(terms, axis)
+    return _left_fold(op, arrays, terms, axis, absent)
+
+
+def lowest(dtype):
+    return features.limits(dtype)[0] if features.is_integer(dtype) else -float("inf")
+
+
+def highest(dtype):
+    return features.limits(dtype)[1] if features.is_integer(dtype) else float("inf")
+
+
+def of_no_terms(op, dtype):
+    """What a dot product of no terms at all is."""
+    if op.add == "sum":
+        return 0
+    if op.add == "max":
+        return lowest(dtype)
+    if op.add == "min":
+        return highest(dtype)
+    if op.identity is None:
+        raise RuntimeError("{}: there is no term to add, and no identity to return instead".format(op))
+    return op.identity
+
+
+# ---------------------------------------------------------------- multiply
+
+
+def _terms(op, arrays, w, x):
+    surrogates = op.grad_w is not None or op.grad_x is not None or isinstance(op, _ByArrays)
+    if surrogates and arrays is features.TORCH and (w.requires_grad or x.requires_grad):
+        return _Surrogate.apply(w, x, op)
+    return _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
+
+
+def _checked(op, argument, arrays, result, w, x):
+    """What a user's function of w and x returned, in the shape and dtype that it must have."""
+    if not arrays.owns(result):
+        raise TypeError(
+            "{}: {} must return one of the {}, but returned {}".format(
+                op, argument, arrays.name, type(result).__name__
+            )
+        )
+    shape = tuple(max(sizes) for sizes in zip(w.shape, x.shape))
+    if tuple(result.shape) != shape:
+        # A function may ignore one operand.
+        if tuple(result.shape) not in (tuple(w.shape), tuple(x.shape)):
+            raise RuntimeError(
+                "{}: {} must work element by element: for operands of shapes {} and {} it must return shape {}, "
+                "but returned {}".format(op, argument, tuple(w.shape), tuple(x.shape), shape, tuple(result.shape))
+            )
+        result = arrays.expand(result, shape)
+    dtype, expected = arrays.dtype(result), arrays.dtype(x)
+    if dtype != expected:
+        if dtype != "bool" or not features.is_integer(expected):
+            raise TypeError(
+                "{}: {} must return the dtype of its operands, {}, but returned {}".format(
+                    op, argument, expected, dtype
+                )
+            )
+        result = arrays.cast(result, expected)
+    return result
+
+
+@features.new_style
+class _Surrogate(features.Function):
+    """multiply(w, x), differentiated by grad_w and grad_x."""
+
+    @staticmethod
+    def forward(w, x, op):
+        w, x = features.quiet(w), features.quiet(x)
+        return features.raw(_checked(op, "multiply", features.TORCH, op.multiply(w, x), w, x))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        w, x, ctx.op = inputs
+        ctx.save_for_backward(w, x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        w, x = ctx.saved_tensors
+        op = ctx.op
+        result = []
+        for i, (operand, surrogate, argument) in enumerate(((w, op.grad_w, "grad_w"), (x, op.grad_x, "grad_x"))):
+            if not ctx.needs_input_grad[i]:
+                result.append(None)
+            elif surrogate is not None:
+                partial = _checked(op, argument, features.TORCH, surrogate(w, x), w, x)
+                result.append(_sum_to(grad * partial, operand.shape))
+            else:
+                result.append(_true_partial(op, w, x, i, grad))
+        return result[0], result[1], None
+
+
+def _true_partial(op, w, x, i, grad):
+    """grad times d multiply / d operand i, where only the other operand has a surrogate."""
+    if isinstance(op, _ByArrays):
+        raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
+    create_graph = features.recording(grad)
+    with features.enable_grad():
+        if not create_graph:
+            w, x = features.leaf(w, i == 0), features.leaf(x, i == 1)
+        return features.partials(op.multiply(w, x), (w, x), grad, create_graph)[i]
+
+
+def _sum_to(value, shape):
+    for axis, size in enumerate(shape):
+        if size == 1 and value.shape[axis] != 1:
+            value = value.sum(axis, keepdim=True)
+    return value
+
+
+# ---------------------------------------------------------------- add
+
+
+def _sum(arrays, terms, axis):
+    dtype = arrays.dtype(terms)
+    if features.is_integer(dtype):
+        return arrays.sum(terms if dtype == "int64" else arrays.cast(terms, "int64"), axis)
+    if dtype in features.HALVES:
+        return arrays.cast(_sum(arrays, arrays.cast(terms, "float32"), axis), dtype)
+    count = terms.shape[axis]
+    if count <= BLOCK:
+        return arrays.sum(terms, axis)
+    before = (slice(None),) * axis
+    blocks = [arrays.sum(terms[before + (slice(i, i + BLOCK),)], axis) for i in range(0, count, BLOCK)]
+    return arrays.sum(arrays.stack(blocks), 0)
+
+
+def _left_fold(op, arrays, terms, axis, absent):
+    if features.is_integer(arrays.dtype(terms)):
+        terms = arrays.cast(terms, "int64")
+    before = (slice(None),) * axis
+    acc, started = None, None
+    if op.identity is not None:
+        first = terms[before + (0,)]
+        acc = features.quiet(arrays.full(first, first.shape, op.identity))
+    for k in range(terms.shape[axis]):
+        term = terms[before + (k,)]
+        gone = None
+        if absent is not None:
+            gone = arrays.expand(absent[before + (min(k, absent.shape[axis] - 1),)], term.shape)
+        if acc is None:
+            acc, started = term, None if gone is None else gone == 0
+            continue
+        total = op.add(acc, term)
+        if not arrays.owns(total) or total.shape != acc.shape or arrays.dtype(total) != arrays.dtype(acc):
+            raise (RuntimeError if arrays.owns(total) else TypeError)(
+                "{}: add must return shape {} and dtype {}, as its arguments have, but returned {}".format(
+                    op,
+                    tuple(acc.shape),
+                    arrays.dtype(acc),
+                    "shape {} and dtype {}".format(tuple(total.shape), arrays.dtype(total))
+                    if arrays.owns(total)
+                    else type(total).__name__,
+                )
+            )
+        if gone is not None:
+            total = arrays.where(gone, acc, total)
+            if started is not None:
+                # Up to the first tap that is there, acc is no sum of anything yet.
+                total = arrays.where(started == 0, term, total)
+                started = arrays.where(gone, started, gone == 0)
+        acc = total
+    if started is not None and not bool(started.all()):
+        of_no_terms(op, arrays.dtype(acc))
+    return acc
+
+
+# ---------------------------------------------------------------- functions that only understand NumPy arrays
+
+
+class _ByArrays(Op):
+    """An op whose functions are called with NumPy arrays."""
+
+    def __init__(self, op):
+        arguments = dict(vars(op))
+        for argument in ("multiply", "add", "grad_w", "grad_x"):
+            if callable(arguments[argument]):
+                arguments[argument] = _by_arrays(arguments[argument])
+        super(_ByArrays, self).__init__(**arguments)
+
+
+def _by_arrays(function):
+    def call(*tensors):
+        like = tensors[0]
+        result = function(*[features.raw(tensor.detach()).cpu().numpy() for tensor in tensors])
+        if not features.NUMPY.owns(result):
+            return result
+        result = features.quiet(features.torch.from_numpy(result.copy()))
+        return result.cuda() if like.is_cuda else result
+
+    call.__name__ = getattr(function, "__name__", repr(function))
+    return call
+
+
+def understood(op, arrays, w, x):
+    """(op, captures): the op in a form that takes tensors, and whether its functions capture one that requires grad.
+
+    Found by calling them on the first elements of w and x.
+    """
+    if arrays is features.NUMPY or op.name or 0 in tuple(w.shape) + tuple(x.shape):
+        return op, False
+    w, x = (tensor[(slice(0, 1),) * len(tensor.shape)] for tensor in (w, x))
+    trains = w.requires_grad or x.requires_grad
+    try:
+        captures = _requires_grad(op, arrays, features.leaf(w, False), features.leaf(x, False))
+        if trains:
+            _requires_grad(op, arrays, features.leaf(w, True), features.leaf(x, True))
+        return op, captures
+    except Exception:
+        by_arrays = _ByArrays(op)
+        try:
+            _requires_grad(by_arrays, arrays, features.leaf(w, False), features.leaf(x, False))
+        except Exception:
+            by_arrays = None
+        if by_arrays is None:
+            raise
+        return by_arrays, False
+
+
+def _requires_grad(op, arrays, w, x):
+    term = op.multiply(w, x)
+    if not arrays.owns(term):
+        raise TypeError(
+            "{}: multiply must return one of the {}, but returned {}".format(op, arrays.name, type(term).__name__)
+        )
+    return term.requires_grad or callable(op.add) and op.add(term, term).requires_grad

@@ -1,0 +1,78 @@
+"""Metadata, and a C extension that the package can do without. No C flags: ffi/build.py has them."""
+import io
+import os
+import re
+import sys
+import sysconfig
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+here = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(name):
+    with io.open(os.path.join(here, name), encoding="utf-8") as text:
+        return text.read()
+
+
+def without_c(why):
+    sys.stderr.write(
+        "\n*** im2col_compat: installing WITHOUT the C library: {}.\n"
+        "*** Everything works, but the engine 'ffi' is missing and unfold is slower where\n"
+        "*** PyTorch has no F.unfold. To have it: a C compiler, cffi, Python's headers; reinstall.\n\n".format(why)
+    )
+
+
+class OptionalBuildExt(build_ext):
+    """Failing to compile must not fail the installation. (optional=True does that on Python 3 only.)"""
+
+    def run(self):
+        try:
+            build_ext.run(self)
+        except Exception as error:
+            without_c(error)
+
+    def build_extension(self, ext):
+        try:
+            build_ext.build_extension(self, ext)
+        except Exception as error:
+            without_c(error)
+
+
+options = {}
+try:
+    import cffi  # noqa: F401
+
+    extension = {"cffi_modules": ["ffi/build.py:ffibuilder"]}
+    if sys.version_info[0] > 2 and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        # cffi builds against the stable ABI by itself; the wheel has to be told.
+        options = {"bdist_wheel": {"py_limited_api": "cp36"}}
+except ImportError:
+    # setuptools would ignore cffi_modules without a word.
+    extension = {}
+    without_c("cffi is not installed where setup.py runs (pip 10 and later see to that by themselves)")
+
+setup(
+    name="im2col_compat",
+    version=re.search(r'__version__ = "(.*)"', read("im2col_compat/__init__.py")).group(1),
+    description="Convolution with your own dot product, on any PyTorch from 0.3 to today",
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=["im2col_compat"],
+    package_data={"im2col_compat": ["py.typed", "*.pyi"]},
+    python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
+    install_requires=["cffi>=1.9", "numpy>=1.10", 'pycparser<2.22; python_version < "3.8"'],
+    cmdclass={"build_ext": OptionalBuildExt},
+    options=options,
+    zip_safe=False,
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: C",
+        "Programming Language :: Python :: 2.7",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    **extension
+)
