@@ -91,7 +91,7 @@ class _Chunks(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = ctx.saved_tensors
+        w, x = features.saved(ctx)
         plan = ctx.plan
         if features.recording(grad):
             # A graph of the gradient itself: kept whole, as autograd needs it.

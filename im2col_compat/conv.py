@@ -149,8 +149,7 @@ def _plus(arrays, result, bias, shape):
     bias = arrays.reshape(bias, shape)
     if arrays.dtype(bias) != arrays.dtype(result):
         bias = arrays.cast(bias, arrays.dtype(result))
-    result += bias
-    return result
+    return arrays.add(result, bias)
 
 
 def _native_conv2d(x, w, b, geometry):

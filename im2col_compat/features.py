@@ -157,6 +157,11 @@ class _NumPy(object):
     def where(self, mask, a, b):
         return np.where(mask, a, b)
 
+    def add(self, x, y):
+        """x + y, where x may be changed."""
+        x += y
+        return x
+
     def sum(self, x, axis):
         return x.sum(axis)
 
@@ -244,6 +249,10 @@ class _Torch(object):
             return torch.where(mask, a, b)
         return self.fill(a, mask == 0, 0) + self.fill(b, mask, 0)
 
+    def add(self, x, y):
+        # 0.3 refuses to change a Variable of which there is a view.
+        return x + y if VARIABLES else x.add_(y)
+
     def sum(self, x, axis):
         return x.sum(axis)
 
@@ -317,6 +326,11 @@ def enter(function, arguments):
 
 
 # ---------------------------------------------------------------- autograd
+
+
+def saved(ctx):
+    """What a forward saved, as tensors that know their history."""
+    return ctx.saved_variables if VARIABLES else ctx.saved_tensors
 
 
 def recording(grad):

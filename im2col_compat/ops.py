@@ -10,16 +10,21 @@ def _named(name, *args, **kwargs):
     return NAMED[name]
 
 
+def _abs(v):
+    # Variables of 0.3 have the method only, arrays the builtin only.
+    return v.abs() if hasattr(v, "abs") else abs(v)
+
+
 def _product(w, x):
     return w * x
 
 
 def _distance(w, x):
-    return abs(w - x)
+    return _abs(w - x)
 
 
 def _minus_distance(w, x):
-    return -abs(w - x)
+    return -_abs(w - x)
 
 
 def _x_minus_w(w, x):
@@ -48,11 +53,11 @@ def _product_of_signs(w, x):
 
 
 def _sign_through_w(w, x):
-    return _cast(abs(w) <= 1, w) * _sign(x)
+    return _cast(_abs(w) <= 1, w) * _sign(x)
 
 
 def _sign_through_x(w, x):
-    return _cast(abs(x) <= 1, x) * _sign(w)
+    return _cast(_abs(x) <= 1, x) * _sign(w)
 
 
 def _plus(w, x):

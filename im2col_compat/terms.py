@@ -109,7 +109,7 @@ class _Surrogate(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = ctx.saved_tensors
+        w, x = features.saved(ctx)
         op = ctx.op
         result = []
         for i, (operand, surrogate, argument) in enumerate(((w, op.grad_w, "grad_w"), (x, op.grad_x, "grad_x"))):
@@ -165,7 +165,7 @@ def _left_fold(op, arrays, terms, axis, absent):
     acc, started = None, None
     if op.identity is not None:
         first = terms[before + (0,)]
-        acc = features.quiet(arrays.full(first, first.shape, op.identity))
+        acc = arrays.tensor(arrays.full(first, first.shape, op.identity))
     for k in range(terms.shape[axis]):
         term = terms[before + (k,)]
         gone = None
