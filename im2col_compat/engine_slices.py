@@ -7,6 +7,8 @@ class Slices(Engine):
     name = "slices"
 
     def refuses(self, arrays, x):
+        if features.VARIABLES and arrays is features.TORCH and arrays.dtype(x) == "float16" and arrays.device(x) == "cpu":
+            return "PyTorch 0.3 can do nothing with float16 on a CPU"
         if not arrays.is_dense_kind(x):
             return "slicing needs dense numbers, and this is a {} of another layout".format(arrays.dtype(x))
         return None
@@ -21,7 +23,7 @@ class Slices(Engine):
     def col2im(self, columns, geometry):
         arrays = features.arrays(columns)
         dtype = arrays.dtype(columns)
-        wide = "float32" if dtype in features.HALVES else dtype
+        wide = arrays.sum_dtype(dtype)
         blocks_of = arrays.reshape(columns if wide == dtype else arrays.cast(columns, wide), _blocks_shape(geometry))
         image = arrays.full(columns, geometry.image_shape, 0, wide)
         for position, blocks, pixels in _overlaps(geometry):

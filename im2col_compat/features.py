@@ -124,6 +124,10 @@ class _NumPy(object):
     def cast(self, x, dtype):
         return x.astype(dtype)
 
+    def sum_dtype(self, dtype):
+        """What to add a dtype's elements in: as wide or wider, and wrapping alike."""
+        return "float32" if dtype in HALVES else dtype
+
     def reshape(self, x, shape):
         return x.reshape(shape)
 
@@ -194,7 +198,10 @@ class _Torch(object):
         return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
 
     def dense(self, x):
-        x = raw(x).contiguous()
+        x = raw(x)
+        if not x.is_contiguous():
+            # 0.3's HalfTensor on a CPU lacks contiguous().
+            x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
         # Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
         for resolve in ("resolve_conj", "resolve_neg"):
             x = getattr(x, resolve)() if hasattr(x, resolve) else x
@@ -218,6 +225,10 @@ class _Torch(object):
         if VARIABLES:
             return x.type(("torch.cuda." if x.is_cuda else "torch.") + _OLD_TYPE[dtype])
         return x.to(getattr(torch, dtype))
+
+    def sum_dtype(self, dtype):
+        # PyTorch has the wider unsigned types (2.3 on), but doesn't add them.
+        return "float32" if dtype in HALVES else "int64" if dtype in ("uint16", "uint32", "uint64") else dtype
 
     def reshape(self, x, shape):
         return x.contiguous().view(shape) if VARIABLES else x.reshape(shape)

@@ -1,0 +1,27 @@
+"""The suite tests the installed package, in whatever interpreter and torch is there."""
+import os
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# `python -m pytest` puts the source tree first; what is installed is what counts.
+sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.getcwd()) != ROOT]
+
+import im2col_compat  # noqa: E402
+
+if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT, "im2col_compat"):
+    pytest.exit("im2col_compat is imported from the source tree: install it first (make test does)")
+
+
+def pytest_report_header(config):
+    from im2col_compat.__main__ import report
+
+    return report()
+
+
+@pytest.fixture(params=im2col_compat.available_backends())
+def engine(request):
+    """Each available engine, forced."""
+    with im2col_compat.use_backend(request.param):
+        yield request.param

@@ -1,0 +1,42 @@
+"""Tables of problems, apart from the checks made on them."""
+
+#: (image shape, kernel_size, dilation, padding, stride): asymmetric wherever they can be.
+COLUMNS = {
+    "one-pixel": ((1, 1, 1, 1), 1, 1, 0, 1),
+    "plain": ((2, 3, 5, 6), 3, 1, 0, 1),
+    "same-size": ((2, 2, 5, 4), 3, 1, 1, 1),
+    "asymmetric": ((2, 3, 7, 6), (2, 3), (2, 1), (1, 2), (1, 2)),
+    "strided": ((1, 2, 9, 8), (3, 2), 1, (0, 1), (3, 2)),
+    "dilated": ((1, 2, 9, 8), 2, (3, 2), (2, 0), 1),
+    "gaps": ((1, 2, 8, 9), 1, 1, 0, (3, 4)),
+    "leftover": ((1, 1, 6, 7), (2, 3), 1, 0, (3, 4)),
+    "mostly-padding": ((1, 2, 2, 1), (2, 3), 1, (4, 5), (2, 1)),
+    "padding-only-columns": ((1, 1, 2, 2), 1, 1, 3, 2),
+    "whole-image": ((2, 2, 4, 5), (4, 5), 1, 0, 1),
+    "wide": ((1, 1, 2, 1500), (1, 3), 1, (0, 1), 1),
+    "wide-strided": ((1, 1, 1, 2100), (1, 5), (1, 3), (0, 4), (1, 2)),
+    "no-batch": ((0, 2, 5, 5), 2, 1, 0, 1),
+}
+
+#: (image shape, filters, kernel, stride, padding, dilation, groups)
+CONVOLUTIONS = {
+    "plain": ((2, 3, 5, 6), 4, (3, 2), 1, 0, 1, 1),
+    "one-by-one": ((2, 3, 4, 5), 2, (1, 1), 1, 0, 1, 1),
+    "asymmetric": ((1, 2, 7, 6), 3, (2, 3), (1, 2), (1, 2), (2, 1), 1),
+    "grouped": ((2, 4, 5, 5), 6, (3, 3), (2, 1), 1, 1, 2),
+    "depthwise": ((1, 3, 6, 5), 6, (2, 2), 1, (0, 1), (1, 2), 3),
+    "far-padding": ((1, 1, 2, 3), 2, (1, 2), 1, (3, 2), 1, 1),
+    "same": ((1, 2, 5, 6), 2, (2, 3), 1, "same", (1, 2), 1),
+    "valid": ((1, 2, 5, 6), 2, (2, 3), 2, "valid", 1, 1),
+}
+
+
+def pads(padding, kernel, dilation):
+    """(top, bottom, left, right) of conv2d's padding, worked out by hand."""
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        totals = [(k - 1) * (dilation if isinstance(dilation, int) else dilation[i]) for i, k in enumerate(kernel)]
+        return (totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2)
+    vertical, horizontal = padding if isinstance(padding, tuple) else (padding, padding)
+    return (vertical, vertical, horizontal, horizontal)
