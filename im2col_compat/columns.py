@@ -18,6 +18,8 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1):
     for sizes that don't fit or don't fit in memory, IndexError for an input of too few
     dimensions. RuntimeError where the forced engine can't serve the input.
     """
+    if _records_native():
+        return features.torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
     arrays, (x,), leave = features.enter("unfold", [("input", input)])
     geometry = unfold_geometry(x.shape, kernel_size, dilation, padding, stride)
     return leave(_run(arrays, x, len(x.shape) == 3, geometry.columns_shape, "unfold", geometry))
@@ -39,9 +41,15 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1):
     sizes that don't fit together or don't fit in memory. RuntimeError where the forced
     engine can't serve the input.
     """
+    if _records_native():
+        return features.torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
     arrays, (x,), leave = features.enter("fold", [("input", input)])
     geometry = fold_geometry(x.shape, output_size, kernel_size, dilation, padding, stride)
     return leave(_run(arrays, x, len(x.shape) == 2, geometry.image_shape, "fold", geometry))
+
+
+def _records_native():
+    return features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() in (None, "torch")
 
 
 def _run(arrays, x, unbatched, shape, function, geometry):

@@ -26,9 +26,9 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
     """
     op = resolve(op)
+    if op is NAMED["dot"] and features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() is None:
+        return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = features.enter("conv2d", [("input", input), ("weight", weight), ("bias", bias)])
-    if w is None:
-        raise TypeError("conv2d(): argument 'weight' must not be None")
     geometry = conv_geometry(x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
     if not native:
@@ -57,8 +57,6 @@ def linear(input, weight, bias=None, op="dot"):
     """
     op = resolve(op)
     arrays, (x, w, b), leave = features.enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
-    if w is None:
-        raise TypeError("linear(): argument 'weight' must not be None")
     if op is NAMED["dot"]:
         if arrays is features.TORCH:
             return leave(features.torch.nn.functional.linear(x, w, b))
@@ -95,8 +93,6 @@ def matmul(a, b, op="dot"):
     """
     op = resolve(op)
     arrays, (w, x), leave = features.enter("matmul", [("a", a), ("b", b)])
-    if w is None or x is None:
-        raise TypeError("matmul(): arguments 'a' and 'b' must not be None")
     if op is NAMED["dot"] and arrays is features.TORCH:
         return leave(features.torch.matmul(w, x))
     shapes = tuple(w.shape), tuple(x.shape)

@@ -7,8 +7,8 @@ class Slices(Engine):
     name = "slices"
 
     def refuses(self, arrays, x):
-        if features.VARIABLES and arrays is features.TORCH and arrays.dtype(x) == "float16" and arrays.device(x) == "cpu":
-            return "PyTorch 0.3 can do nothing with float16 on a CPU"
+        if arrays is features.TORCH and arrays.dtype(x) == "float16" and arrays.device(x) == "cpu" and not features.CPU_HALF:
+            return "PyTorch {} does nothing with float16 on a CPU".format(features.torch.__version__)
         if not arrays.is_dense_kind(x):
             return "slicing needs dense numbers, and this is a {} of another layout".format(arrays.dtype(x))
         return None

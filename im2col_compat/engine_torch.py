@@ -19,6 +19,18 @@ class Torch(Engine):
             )
         return None
 
+    def unfold(self, image, geometry):
+        if features.native_unfold(image) == "whole":
+            return _functional().unfold(image, *geometry[3:7])
+        return super(Torch, self).unfold(image, geometry)
+
+    def fold(self, columns, geometry):
+        if features.native_unfold(columns) == "whole":
+            return _functional().fold(columns, geometry.image, *geometry[3:7])
+        return super(Torch, self).fold(columns, geometry)
+
+    # For the versions that miss second derivatives or N=0: theirs, between Engine's Functions.
+
     def im2col(self, image, geometry):
         if geometry.batch == 0:
             return features.TORCH.empty(image, geometry.columns_shape)
@@ -28,16 +40,6 @@ class Torch(Engine):
         if geometry.batch == 0:
             return features.TORCH.empty(columns, geometry.image_shape)
         return _functional().fold(columns, geometry.image, *geometry[3:7])
-
-    def unfold(self, image, geometry):
-        if features.native_unfold(image) == "whole":
-            return self.im2col(image, geometry)
-        return super(Torch, self).unfold(image, geometry)
-
-    def fold(self, columns, geometry):
-        if features.native_unfold(columns) == "whole":
-            return self.col2im(columns, geometry)
-        return super(Torch, self).fold(columns, geometry)
 
 
 def _functional():

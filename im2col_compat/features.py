@@ -287,6 +287,17 @@ def arrays(x):
     return None
 
 
+def _has_cpu_half():
+    try:
+        torch.zeros(1).half().fill_(0)
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
+#: Whether PyTorch can do anything with float16 on a CPU (1.2 on).
+CPU_HALF = torch is not None and _has_cpu_half()
+
 # ---------------------------------------------------------------- 0.3's two kinds of tensor
 
 
@@ -311,10 +322,10 @@ def enter(function, arguments):
     """The operations for, and the tensors of, a public function's arguments ((name, value) pairs).
 
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
-    raw tensors are computed with as Variables and returned as raw tensors. None
-    stays None. TypeError for other types, and for a mixture.
+    raw tensors are computed with as Variables and returned as raw tensors. Only a
+    bias may be None, and stays None. TypeError for other types, and for a mixture.
     """
-    given = [(name, value) for name, value in arguments if value is not None]
+    given = [(name, value) for name, value in arguments if value is not None or name != "bias"]
     for name, value in given:
         if arrays(value) is None:
             raise TypeError(
@@ -458,6 +469,31 @@ def native_unfold(x):
     if key not in _probed:
         _probed[key] = _probe_unfold(*key)
     return _probed[key]
+
+
+def _takes_unbatched():
+    try:
+        torch.nn.functional.unfold(torch.zeros(1, 2, 2), 1)
+    except Exception:
+        return False
+    return True
+
+
+#: F.unfold does all that unfold does (1.13 on), so graph capture may record it as it is.
+UNFOLD_IS_CURRENT = HAS_UNFOLD and _takes_unbatched()
+
+
+def capturing():
+    """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
+    return _is_compiling() or torch.jit.is_tracing()
+
+
+if UNFOLD_IS_CURRENT and hasattr(torch, "compiler"):
+    _is_compiling = torch.compiler.is_compiling
+else:
+
+    def _is_compiling():
+        return False
 
 
 if HAS_UNFOLD:

@@ -36,8 +36,8 @@ def served(engine, kind, dtype):
     """Whether an engine promises to serve a kind and dtype."""
     if engine == "torch":
         return kind == "tensor" and features._probed.get((getattr(torch, dtype), "cpu")) is not None
-    if engine == "slices" and kind != "numpy" and VARIABLES:
-        return dtype != "float16"  # 0.3's CPU HalfTensor can't even be filled
+    if engine == "slices" and kind != "numpy" and dtype == "float16":
+        return features.CPU_HALF
     return True
 
 
