@@ -273,12 +273,12 @@ class _BroadcastPlan(object):
 
     def __init__(self, op, arrays, w, x, axis, captures):
         self.op, self.arrays, self.axis, self.captures = op, arrays, axis, captures
-        sizes = [max(pair) for pair in zip(w.shape, x.shape)]
+        sizes = list(terms.broadcast_shape(w, x))
         taps = sizes.pop(axis)
-        self.shape = self.lengths = tuple(int(size) for size in sizes)
+        self.shape = self.lengths = tuple(sizes)
         self.dims = tuple(range(len(sizes)))
         self.dtype = terms.result_dtype(op, arrays.dtype(x))
-        self.unit = int(taps) * _itemsize(arrays.dtype(x), self.dtype)
+        self.unit = taps * _itemsize(arrays.dtype(x), self.dtype)
         self.cut = [self._cut(operand) for operand in (w, x)]
 
     def _cut(self, operand):

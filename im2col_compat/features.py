@@ -253,7 +253,10 @@ class _Torch(object):
         return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
 
     def fill(self, x, mask, value):
-        return x.masked_fill(self.expand(mask, x.shape), value)
+        if VARIABLES:
+            # 0.3's masked_fill takes no infinity.
+            return x.masked_scatter(self.expand(mask, x.shape), self.tensor(self.full(x, x.size(), value)))
+        return x.masked_fill(mask, value)
 
     def where(self, mask, a, b):
         if hasattr(torch, "where"):

@@ -10,6 +10,11 @@ from im2col_compat.op import Op
 BLOCK = 512
 
 
+def broadcast_shape(w, x):
+    """The shape of an operation on two operands of one rank that broadcast."""
+    return tuple(int(q if p == 1 else p) for p, q in zip(w.shape, x.shape))
+
+
 def result_dtype(op, dtype):
     """The dtype (its name) of a dot product of operands of `dtype`."""
     widens = op.add not in ("max", "min") and op.name != "dot"
@@ -72,7 +77,7 @@ def _checked(op, argument, arrays, result, w, x):
                 op, argument, arrays.name, type(result).__name__
             )
         )
-    shape = tuple(max(sizes) for sizes in zip(w.shape, x.shape))
+    shape = broadcast_shape(w, x)
     if tuple(result.shape) != shape:
         # A function may ignore one operand.
         if tuple(result.shape) not in (tuple(w.shape), tuple(x.shape)):

@@ -42,7 +42,7 @@ def test_first_and_second_derivatives(engine, problem, dtype):
         pytest.skip("not this engine's dtype")
     if 0 in problems.COLUMNS[problem][0]:
         pytest.skip("gradcheck of PyTorch itself refuses empty inputs")
-    if dtype == "complex128" and problem not in ("gaps", "mostly-padding"):
+    if dtype == "complex128" and problem not in ("gaps", "padding-only-columns"):
         pytest.skip("two problems are enough: the real ones have covered the geometry, and this is slow")
     if dtype == "complex128" and not hasattr(torch, "resolve_conj"):
         pytest.skip("gradcheck of complex functions needs torch 1.10")
