@@ -22,7 +22,7 @@ memory_limit = 64 * 2 ** 20
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
 #: the columns, and what autograd keeps of one block.
-SHARE = 16
+SHARE = 32
 
 Piece = namedtuple("Piece", "w x out details")
 

@@ -42,7 +42,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
             w = _NormalizedGradient.apply(w, op.normalize_grad_w)
         kernel = (geometry.groups, geometry.filters // geometry.groups, product(w.shape[1:]))
         w = arrays.reshape(w, kernel)
-        op, captures = terms.understood(op, arrays, w, x)
+        op, captures = terms.understood(op, arrays, w, x, _ConvPlan.w_broadcast, _ConvPlan.x_broadcast)
         result = chunks.run(_ConvPlan(op, arrays, x, geometry, captures), arrays, w, x)
         result = _plus(arrays, arrays.reshape(result, geometry.output_shape), b, (1, -1, 1, 1))
     return leave(arrays.reshape(result, tuple(result.shape)[1:]) if unbatched else result)
@@ -183,6 +183,9 @@ class _ConvPlan(object):
     """conv2d of w (groups, filters of a group, K) and x (N, C, H, W), as (N, groups, filters, rows, columns)."""
 
     dims = (0, 1, 3, 2, 4)
+    # Terms are (N, groups, filters, K, L).
+    w_broadcast = (True, False, False, False, True)
+    x_broadcast = (False, False, True, False, False)
 
     def __init__(self, op, arrays, x, geometry, captures):
         self.op, self.arrays, self.captures = op, arrays, captures
@@ -303,7 +306,8 @@ def _itemsize(*dtypes):
 
 
 def _contract(op, arrays, w, x, axis):
-    op, captures = terms.understood(op, arrays, w, x)
+    broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
+    op, captures = terms.understood(op, arrays, w, x, *broadcast)
     plan = _BroadcastPlan(op, arrays, w, x, axis, captures)
     if not w.shape[axis]:
         return arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))

@@ -46,6 +46,11 @@ def is_integer(dtype):
     return dtype.startswith(("int", "uint", "bool"))
 
 
+def differentiable(dtype):
+    """Whether a dtype's name is a float's or a complex's."""
+    return dtype.startswith(("float", "bfloat", "complex"))
+
+
 def limits(dtype):
     """The least and the greatest value of an integer or bool dtype's name."""
     return (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
@@ -271,11 +276,31 @@ class _Torch(object):
         return x.sum(axis)
 
     def max(self, x, axis):
-        return x.max(axis)[0]
+        return self._extremum(x, x.max, axis)
 
     def min(self, x, axis):
-        return x.min(axis)[0]
+        return self._extremum(x, x.min, axis)
 
+    def _extremum(self, x, extremum, axis):
+        """The extremum, differentiated as the first element that attains it; a NaN is one."""
+        value = extremum(axis)[0]
+        if TIES_GO_FIRST or not x.requires_grad:
+            return value
+        attained = ((x == value.unsqueeze(axis)) | (x != x)).long()
+        count = x.shape[axis]
+        shape = [1] * x.dim()
+        shape[axis] = count
+        countdown = torch.arange(count, 0, -1).long().to(x.device).view(shape)
+        return x.gather(axis, count - (attained * countdown).max(axis, keepdim=True)[0]).squeeze(axis)
+
+
+def _ties_go_first():
+    ones = torch.ones(1, 3, 2)
+    return int(ones.max(1)[1].sum()) == 0 and int(ones.transpose(1, 2).min(2)[1].sum()) == 0
+
+
+#: Whether max and min over an axis give the gradient to the first of equal elements (1.0 has it otherwise).
+TIES_GO_FIRST = torch is not None and _ties_go_first()
 
 NUMPY = _NumPy()
 TORCH = None if torch is None else _Torch()

@@ -182,22 +182,19 @@ class ConvGeometry(namedtuple("ConvGeometry", "columns pads groups filters")):
         return (self.columns.batch, self.filters) + self.columns.blocks
 
 
-def _conv_pair(name, value):
-    items = integers("conv2d", name, value, too_large=ValueError)
-    if len(items) == 1:
-        items = items * 2
-    if len(items) != 2:
+def _conv_pair(name, items):
+    if len(items) not in (1, 2):
         raise RuntimeError(
             "conv2d(): argument '{}' must be an int or a pair of ints, but got {} values: {}".format(
                 name, len(items), items
             )
         )
-    return items
+    return items * 2 if len(items) == 1 else items
 
 
-def conv_pads(padding, kernel, dilation, stride):
-    """(top, bottom, left, right) of conv2d's `padding`: ints, "same" or "valid"."""
-    if not hasattr(padding, "lower"):
+def _conv_pads(padding, kernel, dilation, stride):
+    """(top, bottom, left, right) of conv2d's `padding`: a tuple of ints, "same" or "valid"."""
+    if isinstance(padding, tuple):
         vertical, horizontal = _conv_pair("padding", padding)
         _at_least("conv2d", 0, "padding", (vertical, horizontal))
         return (vertical, vertical, horizontal, horizontal)
@@ -213,9 +210,13 @@ def conv_pads(padding, kernel, dilation, stride):
 
 def conv_geometry(shape, weight_shape, bias_shape, stride, padding, dilation, groups):
     """The geometry of F.conv2d on shapes ((N,) C, H, W), (O, C / groups, kernel height, kernel width), (O,) or None."""
-    stride = _conv_pair("stride", stride)
-    dilation = _conv_pair("dilation", dilation)
+    # Types of all arguments first, as PyTorch's parser does.
+    stride = integers("conv2d", "stride", stride, too_large=ValueError)
+    if not hasattr(padding, "lower"):
+        padding = integers("conv2d", "padding", padding, too_large=ValueError)
+    dilation = integers("conv2d", "dilation", dilation, too_large=ValueError)
     (groups,) = integers("conv2d", "groups", (groups,), too_large=ValueError)
+    stride, dilation = _conv_pair("stride", stride), _conv_pair("dilation", dilation)
     if len(shape) not in (3, 4):
         raise RuntimeError(
             "conv2d(): input must have shape (C, H, W) or (N, C, H, W), but got shape {}".format(tuple(shape))
@@ -242,7 +243,7 @@ def conv_geometry(shape, weight_shape, bias_shape, stride, padding, dilation, gr
         )
     if bias_shape is not None and tuple(bias_shape) != (filters,):
         raise RuntimeError("conv2d(): bias must have shape ({},), but got {}".format(filters, tuple(bias_shape)))
-    pads = conv_pads(padding, kernel, dilation, stride)
+    pads = _conv_pads(padding, kernel, dilation, stride)
     padded = (height + pads[0] + pads[1], width + pads[2] + pads[3])
     if height < 1 or width < 1:
         raise RuntimeError("conv2d(): input must have a height and a width, but got shape {}".format(tuple(shape)))

@@ -163,34 +163,59 @@ def _sum(arrays, terms, axis):
     return arrays.sum(arrays.stack(blocks), 0)
 
 
+def _unbind(arrays, terms, axis):
+    if arrays is features.TORCH and terms.requires_grad:
+        return _Unbind.apply(terms, axis)
+    return [terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis])]
+
+
+@features.new_style
+class _Unbind(features.Function):
+    """The parts along an axis. Indexing's own gradient fills a tensor as large as all of them for each."""
+
+    @staticmethod
+    def forward(terms, axis):
+        return tuple(terms.select(axis, k).clone() for k in range(terms.shape[axis]))
+
+    @staticmethod
+    def setup_context(ctx, inputs, outputs):
+        ctx.axis = inputs[1]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return features.torch.stack(grads, ctx.axis), None
+
+
+def _added(op, arrays, acc, term):
+    total = op.add(acc, term)
+    if not arrays.owns(total):
+        raise TypeError("{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__))
+    expected, found = [(tuple(t.shape), arrays.dtype(t)) for t in (acc, total)]
+    if found != expected:
+        raise RuntimeError(
+            "{}: add must return what it is given, shape {} and dtype {}, but returned shape {} and dtype {}".format(
+                op, *(expected + found)
+            )
+        )
+    return total
+
+
 def _left_fold(op, arrays, terms, axis, absent):
     if features.is_integer(arrays.dtype(terms)):
         terms = arrays.cast(terms, "int64")
     before = (slice(None),) * axis
+    parts = _unbind(arrays, terms, axis)
     acc, started = None, None
     if op.identity is not None:
-        first = terms[before + (0,)]
-        acc = arrays.tensor(arrays.full(first, first.shape, op.identity))
-    for k in range(terms.shape[axis]):
-        term = terms[before + (k,)]
+        acc = arrays.tensor(arrays.full(terms, parts[0].shape, op.identity))
+    for k, term in enumerate(parts):
         gone = None
         if absent is not None:
             gone = arrays.expand(absent[before + (min(k, absent.shape[axis] - 1),)], term.shape)
         if acc is None:
             acc, started = term, None if gone is None else gone == 0
             continue
-        total = op.add(acc, term)
-        if not arrays.owns(total) or total.shape != acc.shape or arrays.dtype(total) != arrays.dtype(acc):
-            raise (RuntimeError if arrays.owns(total) else TypeError)(
-                "{}: add must return shape {} and dtype {}, as its arguments have, but returned {}".format(
-                    op,
-                    tuple(acc.shape),
-                    arrays.dtype(acc),
-                    "shape {} and dtype {}".format(tuple(total.shape), arrays.dtype(total))
-                    if arrays.owns(total)
-                    else type(total).__name__,
-                )
-            )
+        total = _added(op, arrays, acc, term)
         if gone is not None:
             total = arrays.where(gone, acc, total)
             if started is not None:
@@ -230,35 +255,59 @@ def _by_arrays(function):
     return call
 
 
-def understood(op, arrays, w, x):
-    """(op, captures): the op in a form that takes tensors, and whether its functions capture one that requires grad.
+def understood(op, arrays, w, x, w_broadcast, x_broadcast):
+    """(op, captures): the op in a form that takes these operands, and whether its functions capture a tensor that requires grad.
 
-    Found by calling them on the first elements of w and x.
+    Found by calling its functions on small operands, made of the first elements of w and x,
+    that broadcast as the real ones will: w_broadcast and x_broadcast say along which axes.
+    Also where functions that return a wrong type, shape or dtype are found out: sizes differ
+    along every axis here, so that no slice of a result passes for a result.
     """
-    if arrays is features.NUMPY or op.name or 0 in tuple(w.shape) + tuple(x.shape):
+    if op.name or 0 in tuple(w.shape) + tuple(x.shape):
         return op, False
-    w, x = (tensor[(slice(0, 1),) * len(tensor.shape)] for tensor in (w, x))
+    operands = [
+        _sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))
+    ]
+    if arrays is features.NUMPY:
+        _try(op, arrays, *operands)
+        return op, False
     trains = w.requires_grad or x.requires_grad
     try:
-        captures = _requires_grad(op, arrays, features.leaf(w, False), features.leaf(x, False))
+        captures = _try(op, arrays, *[features.leaf(operand, False) for operand in operands])
         if trains:
-            _requires_grad(op, arrays, features.leaf(w, True), features.leaf(x, True))
+            _try(op, arrays, *[features.leaf(operand, True) for operand in operands])
         return op, captures
     except Exception:
         by_arrays = _ByArrays(op)
-        try:
-            _requires_grad(by_arrays, arrays, features.leaf(w, False), features.leaf(x, False))
-        except Exception:
-            by_arrays = None
-        if by_arrays is None:
+        if not _works(by_arrays, arrays, operands):
             raise
         return by_arrays, False
 
 
-def _requires_grad(op, arrays, w, x):
-    term = op.multiply(w, x)
-    if not arrays.owns(term):
-        raise TypeError(
-            "{}: multiply must return one of the {}, but returned {}".format(op, arrays.name, type(term).__name__)
-        )
-    return term.requires_grad or callable(op.add) and op.add(term, term).requires_grad
+def _works(op, arrays, operands):
+    # A function of its own, for on Python 2 an inner except would change what the outer one raises again.
+    try:
+        _try(op, arrays, *[features.leaf(operand, False) for operand in operands])
+    except Exception:
+        return False
+    return True
+
+
+def _sample(arrays, tensor, broadcast):
+    first = features.raw(tensor)[(slice(0, 1),) * len(tensor.shape)]
+    shape = tuple(1 if alone else 2 + axis for axis, alone in enumerate(broadcast))
+    return arrays.dense(arrays.expand(arrays.reshape(first, (1,) * len(shape)), shape))
+
+
+def _try(op, arrays, w, x):
+    """Call each function once; whether a result requires grad."""
+    term = _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
+    results = [term]
+    if callable(op.add):
+        results.append(_added(op, arrays, term, term))
+    if arrays is features.TORCH and features.differentiable(arrays.dtype(x)):
+        for argument in ("grad_w", "grad_x"):
+            surrogate = getattr(op, argument)
+            if surrogate is not None:
+                _checked(op, argument, arrays, surrogate(w, x), w, x)
+    return arrays is features.TORCH and any(result.requires_grad for result in results)

@@ -208,6 +208,17 @@ def test_a_forked_child_can_call_everything():
     assert run(FORK.format(threads="", child_threads=child))[0] == "0"
 
 
+@pytest.mark.skipif(torch is not None, reason="needs an environment without torch")
+def test_without_torch_construction_says_why():
+    """The layers can be imported and named, but not constructed."""
+    from im2col_compat import Conv2d, Fold, Linear, Unfold
+
+    for construct in (lambda: Conv2d(1, 1, 1), lambda: Linear(1, 1), lambda: Unfold(2), lambda: Fold(4, 2)):
+        with pytest.raises(ImportError) as info:
+            construct()
+        assert "PyTorch" in str(info.value)
+
+
 @pytest.mark.skipif(torch is None, reason="needs torch")
 def test_dataloader_workers():
     """unfold and conv2d with an op work in DataLoader workers, after the parent has used them."""

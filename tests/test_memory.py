@@ -1,0 +1,59 @@
+"""Extra memory beside results and gradients stays under the stated bound."""
+import subprocess
+import sys
+
+import pytest
+from tensors import torch
+
+from im2col_compat import chunks
+
+# A process of its own, so that its peak is this call's: columns alone would take 104 MB, terms two or three times that.
+MEASURE = """
+import resource
+import numpy as np
+import im2col_compat as ic
+from im2col_compat import features
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def make(*shape):
+    array = np.random.RandomState(0).rand(*shape).astype("float32")
+    if features.torch is None:
+        return array
+    return features.torch.autograd.Variable(features.torch.from_numpy(array), requires_grad={requires_grad})
+
+op = {op}
+small = make(1, 2, 6, 6), make(3, 2, 3, 3)
+y = ic.conv2d(small[0], small[1], padding=1, op=op)  # loads what is loaded once
+if {requires_grad}:
+    y.sum().backward()
+x, w = make(*{x}), make(*{w})
+before = peak()
+y = ic.conv2d(x, w, padding=1, op=op)
+result = np.prod([int(size) for size in y.shape]) * 4
+forward = peak() - before - result
+print(forward)
+if {requires_grad}:
+    # sum()'s gradient is expanded: it takes no memory
+    y.sum().backward()
+    gradients = sum(np.prod([int(size) for size in t.shape]) * 4 for t in (x, w))
+    print(peak() - before - result - gradients)
+"""
+
+SHAPES = [((4, 16, 224, 224), (2, 16, 3, 3)), ((1, 2, 1200, 1200), (3, 2, 3, 3))]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
+@pytest.mark.parametrize("op", ["'l1'", "'dot'", "'xnor'", "lambda w, x: w * x + w", "ic.Op(lambda w, x: w * x, lambda a, t: a + t)"])
+@pytest.mark.parametrize("x,w", SHAPES)
+def test_extra_memory_is_bounded(x, w, op):
+    """Forward and backward of a convolution whose columns take 100 MB add less than chunks.memory_limit."""
+    if op.startswith("ic.Op") and x != SHAPES[1][0]:
+        pytest.skip("once is enough: it is slow")
+    code = MEASURE.format(x=x, w=w, op=op, requires_grad=torch is not None)
+    if op == "'dot'":
+        code = code.replace("op = ", "ic.use_backend(ic.available_backends()[-1])\nop = ")
+    output = subprocess.check_output([sys.executable, "-c", code], cwd="/").decode().split()
+    for extra in output:
+        assert float(extra) <= chunks.memory_limit, "{:.0f} MB".format(float(extra) / 1e6)

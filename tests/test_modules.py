@@ -1,0 +1,140 @@
+"""Conv2d and Linear: nn.Conv2d's and nn.Linear's constructor, parameters, state and repr, plus op."""
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from tensors import VARIABLES, make, some, torch, values
+
+from im2col_compat import Conv2d, Fold, Linear, Op, Unfold, conv2d, linear, ops
+
+if torch is None:
+    pytest.skip("needs torch", allow_module_level=True)
+
+from torch import nn  # noqa: E402
+
+
+def plus(w, x):
+    return w + x
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ((3, 4, 3), {}),
+        ((4, 6, (2, 3), (1, 2), (0, 1), 2, 2, False), {}),
+        ((4, 6, 3), dict(stride=2, padding=1, dilation=(1, 2), groups=2, bias=True)),
+    ],
+)
+def test_conv2d_is_an_nn_conv2d(arguments):
+    """Same parameters after the same seed, same state_dict, same result with the product, same repr plus op."""
+    args, kwargs = arguments
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(*args, **kwargs)
+    torch.manual_seed(0)
+    ours = Conv2d(*args, op=lambda w, x: w * x, **kwargs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(values(ours.state_dict()[name]), values(value))
+    x = make("tensor", some((2, args[0], 9, 8)), "float32")
+    np.testing.assert_allclose(values(ours(x)), values(theirs(x)), rtol=1e-4, atol=1e-4)
+    assert isinstance(ours, nn.Conv2d)
+    plain = Conv2d(*args, **kwargs)
+    assert repr(plain) == repr(theirs)[:-1] + ", op=dot)"
+    plain.load_state_dict(theirs.state_dict())
+    np.testing.assert_array_equal(values(plain(x)), values(theirs(x)))
+
+def test_linear_is_an_nn_linear():
+    """The same for Linear."""
+    for bias in (True, False):
+        torch.manual_seed(0)
+        theirs = nn.Linear(7, 4, bias)
+        torch.manual_seed(0)
+        ours = Linear(7, 4, bias, op=lambda w, x: w * x)
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        x = make("tensor", some((3, 7)), "float32")
+        np.testing.assert_allclose(values(ours(x)), values(theirs(x)), rtol=1e-4, atol=1e-4)
+        assert repr(Linear(7, 4, bias, op="l1")) == repr(theirs)[:-1] + ", op=l1)"
+
+@pytest.mark.parametrize("op", ["l1", ops.max_plus, plus, Op(plus, "min")])
+def test_op_is_used(op):
+    """A layer computes what the function does with its parameters."""
+    layer = Conv2d(2, 3, 3, padding=1, op=op)
+    x = make("tensor", some((1, 2, 5, 5)), "float32")
+    np.testing.assert_array_equal(values(layer(x)), values(conv2d(x, layer.weight, layer.bias, padding=1, op=op)))
+    layer = Linear(5, 3, op=op)
+    np.testing.assert_array_equal(values(layer(x)), values(linear(x, layer.weight, layer.bias, op=op)))
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_name(padding):
+    """"same" and "valid" work on every version."""
+    layer = Conv2d(2, 3, (2, 3), padding=padding, dilation=(1, 2), op="l1")
+    x = make("tensor", some((1, 2, 5, 6)), "float32")
+    assert tuple(layer(x).shape) == ((1, 3, 5, 6) if padding == "same" else (1, 3, 4, 2))
+    assert layer.padding == padding and "op=l1" in repr(layer)
+    dot = Conv2d(2, 3, (2, 3), padding=padding, dilation=(1, 2))
+    assert tuple(dot(x).shape) == tuple(layer(x).shape)
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(padding="same", stride=2),
+        dict(padding="foo"),
+        dict(groups=3),
+        dict(padding_mode="reflect"),
+        dict(padding_mode="foo"),
+        dict(op="l3"),
+    ],
+)
+def test_wrong_arguments(arguments):
+    """What nn.Conv2d refuses with a ValueError is refused so, padding modes other than the op's pad value too."""
+    with pytest.raises(ValueError):
+        Conv2d(4, 6, 3, **arguments)
+
+def test_from_conv_shares_parameters():
+    """Converting keeps settings and the very parameters, so optimisers and state go on as before."""
+    conv = nn.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), 2, 2, False).eval()
+    ours = Conv2d.from_conv(conv, "adder")
+    assert ours.weight is conv.weight and ours.bias is None and not ours.training
+    assert repr(ours) == repr(conv)[:-1] + ", op=adder)"
+    fc = nn.Linear(3, 2)
+    ours = Linear.from_linear(fc, plus)
+    assert ours.weight is fc.weight and ours.bias is fc.bias and ours.training
+    x = make("tensor", some((4, 3)), "float32")
+    np.testing.assert_array_equal(values(ours(x)), values(linear(x, fc.weight, fc.bias, op=plus)))
+    for wrong in (fc, None, 3):
+        with pytest.raises(TypeError):
+            Conv2d.from_conv(wrong, "l1")
+    with pytest.raises(TypeError):
+        Linear.from_linear(conv, "l1")
+    with pytest.raises(ValueError):
+        Linear.from_linear(fc, "l3")
+
+@pytest.mark.skipif(VARIABLES, reason="0.3 converts with .double()")
+def test_device_and_dtype():
+    """device= and dtype= work on versions whose layers don't know them."""
+    layer = Conv2d(2, 3, 3, device="cpu", dtype=torch.float64, op="l1")
+    assert layer.weight.dtype == layer.bias.dtype == torch.float64
+    assert Linear(2, 3, dtype=torch.float64).weight.dtype == torch.float64
+
+def test_layers_are_saved_copied_and_trained(tmpdir):
+    """pickle, torch.save and deepcopy keep the op; a step of SGD lowers the loss."""
+    torch.manual_seed(0)
+    net = nn.Sequential(Conv2d(1, 4, 3, op="adder"), nn.ReLU(), Conv2d(4, 2, 3, op=Op(plus, "max")), Unfold(2), Fold(4, 2))
+    x = make("tensor", some((2, 1, 8, 8)), "float32")
+    expected = values(net(x))
+    path = str(tmpdir.join("net"))  # 0.3 saves to real files only
+    torch.save(net, path)
+    loaded = torch.load(path, **({"weights_only": False} if hasattr(torch, "compile") else {}))
+    for other in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net), loaded):
+        np.testing.assert_array_equal(values(other(x)), expected)
+        assert other[0].op is ops.adder
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(5):
+        loss = (net(x) ** 2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(values(loss)))
+    assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
