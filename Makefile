@@ -1,0 +1,35 @@
+# make test and make demo set up what they need: Python 3 with pip and venv, a C compiler.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*.pyi)
+
+.PHONY: test demo clean
+
+test: $(VENV)/installed $(VENV)/test-tools
+	$(BIN)/pytest tests
+
+demo: $(VENV)/installed $(VENV)/demo-tools
+	$(BIN)/python docs/demo.py
+
+$(VENV)/base:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet setuptools wheel cffi numpy "$(TORCH)"
+	touch $@
+
+$(VENV)/installed: $(VENV)/base $(SOURCES)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+$(VENV)/test-tools: $(VENV)/base
+	$(BIN)/pip install --quiet pytest hypothesis expecttest
+	touch $@
+
+$(VENV)/demo-tools: $(VENV)/base
+	$(BIN)/pip install --quiet scikit-learn matplotlib tqdm pillow
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/demo *.egg-info

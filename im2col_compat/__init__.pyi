@@ -1,0 +1,115 @@
+from typing import Any, Callable, Iterable, Literal, Optional, Tuple, TypeVar, Union
+
+import numpy
+import torch
+
+from im2col_compat import ops as ops
+
+# A tensor gives a tensor, an array an array.
+_T = TypeVar("_T", torch.Tensor, "numpy.ndarray[Any, Any]")
+_Size = Union[int, Iterable[int]]
+_Padding = Union[_Size, Literal["same", "valid"]]
+_Function = Callable[[Any, Any], Any]
+_Backend = Literal["auto", "torch", "ffi", "slices"]
+_Name = Literal["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
+
+class Op:
+    multiply: _Function
+    add: Union[Literal["sum", "max", "min"], _Function]
+    identity: Optional[float]
+    pad_value: Optional[float]
+    grad_w: Optional[_Function]
+    grad_x: Optional[_Function]
+    normalize_grad_w: Optional[float]
+    name: Optional[str]
+    def __init__(
+        self,
+        multiply: _Function,
+        add: Union[Literal["sum", "max", "min"], _Function] = ...,
+        identity: Optional[float] = ...,
+        pad_value: Optional[float] = ...,
+        grad_w: Optional[_Function] = ...,
+        grad_x: Optional[_Function] = ...,
+        normalize_grad_w: Optional[float] = ...,
+        name: Optional[str] = ...,
+    ) -> None: ...
+    def replace(self, **changes: Any) -> Op: ...
+
+_Op = Union[_Name, Op, _Function]
+
+def unfold(input: _T, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...) -> _T: ...
+def fold(
+    input: _T,
+    output_size: _Size,
+    kernel_size: _Size,
+    dilation: _Size = ...,
+    padding: _Size = ...,
+    stride: _Size = ...,
+) -> _T: ...
+def conv2d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = ...,
+    stride: _Size = ...,
+    padding: _Padding = ...,
+    dilation: _Size = ...,
+    groups: int = ...,
+    op: _Op = ...,
+) -> _T: ...
+def linear(input: _T, weight: _T, bias: Optional[_T] = ..., op: _Op = ...) -> _T: ...
+def matmul(a: _T, b: _T, op: _Op = ...) -> _T: ...
+
+class use_backend:
+    def __init__(self, name: _Backend) -> None: ...
+    def __enter__(self) -> use_backend: ...
+    def __exit__(self, *args: Any) -> None: ...
+
+def backend(x: Any = ...) -> str: ...
+def available_backends() -> Tuple[str, ...]: ...
+
+class Unfold(torch.nn.Module):
+    kernel_size: _Size
+    dilation: _Size
+    padding: _Size
+    stride: _Size
+    def __init__(self, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...) -> None: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
+
+class Fold(torch.nn.Module):
+    output_size: _Size
+    kernel_size: _Size
+    dilation: _Size
+    padding: _Size
+    stride: _Size
+    def __init__(
+        self, output_size: _Size, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...
+    ) -> None: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
+
+class Conv2d(torch.nn.Conv2d):
+    op: Op
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Padding = ...,
+        dilation: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        padding_mode: Literal["zeros"] = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: _Op = ...,
+    ) -> None: ...
+    @classmethod
+    def from_conv(cls, conv: torch.nn.Conv2d, op: _Op) -> Conv2d: ...
+
+class Linear(torch.nn.Linear):
+    op: Op
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = ..., device: Any = ..., dtype: Any = ..., op: _Op = ...
+    ) -> None: ...
+    @classmethod
+    def from_linear(cls, linear: torch.nn.Linear, op: _Op) -> Linear: ...
