@@ -20,7 +20,8 @@ def without_c(why):
     sys.stderr.write(
         "\n*** im2col_compat: installing WITHOUT the C library: {}.\n"
         "*** Everything works, but the engine 'ffi' is missing and unfold is slower where\n"
-        "*** PyTorch has no F.unfold. To have it: a C compiler, cffi, Python's headers; reinstall.\n\n".format(why)
+        "*** PyTorch has no F.unfold. To have it, install a C compiler, cffi and Python's headers, then\n"
+        "*** pip install --force-reinstall --no-deps --no-cache-dir im2col_compat\n\n".format(why)
     )
 
 
@@ -42,16 +43,17 @@ class OptionalBuildExt(build_ext):
 
 options = {}
 try:
-    import cffi  # noqa: F401
+    import cffi
 
+    cffi.FFI().cdef("int probe(void);")  # a cffi without a working pycparser fails here, not in setup()
     extension = {"cffi_modules": ["ffi/build.py:ffibuilder"]}
     if sys.version_info[0] > 2 and not sysconfig.get_config_var("Py_GIL_DISABLED"):
         # cffi builds against the stable ABI by itself; the wheel has to be told.
         options = {"bdist_wheel": {"py_limited_api": "cp36"}}
-except ImportError:
+except Exception as error:
     # setuptools would ignore cffi_modules without a word.
     extension = {}
-    without_c("cffi is not installed where setup.py runs (pip 10 and later see to that by themselves)")
+    without_c("cffi doesn't work where setup.py runs ({}); pip 10 and later see to that by themselves".format(error))
 
 setup(
     name="im2col_compat",
@@ -63,12 +65,11 @@ setup(
     packages=["im2col_compat"],
     package_data={"im2col_compat": ["py.typed", "*.pyi"]},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
-    install_requires=["cffi>=1.9", "numpy>=1.10", 'pycparser<2.22; python_version < "3.8"'],
+    install_requires=["cffi>=1.10", "numpy>=1.10", 'pycparser<2.22; python_version < "3.8"'],
     cmdclass={"build_ext": OptionalBuildExt},
     options=options,
     zip_safe=False,
     classifiers=[
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: C",
         "Programming Language :: Python :: 2.7",
         "Programming Language :: Python :: 3",

@@ -1,5 +1,6 @@
 """``python -m im2col_compat``: what a bug report needs."""
 import platform
+import warnings
 
 from im2col_compat import __version__, backend, backends, features, lowlevel
 
@@ -31,6 +32,9 @@ def _cffi():
 def _chosen():
     kind = "NumPy array" if features.torch is None else "CPU tensor"
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it would say stands in the lines above
+            backend()
         if backends.forced():
             return "{}, forced by use_backend or {}".format(backend(), backends.VARIABLE)
         return "{}, the first available one that serves a float32 {}".format(backend(), kind)

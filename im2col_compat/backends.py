@@ -90,10 +90,12 @@ def _warn_once():
     if not _warned:
         _warned = True
         warnings.warn(
-            "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi "
-            "and Python's headers, then reinstall im2col_compat".format(lowlevel.missing),
+            "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi and "
+            "Python's headers, then pip install --force-reinstall --no-deps --no-cache-dir im2col_compat".format(
+                lowlevel.missing
+            ),
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

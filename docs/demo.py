@@ -1,0 +1,313 @@
+"""What im2col_compat does, in three parts.
+
+(a) The forum's example: unfold, a matrix product and a view are F.conv2d, with every engine.
+(b) Photographs through conv2d with max and plus, min and plus, and a multiply and add of our own.
+(c) A small network that learns handwritten digits with four different dot products,
+    in its convolutions and in its fully connected layers.
+
+    python docs/demo.py [FOLDER]     all of it; pictures go to FOLDER, by default docs/demo
+    python docs/demo.py --core       (a) and a shorter (c), without pictures: on any PyTorch and Python
+                                     that im2col_compat knows, with scikit-learn for the digits
+
+Needs scikit-learn (its photographs and digits are real, and part of it), matplotlib, pillow and tqdm.
+"""
+from __future__ import division, print_function
+
+import argparse
+import os
+import sys
+import time
+from collections import namedtuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# PyTorch 0.3 computes with Variables only; since 0.4 Variable(tensor) is the tensor itself.
+from torch.autograd import Variable
+
+from im2col_compat import Conv2d, Linear, Op, available_backends, backend, conv2d, unfold, use_backend
+
+# ---------------------------------------------------------------- (a) the forum's example
+
+
+def forum_example():
+    print("(a) unfold, kernels @ columns, view: the largest difference from F.conv2d")
+    torch.manual_seed(0)
+    x = Variable(torch.randn(2, 3, 20, 30))
+    kernels = Variable(torch.randn(8, 3, 3, 3))
+    bias = Variable(torch.randn(8))
+    expected = F.conv2d(x, kernels, bias, padding=1)
+    for name in available_backends():
+        with use_backend(name):
+            columns = unfold(x, 3, padding=1)
+        # torch.matmul rather than @, which Python 2 doesn't have.
+        product = torch.matmul(kernels.view(8, -1), columns)
+        result = product.view(2, 8, 20, 30) + bias.view(8, 1, 1)
+        print("    {:30}{:.1e}".format("unfold by " + name, difference(result, expected)))
+    result = conv2d(x, kernels, bias, padding=1, op=lambda num1, num2: num1 * num2)
+    print("    {:30}{:.1e}".format("conv2d with our own multiply", difference(result, expected)))
+
+
+def difference(a, b):
+    return float((a - b).data.abs().max())
+
+
+# ---------------------------------------------------------------- (b) photographs
+
+
+def mymult(num1, num2):
+    return num2 ** num1
+
+
+def myadd(num1, num2):
+    return num1 * num2
+
+
+def photographs(path):
+    print("(b) photographs through conv2d with other multiplies and adds")
+    names = ("china.jpg", "flower.jpg")
+    rows = []
+    for name in names:
+        photo = load_photo(name)
+        element = torch.zeros(1, 1, 7, 7)
+        dilated = conv2d(photo, element, padding=3, op="max_plus")
+        eroded = conv2d(photo, element, padding=3, op="min_plus")
+        print("    {}: dilation and erosion as scipy.ndimage's, equal: {}".format(name, is_scipys(photo, dilated, eroded)))
+        rows.append((photo, dilated, eroded, sketch(photo)))
+    plot_photographs(rows, path)
+
+
+def load_photo(name):
+    from sklearn.datasets import load_sample_image
+
+    rows_columns_colours = load_sample_image(name)
+    # Each colour is an image of its own, so that one filter serves all three.
+    colours = np.ascontiguousarray(rows_columns_colours.transpose(2, 0, 1))
+    return torch.from_numpy(colours).float().unsqueeze(1) / 255
+
+
+def is_scipys(photo, dilated, eroded):
+    from scipy import ndimage
+
+    pixels = photo[:, 0].numpy()
+    # Colours aren't neighbours: hence 1. Beyond the border there is nothing, as in conv2d.
+    size = (1, 7, 7)
+    dilation = ndimage.grey_dilation(pixels, size, mode="constant", cval=-np.inf)
+    erosion = ndimage.grey_erosion(pixels, size, mode="constant", cval=np.inf)
+    return np.array_equal(dilated[:, 0].numpy(), dilation) and np.array_equal(eroded[:, 0].numpy(), erosion)
+
+
+def sketch(photo):
+    """A drawing of the edges, by a convolution that multiplies powers.
+
+    The sum of w * x becomes the product of x ** w. With the weights of an edge filter that
+    is the brightness on one side over the brightness on the other: the same in the sun
+    and in the shade, where differences would be smaller.
+    """
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
+    edges = torch.stack([across, across.t()]).unsqueeze(1)
+    # Lifted a little off black, where ratios would be of noise.
+    ratios = conv2d(0.1 + 0.9 * photo, edges, op=Op(mymult, myadd))
+    strength = ratios.log().pow(2).sum(1, keepdim=True).sqrt()
+    return torch.exp(-2 * strength)
+
+
+def plot_photographs(rows, path):
+    from matplotlib import pyplot
+
+    titles = (
+        "the photograph",
+        "max of w + x (dilation)",
+        "min of w + x (erosion)",
+        "mymult: x ** w, myadd: acc * term\n(edges as ratios of brightness)",
+    )
+    figure, axes = pyplot.subplots(len(rows), len(titles), figsize=(18, 6.7), layout="constrained")
+    for axes_of_row, pictures in zip(axes, rows):
+        for axis, picture in zip(axes_of_row, pictures):
+            axis.imshow(picture[:, 0].permute(1, 2, 0).numpy())
+            axis.axis("off")
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+# ---------------------------------------------------------------- (c) a network
+
+#: first: the first layer's op. rate: the learning rate. relu: whether layers are followed by
+#: one. spread: whether weights start as wide apart as the normalised inputs are.
+Run = namedtuple("Run", "name op first rate relu spread")
+
+
+def soft_distance(w, x):
+    """Minus the distance of w and x, rounded off where they meet."""
+    return -torch.sqrt((w - x) ** 2 + 0.01)
+
+
+RUNS = (
+    Run("dot", op="dot", first="dot", rate=0.01, relu=True, spread=False),
+    # A distance tells inputs apart only where weights lie among them.
+    Run("adder", op="adder", first="adder", rate=0.03, relu=True, spread=True),
+    # As in the XNOR-Net paper the pixels aren't binarised. No ReLU: the sign of what is never negative says nothing.
+    Run("xnor", op="xnor", first="dot", rate=0.01, relu=False, spread=False),
+    Run("own lambda", op=lambda w, x: soft_distance(w, x), first=soft_distance, rate=0.03, relu=True, spread=True),
+)
+
+
+class Net(nn.Module):
+    """Two convolutions and two fully connected layers of one dot product.
+
+    There is a normalisation between any two layers, which suits all ops: distances are far
+    from zero without one after them, signs need one before them.
+    """
+
+    def __init__(self, run):
+        super(Net, self).__init__()
+        self.run = run
+        self.layers = nn.ModuleList([
+            Conv2d(1, 8, 3, padding=1, op=run.first),
+            Conv2d(8, 16, 3, stride=2, padding=1, op=run.op),
+            Linear(16 * 4 * 4, 64, op=run.op),
+            Linear(64, 10, op=run.op),
+        ])  # fmt: skip
+        self.norm_in = nn.BatchNorm2d(1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(16), nn.BatchNorm1d(64), nn.BatchNorm1d(10)])
+        if run.spread:
+            for layer in self.layers:
+                layer.weight.data.normal_()
+
+    def forward(self, x):
+        x = self.norm_in(x)
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms)):
+            if i == 2:
+                x = x.view(x.shape[0], -1)
+            x = norm(layer(x))
+            if self.run.relu and i < 3:
+                x = F.relu(x)
+        return x
+
+
+Digits = namedtuple("Digits", "images labels test_images test_labels")
+
+
+def load_digits(tests=450):
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    order = np.random.RandomState(0).permutation(len(digits.target))
+    images = torch.from_numpy(digits.images[order]).float().unsqueeze(1)
+    labels = torch.from_numpy(digits.target[order]).long()
+    return Digits(images[tests:], labels[tests:], images[:tests], labels[:tests])
+
+
+def epochs(run, digits, count):
+    """Train a network; yields (training loss, test accuracy) after each epoch."""
+    torch.manual_seed(0)
+    net = Net(run)
+    optimizer = torch.optim.Adam(net.parameters(), run.rate)
+    for epoch in range(count):
+        for group in optimizer.param_groups:
+            group["lr"] = run.rate * (1 - epoch / count)
+        yield train(net, digits, optimizer), accuracy(net, digits)
+
+
+def train(net, digits, optimizer):
+    net.train()
+    losses = []
+    for batch in torch.randperm(len(digits.images)).split(64):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(Variable(digits.images[batch])), Variable(digits.labels[batch]))
+        loss.backward()
+        optimizer.step()
+        # A sum of one element: 0.3 has no loss.item().
+        losses.append(float(loss.data.sum()))
+    return sum(losses) / len(losses)
+
+
+def accuracy(net, digits):
+    net.eval()
+    found = net(Variable(digits.test_images)).data.max(1)[1]
+    return float((found == digits.test_labels).sum()) / len(digits.test_labels)
+
+
+def learn(digits, count, watch=lambda steps, name: steps):
+    """Train all runs; returns their histories: {name: [(training loss, test accuracy), ...]}."""
+    print("(c) a network on {} digits, tested on {} others".format(len(digits.images), len(digits.test_images)))
+    histories, table = {}, []
+    for run in RUNS:
+        start = time.time()
+        histories[run.name] = list(watch(epochs(run, digits, count), run.name))
+        table.append((run, histories[run.name][-1][1], time.time() - start))
+    print("    {:12}{:>14}{:>10}  {}".format("op", "test accuracy", "seconds", "engine of unfold"))
+    for run, right, seconds in table:
+        engine = backend(Variable(digits.images))
+        print("    {:12}{:>12.1f} %{:>10.1f}  {}".format(run.name, 100 * right, seconds, engine))
+    print("    The op is that of all layers; only xnor's first layer has an ordinary dot product.")
+    return histories
+
+
+def with_bar(count):
+    from tqdm import tqdm
+
+    def watch(steps, name):
+        bar = tqdm(steps, "    {:12}".format(name), count, file=sys.stdout, ncols=100)
+        for loss, right in bar:
+            bar.set_postfix_str("loss {:.2f}, {:.1f} % right".format(loss, 100 * right))
+            yield loss, right
+
+    return watch
+
+
+def plot_curves(histories, path):
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for name, history in histories.items():
+        steps = range(1, len(history) + 1)
+        left.plot(steps, [loss for loss, _ in history], marker=".", label=name)
+        right.plot(steps, [100 * accuracy for _, accuracy in history], marker=".", label=name)
+    left.set_title("training loss")
+    right.set_title("test accuracy, %")
+    for axis in (left, right):
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    right.legend(loc="lower right", title="dot product")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def main():
+    parser = argparse.ArgumentParser(description="im2col_compat's demo")
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser.add_argument("folder", nargs="?", default=os.path.join(here, "demo"), help="where pictures go")
+    parser.add_argument("--core", action="store_true", help="without pictures, and shorter: for old PyTorch")
+    arguments = parser.parse_args()
+    start = time.time()
+    print("PyTorch {}, engines of im2col_compat: {}".format(torch.__version__, ", ".join(available_backends())))
+    forum_example()
+    if arguments.core:
+        learn(load_digits(), 3)
+    else:
+        with_pictures(arguments.folder)
+    print("{:.0f} seconds in all".format(time.time() - start))
+
+
+def with_pictures(folder, count=12):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+    pictures, curves = (os.path.join(folder, name) for name in ("photographs.png", "learning.png"))
+    photographs(pictures)
+    plot_curves(learn(load_digits(), count, with_bar(count)), curves)
+    print("pictures: {}, {}".format(os.path.relpath(pictures), os.path.relpath(curves)))
+
+
+if __name__ == "__main__":
+    main()
