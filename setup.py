@@ -47,7 +47,7 @@ try:
 
     cffi.FFI().cdef("int probe(void);")  # a cffi without a working pycparser fails here, not in setup()
     extension = {"cffi_modules": ["ffi/build.py:ffibuilder"]}
-    if sys.version_info[0] > 2 and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.version_info >= (3, 6) and not sysconfig.get_config_var("Py_GIL_DISABLED"):
         # cffi builds against the stable ABI by itself; the wheel has to be told.
         options = {"bdist_wheel": {"py_limited_api": "cp36"}}
 except Exception as error:

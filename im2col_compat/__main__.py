@@ -20,7 +20,7 @@ def report():
         lines.append(("engine {!r}".format(str(name)), backends.why_missing(name) or "available"))
     lines.append(("engine chosen", _chosen()))
     lines.append(("threads", _threads()))
-    return ["{:<16}{}".format(name + ":", value) for name, value in lines]
+    return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 
 
 def _cffi():

@@ -3,7 +3,8 @@
 A plan says what is evaluated:
     lengths   the axes that are cut, outermost first
     dims      for each of them, the result's dimension
-    unit      bytes of terms for one element of the result
+    unit      bytes, for one element of the result, of all that is there at once in a forward
+    kept      the same for what autograd keeps in a backward
     shape     the result's shape
     dtype     the result's dtype
     captures  whether its functions capture tensors that require grad
@@ -36,9 +37,9 @@ def run(plan, arrays, w, x):
     return _Chunks.apply(w, x, plan)
 
 
-def _steps(plan):
+def _steps(plan, unit):
     """How far each axis goes in one block: the innermost axes as far as memory allows."""
-    room = max(1, memory_limit // SHARE // max(1, plan.unit))
+    room = max(1, memory_limit // SHARE // max(1, unit))
     steps = []
     for length in reversed(plan.lengths):
         steps.insert(0, max(1, min(length, room)))
@@ -50,14 +51,14 @@ def _cuts(length, step):
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def _pieces(plan):
-    axes = [_cuts(length, step) for length, step in zip(plan.lengths, _steps(plan))]
+def _pieces(plan, unit):
+    axes = [_cuts(length, step) for length, step in zip(plan.lengths, _steps(plan, unit))]
     return (plan.piece(ranges) for ranges in itertools.product(*axes))
 
 
 def _forward(plan, arrays, w, x):
     result = arrays.empty(x, plan.shape, plan.dtype)
-    for piece in _pieces(plan):
+    for piece in _pieces(plan, plan.unit):
         w_part, x_part = w[piece.w], x[piece.x]
         if arrays is features.TORCH:
             w_part, x_part = features.quiet(w_part), features.quiet(x_part)
@@ -71,7 +72,7 @@ def _joined(plan, w, x, ranges=()):
     if axis == len(plan.lengths):
         piece = plan.piece(ranges)
         return features.checkpoint(lambda w, x: plan.evaluate(w, x, piece), w[piece.w], x[piece.x])
-    cuts = _cuts(plan.lengths[axis], _steps(plan)[axis])
+    cuts = _cuts(plan.lengths[axis], _steps(plan, plan.kept)[axis])
     parts = [_joined(plan, w, x, ranges + (cut,)) for cut in cuts]
     return parts[0] if len(parts) == 1 else features.torch.cat(parts, plan.dims[axis])
 
@@ -102,7 +103,7 @@ class _Chunks(features.Function):
             return dw, dx, None
         needs = ctx.needs_input_grad[:2]
         sums = [_accumulator(operand) if need else None for operand, need in zip((w, x), needs)]
-        for piece in _pieces(plan):
+        for piece in _pieces(plan, plan.kept):
             with features.enable_grad():
                 parts = [features.leaf(w[piece.w], needs[0]), features.leaf(x[piece.x], needs[1])]
                 result = plan.evaluate(parts[0], parts[1], piece)

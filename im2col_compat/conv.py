@@ -31,8 +31,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     arrays, (x, w, b), leave = features.enter("conv2d", [("input", input), ("weight", weight), ("bias", bias)])
     geometry = conv_geometry(x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
+    # Before 1.2 PyTorch's own convolution has no empty batches.
+    native = native and (geometry.columns.batch > 0 or features.UNFOLD_IS_CURRENT)
     if not native:
-        _check_alike(arrays, "conv2d", [("input", x), ("weight", w), ("bias", b)])
+        _check_alike(arrays, "conv2d", op, [("input", x), ("weight", w), ("bias", b)])
     unbatched = len(x.shape) == 3
     x = arrays.unsqueeze(x, 0) if unbatched else x
     if native:
@@ -70,7 +72,7 @@ def linear(input, weight, bias=None, op="dot"):
         raise RuntimeError(
             "linear(): bias must have shape {}, but got {}".format(tuple(w.shape[:-1]), tuple(b.shape))
         )
-    _check_alike(arrays, "linear", [("input", x), ("weight", w), ("bias", b)])
+    _check_alike(arrays, "linear", op, [("input", x), ("weight", w), ("bias", b)])
     if op is NAMED["dot"]:
         result = features.np.matmul(x, w.T)
     else:
@@ -98,7 +100,7 @@ def matmul(a, b, op="dot"):
     shapes = tuple(w.shape), tuple(x.shape)
     if not shapes[0] or not shapes[1] or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
         raise RuntimeError("matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes))
-    _check_alike(arrays, "matmul", [("a", w), ("b", x)])
+    _check_alike(arrays, "matmul", op, [("a", w), ("b", x)])
     if op is NAMED["dot"]:
         return features.np.asarray(features.np.matmul(w, x))
     w = arrays.unsqueeze(w, 0) if len(shapes[0]) == 1 else w
@@ -119,11 +121,11 @@ def matmul(a, b, op="dot"):
 # ---------------------------------------------------------------- common to the three
 
 
-def _check_alike(arrays, function, arguments):
+def _check_alike(arrays, function, op, arguments):
     arguments = [(name, value) for name, value in arguments if value is not None]
     expected = arrays.dtype(arguments[0][1])
     for name, value in arguments[1:]:
-        dtypes = (expected, "int64") if name == "bias" and features.is_integer(expected) else (expected,)
+        dtypes = (expected, terms.result_dtype(op, expected)) if name == "bias" else (expected,)
         if arrays.dtype(value) not in dtypes:
             raise RuntimeError(
                 "{}(): {} must have {}'s dtype {}, but has {}".format(
@@ -173,7 +175,10 @@ class _NormalizedGradient(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * (ctx.eta * grad.numel() ** 0.5 / grad.norm().clamp(min=1e-12)), None
+        arrays, dtype = features.TORCH, features.TORCH.dtype(grad)
+        wide = arrays.cast(grad, "float32") if dtype in features.HALVES else grad
+        wide = wide * (ctx.eta * grad.numel() ** 0.5 / wide.norm().clamp(min=1e-12))
+        return arrays.cast(wide, dtype) if dtype in features.HALVES else wide, None
 
 
 # ---------------------------------------------------------------- plans for chunks.run
@@ -199,8 +204,10 @@ class _ConvPlan(object):
         filters = geometry.filters // geometry.groups
         rows, cols = self.columns.blocks
         self.shape = (self.columns.batch, geometry.groups, filters, rows, cols)
-        self.unit = self.taps * _itemsize(self.arrays.dtype(x), self.dtype)
         self.is_dot = op is NAMED["dot"]
+        # Besides the terms, or instead: the pixels that a block's strip moves on by, and a product's filters.
+        pixels = self.channels * product(self.columns.stride)
+        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters)
         # A matrix product makes no terms: it takes all filters at once.
         self.lengths = (self.columns.batch, geometry.groups, rows, 1 if self.is_dot else filters, cols)
 
@@ -234,16 +241,22 @@ class _ConvPlan(object):
             image=(y_reach.length, x_reach.length),
             blocks=(y_reach.blocks, x_reach.blocks),
         )
-        groups, length = channels // self.channels, product(geometry.blocks)
-        strip = self._padded(x, geometry, piece.details, 0 if self.pad_value is None else self.pad_value)
+        groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
+        strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
         columns = arrays.reshape(self.engine.unfold(strip, geometry), (batch, groups, 1, self.taps, length))
         if self.is_dot:
             result = arrays.matmul(w, columns[:, :, 0])
         else:
             absent = self._absent(x, geometry, piece.details)
-            w = arrays.reshape(w, (1, groups, w.shape[1], self.taps, 1))
+            w = arrays.reshape(w, (1, groups, filters, self.taps, 1))
             result = terms.evaluate(self.op, arrays, w, columns, 3, absent)
-        return arrays.reshape(result, (batch, groups, -1) + geometry.blocks)
+        return arrays.reshape(result, (batch, groups, filters) + geometry.blocks)
+
+    def _filler(self, x):
+        # Taps that are left out get a value of the input: where a function has a pole at zero,
+        # its derivative there, times nothing, would be NaN.
+        real = features.differentiable(self.arrays.dtype(x)) and not self.arrays.dtype(x).startswith("complex")
+        return self.arrays.first(x) if real and 0 not in tuple(x.shape) else 0
 
     def _padded(self, x, geometry, reaches, value):
         arrays = self.arrays
@@ -281,7 +294,7 @@ class _BroadcastPlan(object):
         self.shape = self.lengths = tuple(sizes)
         self.dims = tuple(range(len(sizes)))
         self.dtype = terms.result_dtype(op, arrays.dtype(x))
-        self.unit = taps * _itemsize(arrays.dtype(x), self.dtype)
+        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, taps, 1, 1)
         self.cut = [self._cut(operand) for operand in (w, x)]
 
     def _cut(self, operand):
@@ -301,8 +314,15 @@ class _BroadcastPlan(object):
         return terms.evaluate(self.op, self.arrays, w, x, self.axis)
 
 
-def _itemsize(*dtypes):
-    return max(features.ITEMSIZE.get(dtype, 16) for dtype in dtypes)
+def _units(op, dtype, result_dtype, taps, least, filters):
+    """The plan's unit and kept, for `taps` terms and at least `least` other elements of each element of the result."""
+    itemsize = max(features.ITEMSIZE.get(name, 16) for name in (dtype, result_dtype))
+    unit = kept = itemsize * max(taps, least)
+    if callable(op.add):
+        # Added term by term: a forward holds one at a time, and the columns, which the filters share.
+        # A backward makes many small steps, so it may take a larger share.
+        unit, kept = itemsize * max(4, -(-taps // filters), least), max(1, kept // 4)
+    return unit, kept
 
 
 def _contract(op, arrays, w, x, axis):
@@ -310,5 +330,7 @@ def _contract(op, arrays, w, x, axis):
     op, captures = terms.understood(op, arrays, w, x, *broadcast)
     plan = _BroadcastPlan(op, arrays, w, x, axis, captures)
     if not w.shape[axis]:
-        return arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))
+        result = arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))
+        # Zero, of both operands, so that there is a gradient, if an empty one.
+        return result + 0 * (w.sum() + x.sum()) if features.differentiable(plan.dtype) else result
     return chunks.run(plan, arrays, w, x)

@@ -166,6 +166,13 @@ class _NumPy(object):
     def where(self, mask, a, b):
         return np.where(mask, a, b)
 
+    def copy(self, x):
+        return x.copy()
+
+    def first(self, x):
+        """The value of the first element."""
+        return x[(0,) * x.ndim].item()
+
     def add(self, x, y):
         """x + y, where x may be changed."""
         x += y
@@ -236,7 +243,10 @@ class _Torch(object):
         return "float32" if dtype in HALVES else "int64" if dtype in ("uint16", "uint32", "uint64") else dtype
 
     def reshape(self, x, shape):
-        return x.contiguous().view(shape) if VARIABLES else x.reshape(shape)
+        if VARIABLES:
+            # Not contiguous(): 0.3's gives the caller's own Variable another storage.
+            return (x if x.is_contiguous() else x.clone()).view(shape)
+        return x.reshape(shape)
 
     def expand(self, x, shape):
         return x.expand(*shape)
@@ -267,6 +277,13 @@ class _Torch(object):
         if hasattr(torch, "where"):
             return torch.where(mask, a, b)
         return self.fill(a, mask == 0, 0) + self.fill(b, mask, 0)
+
+    def copy(self, x):
+        return x.clone()
+
+    def first(self, x):
+        first = raw(x)[(0,) * x.dim()]
+        return first if VARIABLES else first.item()
 
     def add(self, x, y):
         # 0.3 refuses to change a Variable of which there is a view.

@@ -93,7 +93,11 @@ def _checked(function, geometry):
         )
     for size, pad in zip(geometry.image, geometry.padding):
         if size + 2 * pad > INT64_MAX:
-            raise RuntimeError("{}(): padding={} makes the image larger than int64".format(function, geometry.padding))
+            raise RuntimeError(
+                "{}(): an image of size {} with padding={} is larger than int64".format(
+                    function, geometry.image, geometry.padding
+                )
+            )
     for shape in (geometry.image_shape, geometry.columns_shape):
         if product(max(1, size) for size in shape) > INT64_MAX:
             raise RuntimeError("{}(): a result of shape {} has more elements than int64".format(function, shape))

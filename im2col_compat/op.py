@@ -1,4 +1,6 @@
 """Op: a replaceable dot product. What it is, not how it is evaluated (terms.py)."""
+import numbers
+
 from im2col_compat import features
 
 ADDS = ("sum", "max", "min")
@@ -48,7 +50,7 @@ class Op(object):
             ("pad_value", pad_value),
             ("normalize_grad_w", normalize_grad_w),
         ):
-            if not (value is None or isinstance(value, (int, float, complex))):
+            if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
         self.multiply = multiply
         self.add = add
@@ -67,6 +69,11 @@ class Op(object):
             raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
         arguments.update(changes)
         return Op(**arguments)
+
+    @property
+    def is_named(self):
+        """Whether this is one of the named ops, rather than one that has a name."""
+        return NAMED.get(self.name) is self
 
     def pad_value_for(self, dtype):
         """The pad value for a dtype's name; None where padded taps are left out."""
@@ -97,7 +104,7 @@ class Op(object):
 
     def __reduce_ex__(self, protocol):
         # A named op unpickles to itself, so that `op is ops.dot` goes on holding.
-        if NAMED.get(self.name) is self:
+        if self.is_named:
             return resolve, (self.name,)
         return super(Op, self).__reduce_ex__(protocol)
 

@@ -4,7 +4,7 @@ Takes operands that broadcast and are small enough (chunks.py sees to that); rec
 gradients as any tensor operation does.
 """
 from im2col_compat import features
-from im2col_compat.op import Op
+from im2col_compat.op import NAMED, Op
 
 #: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
 BLOCK = 512
@@ -17,7 +17,7 @@ def broadcast_shape(w, x):
 
 def result_dtype(op, dtype):
     """The dtype (its name) of a dot product of operands of `dtype`."""
-    widens = op.add not in ("max", "min") and op.name != "dot"
+    widens = op.add not in ("max", "min") and op is not NAMED["dot"]
     return "int64" if widens and features.is_integer(dtype) else dtype
 
 
@@ -27,15 +27,15 @@ def evaluate(op, arrays, w, x, axis, absent=None):
     w, x: tensors or arrays of one rank and dtype that broadcast. absent: non-zero where a
     term is to be left out, of a shape that broadcasts to the terms'; None if nowhere.
     """
+    if callable(op.add):
+        return _left_fold(op, arrays, w, x, axis, absent)
     terms = _terms(op, arrays, w, x)
     dtype = arrays.dtype(terms)
     if op.add == "sum":
         return _sum(arrays, terms if absent is None else arrays.fill(terms, absent, 0), axis)
-    if op.add in ("max", "min"):
-        if absent is not None:
-            terms = arrays.fill(terms, absent, lowest(dtype) if op.add == "max" else highest(dtype))
-        return arrays.max(terms, axis) if op.add == "max" else arrays.min(terms, axis)
-    return _left_fold(op, arrays, terms, axis, absent)
+    if absent is not None:
+        terms = arrays.fill(terms, absent, lowest(dtype) if op.add == "max" else highest(dtype))
+    return arrays.max(terms, axis) if op.add == "max" else arrays.min(terms, axis)
 
 
 def lowest(dtype):
@@ -65,7 +65,9 @@ def of_no_terms(op, dtype):
 def _terms(op, arrays, w, x):
     surrogates = op.grad_w is not None or op.grad_x is not None or isinstance(op, _ByArrays)
     if surrogates and arrays is features.TORCH and (w.requires_grad or x.requires_grad):
-        return _Surrogate.apply(w, x, op)
+        plain_w, plain_x = features.leaf(w, False), features.leaf(x, False)
+        term = _checked(op, "multiply", arrays, op.multiply(plain_w, plain_x), plain_w, plain_x)
+        return _Surrogate.apply(w, x, term, op)
     return _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
 
 
@@ -100,16 +102,15 @@ def _checked(op, argument, arrays, result, w, x):
 
 @features.new_style
 class _Surrogate(features.Function):
-    """multiply(w, x), differentiated by grad_w and grad_x."""
+    """`term`, which is multiply(w, x), differentiated by grad_w and grad_x; and as itself, for what multiply captures."""
 
     @staticmethod
-    def forward(w, x, op):
-        w, x = features.quiet(w), features.quiet(x)
-        return features.raw(_checked(op, "multiply", features.TORCH, op.multiply(w, x), w, x))
+    def forward(w, x, term, op):
+        return term.clone()
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        w, x, ctx.op = inputs
+        w, x, _, ctx.op = inputs
         ctx.save_for_backward(w, x)
 
     @staticmethod
@@ -122,10 +123,12 @@ class _Surrogate(features.Function):
                 result.append(None)
             elif surrogate is not None:
                 partial = _checked(op, argument, features.TORCH, surrogate(w, x), w, x)
+                if features.TORCH.dtype(partial).startswith("complex"):
+                    partial = partial.conj()  # PyTorch's gradients are conjugate
                 result.append(_sum_to(grad * partial, operand.shape))
             else:
                 result.append(_true_partial(op, w, x, i, grad))
-        return result[0], result[1], None
+        return result[0], result[1], grad if ctx.needs_input_grad[2] else None, None
 
 
 def _true_partial(op, w, x, i, grad):
@@ -200,20 +203,23 @@ def _added(op, arrays, acc, term):
     return total
 
 
-def _left_fold(op, arrays, terms, axis, absent):
-    if features.is_integer(arrays.dtype(terms)):
-        terms = arrays.cast(terms, "int64")
+def _left_fold(op, arrays, w, x, axis, absent):
+    # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
+    parts = zip(_unbind(arrays, w, axis), _unbind(arrays, x, axis))
     before = (slice(None),) * axis
-    parts = _unbind(arrays, terms, axis)
     acc, started = None, None
-    if op.identity is not None:
-        acc = arrays.tensor(arrays.full(terms, parts[0].shape, op.identity))
-    for k, term in enumerate(parts):
+    for k, (w_part, x_part) in enumerate(parts):
+        term = _terms(op, arrays, w_part, x_part)
+        if features.is_integer(arrays.dtype(term)):
+            term = arrays.cast(term, "int64")
         gone = None
         if absent is not None:
-            gone = arrays.expand(absent[before + (min(k, absent.shape[axis] - 1),)], term.shape)
+            gone = arrays.expand(absent[before + (k,)], term.shape)
+        if k == 0 and op.identity is not None:
+            acc = arrays.tensor(arrays.full(term, term.shape, op.identity))
         if acc is None:
-            acc, started = term, None if gone is None else gone == 0
+            # What a function returns may be its operand itself, and results are new.
+            acc, started = arrays.copy(term), None if gone is None else gone == 0
             continue
         total = _added(op, arrays, acc, term)
         if gone is not None:
@@ -263,7 +269,7 @@ def understood(op, arrays, w, x, w_broadcast, x_broadcast):
     Also where functions that return a wrong type, shape or dtype are found out: sizes differ
     along every axis here, so that no slice of a result passes for a result.
     """
-    if op.name or 0 in tuple(w.shape) + tuple(x.shape):
+    if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
         return op, False
     operands = [
         _sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))

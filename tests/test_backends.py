@@ -279,7 +279,7 @@ def test_report():
     assert process.returncode == 0
     for expected in ("Python", "PyTorch", "engine 'torch'", "engine 'ffi'", "engine 'slices'", "threads", im2col_compat.__version__):
         assert expected in text
-    assert "engine chosen:  {}".format(backend()) in text
+    assert "engine chosen:   {}".format(backend()) in text
     if torch is not None:
         assert torch.__version__ in text
     if lowlevel.missing is None:
