@@ -74,7 +74,8 @@ def photographs(path):
         element = torch.zeros(1, 1, 7, 7)
         dilated = conv2d(photo, element, padding=3, op="max_plus")
         eroded = conv2d(photo, element, padding=3, op="min_plus")
-        print("    {}: dilation and erosion as scipy.ndimage's, equal: {}".format(name, is_scipys(photo, dilated, eroded)))
+        equal = is_scipys(photo, dilated, eroded)
+        print("    {}: dilation and erosion as scipy.ndimage's, equal: {}".format(name, equal))
         rows.append((photo, dilated, eroded, sketch(photo)))
     plot_photographs(rows, path)
 
@@ -244,7 +245,8 @@ def learn(digits, count, watch=lambda steps, name: steps):
     engine = backend(Variable(digits.images))
     for run, right, seconds in table:
         print("    {:12}{:>12.1f} %{:>10.1f}  {}".format(run.name, 100 * right, seconds, engine))
-    print("    The op is that of all layers; only xnor's first layer has an ordinary dot product.")
+    print("    The op is that of all four layers, except that xnor's first has an ordinary dot product.")
+    print("    dot needs no columns: it is F.conv2d and F.linear themselves.")
     return histories
 
 

@@ -169,7 +169,7 @@ def _sum(arrays, terms, axis):
 def _unbind(arrays, terms, axis):
     if arrays is features.TORCH and terms.requires_grad:
         return _Unbind.apply(terms, axis)
-    return [terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis])]
+    return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
 
 
 @features.new_style
@@ -205,10 +205,11 @@ def _added(op, arrays, acc, term):
 
 def _left_fold(op, arrays, w, x, axis, absent):
     # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
-    parts = zip(_unbind(arrays, w, axis), _unbind(arrays, x, axis))
     before = (slice(None),) * axis
     acc, started = None, None
-    for k, (w_part, x_part) in enumerate(parts):
+    x_parts = iter(_unbind(arrays, x, axis))
+    for k, w_part in enumerate(_unbind(arrays, w, axis)):
+        x_part = next(x_parts)
         term = _terms(op, arrays, w_part, x_part)
         if features.is_integer(arrays.dtype(term)):
             term = arrays.cast(term, "int64")
@@ -254,7 +255,7 @@ def _by_arrays(function):
         result = function(*[features.raw(tensor.detach()).cpu().numpy() for tensor in tensors])
         if not features.NUMPY.owns(result):
             return result
-        result = features.quiet(features.torch.from_numpy(result.copy()))
+        result = features.TORCH.tensor(features.torch.from_numpy(result.copy()))
         return result.cuda() if like.is_cuda else result
 
     call.__name__ = getattr(function, "__name__", repr(function))

@@ -55,5 +55,37 @@ def test_extra_memory_is_bounded(x, w, op):
     if op == "'dot'":
         code = code.replace("op = ", "ic.use_backend(ic.available_backends()[-1])\nop = ")
     output = subprocess.check_output([sys.executable, "-c", code], cwd="/").decode().split()
+    assert output
     for extra in output:
         assert float(extra) <= chunks.memory_limit, "{:.0f} MB".format(float(extra) / 1e6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ic.conv2d(make(1, 3, 2048, 2048), make(1, 3, 1, 1), stride=16, op='l1')",
+        "ic.conv2d(make(1, 1, 512, 512), make(128, 1, 1, 1), op='dot')",
+        "ic.linear(make(1, 300000), make(1, 300000), op=ic.Op(lambda w, x: w * x, lambda a, t: a + t))",
+    ],
+    ids=["wide-stride", "many-filters", "long-add"],
+)
+def test_shapes_that_once_took_more(call):
+    """Strides that pass over pixels, products of many filters, own adds of many terms."""
+    if "300000" in call and torch is not None:
+        call = call.replace("300000", "30000")
+    code = MEASURE[: MEASURE.index("op = ")].format(requires_grad=False) + """
+with ic.use_backend(ic.available_backends()[-1]):
+    ic.conv2d(make(1, 2, 6, 6), make(3, 2, 3, 3), op="l1")
+    before = peak()
+    make_ = make
+    operands = []
+    def make(*shape):
+        operands.append(make_(*shape))
+        return operands[-1]
+    y = {call}
+    held = sum(np.prod([int(size) for size in t.shape]) * 12 for t in operands) + np.prod([int(size) for size in y.shape]) * 4
+    print(peak() - before - held)
+""".replace("{call}", call)
+    (extra,) = subprocess.check_output([sys.executable, "-c", code], cwd="/").decode().split()
+    assert float(extra) <= chunks.memory_limit, "{:.0f} MB".format(float(extra) / 1e6)

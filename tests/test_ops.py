@@ -415,3 +415,98 @@ def test_a_named_op_is_its_functions(kind, name):
     expected = conv2d(x, w, padding=1, op=name)
     assert dtype_of(expected) == "float64"
     np.testing.assert_array_equal(values(conv2d(x, w, padding=1, op=named.replace())), values(expected))
+
+
+# ---------------------------------------------------------------- regressions
+
+
+@needs_torch
+def test_captured_tensors_beside_surrogates():
+    """A captured tensor gets its gradient also where the op has surrogates, or a name of its own."""
+    x, w = some((3, 4), seed=1), some((2, 4), seed=2)
+    for op in (
+        dict(grad_w=lambda w, x: x),
+        dict(grad_w=lambda w, x: x, grad_x=lambda w, x: w),
+        dict(name="mine"),
+        dict(name="dot"),
+    ):
+        slope = make("tensor", np.array([0.5]), requires_grad=True)
+        x_, w_ = (make("tensor", array, requires_grad=True) for array in (x, w))
+        linear(x_, w_, op=Op(lambda w, x: slope * w * x, **op)).sum().backward()
+        np.testing.assert_allclose(values(slope.grad), [(x[:, None] * w).sum()])
+        assert x_.grad is not None and w_.grad is not None
+
+
+@needs_torch
+def test_poles_under_padding_that_is_left_out():
+    """A term that is infinite at zero has finite gradients where padding counts nothing."""
+    x, w = abs(some((1, 1, 4, 4), seed=1)) + 1, some((1, 1, 3, 3), seed=2)
+    x_, w_ = (make("tensor", array, requires_grad=True) for array in (x, w))
+    conv2d(x_, w_, padding=1, op=Op(lambda w, x: w / x, pad_value=None)).sum().backward()
+    padded = np.pad(1.0 / x[0, 0], 1, "constant")
+    expected = [[padded[i : i + 4, j : j + 4].sum() for j in range(3)] for i in range(3)]
+    np.testing.assert_allclose(values(w_.grad)[0, 0], expected)
+    assert np.isfinite(values(x_.grad)).all()
+
+
+@needs_torch
+def test_no_images_and_no_terms_have_gradients():
+    """Empty batches and empty reductions can be differentiated, twice."""
+    if VARIABLES:
+        pytest.skip("torch 0.3 has no empty tensors")
+    w = make("tensor", some((3, 2, 3, 3)), requires_grad=True)
+    x = make("tensor", np.zeros((0, 2, 5, 5)), requires_grad=True)
+    for op in ("dot", "l1", "max_plus", "xnor"):
+        if op == "dot" and not features.UNFOLD_IS_CURRENT:
+            continue  # PyTorch's own, which has no empty batches in old versions
+        y = conv2d(x, w, op=op)
+        assert tuple(y.shape) == (0, 3, 3, 3)
+        (grad,) = torch.autograd.grad([y.sum()], [w], create_graph=True)
+        assert tuple(grad.shape) == (3, 2, 3, 3) and not values(grad).any()
+    a, b = (make("tensor", np.zeros(shape), requires_grad=True) for shape in ((3, 0), (2, 0)))
+    linear(a, b, op="l1").sum().backward()
+    assert tuple(a.grad.shape) == (3, 0) and tuple(b.grad.shape) == (2, 0)
+
+
+@pytest.mark.skipif(torch is None or not hasattr(torch, "resolve_conj"), reason="needs complex arithmetic")
+def test_complex_surrogates_are_derivatives():
+    """grad_w and grad_x are d term / dw and d term / dx; conjugating them is the library's business."""
+    gradients = []
+    for op in (lambda w, x: w * x, Op(operator.mul, grad_w=lambda w, x: x, grad_x=lambda w, x: w)):
+        x, w = (make("tensor", some(shape, "complex128", i), "complex128", requires_grad=True) for i, shape in enumerate([(3, 4), (2, 4)]))
+        linear(x, w, op=op).abs().sum().backward()
+        gradients.append((values(x.grad), values(w.grad)))
+    for found, expected in zip(*gradients):
+        np.testing.assert_allclose(found, expected)
+
+
+@needs_torch
+def test_operands_are_left_as_they_are():
+    """No call changes an operand's values, or where they are stored."""
+    base = make("raw" if VARIABLES else "tensor", some((3, 3, 2, 4)))
+    if VARIABLES:
+        w = torch.nn.Parameter(base.transpose(0, 3))
+    else:
+        w = torch.nn.Parameter(base.transpose(0, 3).detach())
+    x = make("tensor", some((1, 3, 6, 6)))
+    pointers = [features.raw(tensor).data_ptr() for tensor in (x, w)]
+    before = [values(tensor).copy() for tensor in (x, w)]
+    for op in ("l1", "xnor", Op(lambda w, x: x, lambda acc, term: acc + term), "dot"):
+        conv2d(x, w, make("tensor", some((4,)) + 100.0), op=op)
+    assert [features.raw(tensor).data_ptr() for tensor in (x, w)] == pointers and not w.is_contiguous()
+    for tensor, value in zip((x, w), before):
+        np.testing.assert_array_equal(values(tensor), value)
+    x, slope = make("tensor", np.ones((3, 1))), make("tensor", np.array([1.0]), requires_grad=True)
+    identity = Op(lambda w, x: x, lambda acc, term: acc + slope * term)
+    linear(x, make("tensor", np.ones((1, 1))), make("tensor", np.array([100.0])), op=identity)
+    np.testing.assert_array_equal(values(x), np.ones((3, 1)))
+
+
+def test_a_bias_fits_the_result():
+    """An int64 bias goes with int64 sums, not with an int8 maximum, where it would wrap."""
+    x = np.ones((1, 1, 2, 2), "int8")
+    assert conv2d(x, x, np.array([1000]), op="l1").item() == 1000
+    with pytest.raises(RuntimeError) as info:
+        conv2d(x, x, np.array([1000]), op="max_plus")
+    assert "bias" in str(info.value)
+    assert Op(operator.mul, pad_value=np.float32(1)).pad_value == 1
