@@ -127,19 +127,11 @@ class Conv2d(_WithOp, _Conv2d):
         """A Conv2d with the settings and the very parameters (shared, not copied) of an nn.Conv2d."""
         if not isinstance(conv, _Conv2d):
             raise TypeError("Conv2d.from_conv(): conv must be an nn.Conv2d, but got {}".format(type(conv).__name__))
-        new = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            conv.bias is not None,
-            getattr(conv, "padding_mode", "zeros"),
-            op=op,
-        )
-        return _adopt(new, conv)
+        if getattr(conv, "padding_mode", "zeros") != "zeros":
+            raise ValueError(
+                "Conv2d.from_conv(): conv's padding_mode must be 'zeros', but is {!r}".format(conv.padding_mode)
+            )
+        return _converted(cls, conv, op)
 
     def forward(self, input):
         return conv2d(
@@ -166,13 +158,16 @@ class Linear(_WithOp, _Linear):
             raise TypeError(
                 "Linear.from_linear(): linear must be an nn.Linear, but got {}".format(type(linear).__name__)
             )
-        return _adopt(cls(linear.in_features, linear.out_features, linear.bias is not None, op=op), linear)
+        return _converted(cls, linear, op)
 
     def forward(self, input):
         return linear(input, self.weight, self.bias, op=self.op)
 
 
-def _adopt(new, old):
-    new.weight, new.bias = old.weight, old.bias
-    new.train(old.training)
+def _converted(cls, layer, op):
+    # Not constructed: that would draw random numbers, and know nothing of hooks and buffers.
+    new = cls.__new__(cls)
+    for name, value in vars(layer).items():
+        new.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    new.op = resolve(op)
     return new

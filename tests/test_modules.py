@@ -102,6 +102,13 @@ def test_from_conv_shares_parameters():
     assert ours.weight is fc.weight and ours.bias is fc.bias and ours.training
     x = make("tensor", some((4, 3)), "float32")
     np.testing.assert_array_equal(values(ours(x)), values(linear(x, fc.weight, fc.bias, op=plus)))
+    state = torch.get_rng_state()
+    normed = Conv2d.from_conv(nn.utils.weight_norm(nn.Conv2d(2, 3, 3)), "l1")
+    torch.set_rng_state(state)
+    before = torch.get_rng_state()
+    assert tuple(normed(make("tensor", some((1, 2, 4, 4)), "float32")).shape) == (1, 3, 2, 2)
+    Conv2d.from_conv(conv, "l1")
+    assert (torch.get_rng_state() == before).all()
     for wrong in (fc, None, 3):
         with pytest.raises(TypeError):
             Conv2d.from_conv(wrong, "l1")

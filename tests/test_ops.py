@@ -455,14 +455,14 @@ def test_no_images_and_no_terms_have_gradients():
     if VARIABLES:
         pytest.skip("torch 0.3 has no empty tensors")
     w = make("tensor", some((3, 2, 3, 3)), requires_grad=True)
-    x = make("tensor", np.zeros((0, 2, 5, 5)), requires_grad=True)
+    x = torch.zeros((0, 2, 5, 5), dtype=torch.float64, requires_grad=True)
     for op in ("dot", "l1", "max_plus", "xnor"):
         y = conv2d(x, w, op=op)
         assert tuple(y.shape) == (0, 3, 3, 3)
         # Old PyTorch's own broadcasting has no gradient of empty tensors to record.
         (grad,) = torch.autograd.grad([y.sum()], [w], create_graph=features.UNFOLD_IS_CURRENT)
         assert tuple(grad.shape) == (3, 2, 3, 3) and not values(grad).any()
-    a, b = (make("tensor", np.zeros(shape), requires_grad=True) for shape in ((3, 0), (2, 0)))
+    a, b = (torch.zeros(shape, requires_grad=True) for shape in ((3, 0), (2, 0)))
     linear(a, b, op="l1").sum().backward()
     assert tuple(a.grad.shape) == (3, 0) and tuple(b.grad.shape) == (2, 0)
 
