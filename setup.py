@@ -1,4 +1,5 @@
 """Metadata, and a C extension that the package can do without. No C flags: ffi/build.py has them."""
+
 import io
 import os
 import re

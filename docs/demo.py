@@ -11,6 +11,7 @@
 
 Needs scikit-learn (its photographs and digits are real, and part of it), matplotlib, pillow and tqdm.
 """
+
 from __future__ import division, print_function
 
 import argparse
@@ -58,7 +59,7 @@ def difference(a, b):
 
 
 def mymult(num1, num2):
-    return num2 ** num1
+    return num2**num1
 
 
 def myadd(num1, num2):

@@ -2,6 +2,7 @@
 
 ``setup.py`` names ``ffibuilder`` in its ``cffi_modules``. Knows no PyTorch.
 """
+
 import os
 import re
 

@@ -1,4 +1,5 @@
 """Convolution with your own dot product, on any PyTorch from 0.3 to today."""
+
 from im2col_compat import ops
 from im2col_compat.backends import available_backends, backend, use_backend
 from im2col_compat.columns import fold, unfold

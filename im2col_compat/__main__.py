@@ -1,4 +1,5 @@
 """``python -m im2col_compat``: what a bug report needs."""
+
 import platform
 import warnings
 

@@ -1,4 +1,5 @@
 """Which engine serves an input: chosen by itself, or forced by use_backend or IM2COL_COMPAT_BACKEND."""
+
 import os
 import warnings
 

@@ -11,6 +11,7 @@ A plan says what is evaluated:
     piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
     evaluate(w, x, piece) the block, from those parts; differentiable
 """
+
 import itertools
 from collections import namedtuple
 
@@ -19,7 +20,7 @@ from im2col_compat import features
 #: Bytes of extra memory, columns included, that one call may use beside its result and its
 #: gradients. A gradient of a gradient (create_graph) isn't bounded, nor are functions that
 #: capture tensors requiring grad before PyTorch 1.11.
-memory_limit = 64 * 2 ** 20
+memory_limit = 64 * 2**20
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
 #: the columns, and what autograd keeps of one block.

@@ -1,4 +1,5 @@
 """Public unfold and fold."""
+
 from im2col_compat import backends, features
 from im2col_compat.geometry import fold_geometry, unfold_geometry
 

@@ -1,4 +1,5 @@
 """Public conv2d, linear and matmul: F.conv2d, F.linear and torch.matmul with `op` for their dot product."""
+
 from collections import namedtuple
 
 from im2col_compat import backends, chunks, features, terms
@@ -69,9 +70,7 @@ def linear(input, weight, bias=None, op="dot"):
             )
         )
     if b is not None and tuple(b.shape) != tuple(w.shape[:-1]):
-        raise RuntimeError(
-            "linear(): bias must have shape {}, but got {}".format(tuple(w.shape[:-1]), tuple(b.shape))
-        )
+        raise RuntimeError("linear(): bias must have shape {}, but got {}".format(tuple(w.shape[:-1]), tuple(b.shape)))
     _check_alike(arrays, "linear", op, [("input", x), ("weight", w), ("bias", b)])
     if op is NAMED["dot"]:
         result = features.np.matmul(x, w.T)
@@ -99,7 +98,9 @@ def matmul(a, b, op="dot"):
         return leave(features.torch.matmul(w, x))
     shapes = tuple(w.shape), tuple(x.shape)
     if not shapes[0] or not shapes[1] or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
-        raise RuntimeError("matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes))
+        raise RuntimeError(
+            "matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes)
+        )
     _check_alike(arrays, "matmul", op, [("a", w), ("b", x)])
     if op is NAMED["dot"]:
         return features.np.asarray(features.np.matmul(w, x))
@@ -156,9 +157,7 @@ def _native_conv2d(x, w, b, geometry):
     if (top, left) != (bottom, right):
         x, padding = features.TORCH.pad(x, geometry.pads, 0), 0
     columns = geometry.columns
-    return features.torch.nn.functional.conv2d(
-        x, w, b, columns.stride, padding, columns.dilation, geometry.groups
-    )
+    return features.torch.nn.functional.conv2d(x, w, b, columns.stride, padding, columns.dilation, geometry.groups)
 
 
 @features.new_style
@@ -207,7 +206,9 @@ class _ConvPlan(object):
         self.is_dot = op is NAMED["dot"]
         # Besides the terms, or instead: the pixels that a block's strip moves on by, and a product's filters.
         pixels = self.channels * product(self.columns.stride)
-        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters)
+        self.unit, self.kept = _units(
+            op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters
+        )
         # A matrix product makes no terms: it takes all filters at once.
         self.lengths = (self.columns.batch, geometry.groups, rows, 1 if self.is_dot else filters, cols)
 

@@ -2,6 +2,7 @@
 
 Each is linear and the other's adjoint, so each one's backward is the other, to any order.
 """
+
 from im2col_compat import features
 
 

@@ -1,4 +1,5 @@
 """Engine "ffi": the C library, on CPU memory."""
+
 from im2col_compat import features, lowlevel
 from im2col_compat.engine import Engine
 

@@ -1,4 +1,5 @@
 """Engine "slices": slicing and adding only. Any device, any version, no compiled code."""
+
 from im2col_compat import features
 from im2col_compat.engine import Engine
 
@@ -7,7 +8,12 @@ class Slices(Engine):
     name = "slices"
 
     def refuses(self, arrays, x):
-        if arrays is features.TORCH and arrays.dtype(x) == "float16" and arrays.device(x) == "cpu" and not features.CPU_HALF:
+        if (
+            arrays is features.TORCH
+            and arrays.dtype(x) == "float16"
+            and arrays.device(x) == "cpu"
+            and not features.CPU_HALF
+        ):
             return "PyTorch {} does nothing with float16 on a CPU".format(features.torch.__version__)
         if not arrays.is_dense_kind(x):
             return "slicing needs dense numbers, and this is a {} of another layout".format(arrays.dtype(x))

@@ -1,4 +1,5 @@
 """Engine "torch": F.unfold and F.fold of the installed PyTorch."""
+
 from im2col_compat import features
 from im2col_compat.engine import Engine
 

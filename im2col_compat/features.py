@@ -8,6 +8,7 @@ torch 0.3 has two kinds of tensor that do not mix: a Variable, which records
 gradients, and the raw tensor inside it. Here "tensor" means a Variable there;
 "plain data" means what carries no history: a raw tensor there, a tensor elsewhere.
 """
+
 import contextlib
 import os
 
@@ -81,7 +82,7 @@ def check_memory(shape, itemsize):
     size = itemsize
     for length in shape:
         size *= length
-    if size > (MACHINE_MEMORY or 2 ** 63 - 1):
+    if size > (MACHINE_MEMORY or 2**63 - 1):
         raise RuntimeError(
             "not enough memory: a result of shape {} needs {} bytes, but this machine has {}".format(
                 tuple(shape), size, MACHINE_MEMORY

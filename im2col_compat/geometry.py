@@ -5,10 +5,11 @@ PyTorch's, in its order and with its exception types, for every engine and every
 version, done in Python's unbounded integers. What passes them can't overflow
 int64 in C.
 """
+
 import operator
 from collections import namedtuple
 
-INT64_MAX = 2 ** 63 - 1
+INT64_MAX = 2**63 - 1
 
 
 class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padding stride blocks")):
@@ -77,8 +78,7 @@ def _at_least(function, least, name, pair):
 def _blocks(image, kernel, dilation, padding, stride):
     """How many blocks fit, per dimension; below one where none does."""
     return tuple(
-        (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, d, p, s in zip(image, kernel, dilation, padding, stride)
+        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, d, p, s in zip(image, kernel, dilation, padding, stride)
     )
 
 
@@ -124,9 +124,7 @@ def unfold_geometry(shape, kernel_size, dilation, padding, stride):
     batch, channels, height, width = shape if len(shape) == 4 else (1,) + tuple(shape)
     image = (int(height), int(width))
     blocks = _blocks(image, kernel, dilation, padding, stride)
-    return _checked(
-        "unfold", Geometry(int(batch), int(channels), image, kernel, dilation, padding, stride, blocks)
-    )
+    return _checked("unfold", Geometry(int(batch), int(channels), image, kernel, dilation, padding, stride, blocks))
 
 
 def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
@@ -163,8 +161,7 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
         raise RuntimeError(
             "fold(): with output_size={}, kernel_size={}, dilation={}, padding={}, stride={} there are "
             "{} * {} = {} blocks, but input's dimension {} has size {}".format(
-                image, kernel, dilation, padding, stride, blocks[0], blocks[1], product(blocks),
-                len(shape) - 1, length
+                image, kernel, dilation, padding, stride, blocks[0], blocks[1], product(blocks), len(shape) - 1, length
             )
         )
     channels = rows // product(kernel)
@@ -237,7 +234,9 @@ def conv_geometry(shape, weight_shape, bias_shape, stride, padding, dilation, gr
     _at_least("conv2d", 1, "dilation", dilation)
     if groups < 1 or filters % groups:
         raise RuntimeError(
-            "conv2d(): groups must be at least 1 and divide the {} filters of weight, but got {}".format(filters, groups)
+            "conv2d(): groups must be at least 1 and divide the {} filters of weight, but got {}".format(
+                filters, groups
+            )
         )
     if channels != group_channels * groups:
         raise RuntimeError(

@@ -2,6 +2,7 @@
 
 `missing` is None, or says why the C library isn't here.
 """
+
 try:
     from im2col_compat._im2col import ffi, lib
 

@@ -1,4 +1,5 @@
 """nn.Module shells over the functions. Without PyTorch they can be imported, but not constructed."""
+
 from im2col_compat import features
 from im2col_compat.columns import fold, unfold
 from im2col_compat.conv import conv2d, linear
@@ -105,7 +106,9 @@ class Conv2d(_WithOp, _Conv2d):
     ):
         if padding_mode != "zeros":
             raise ValueError(
-                "Conv2d(): padding_mode must be 'zeros', which means the op's pad value, but got {!r}".format(padding_mode)
+                "Conv2d(): padding_mode must be 'zeros', which means the op's pad value, but got {!r}".format(
+                    padding_mode
+                )
             )
         op = resolve(op)
         named = padding if hasattr(padding, "lower") else None
@@ -134,9 +137,7 @@ class Conv2d(_WithOp, _Conv2d):
         return _converted(cls, conv, op)
 
     def forward(self, input):
-        return conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, op=self.op
-        )
+        return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, op=self.op)
 
 
 class Linear(_WithOp, _Linear):

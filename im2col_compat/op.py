@@ -1,4 +1,5 @@
 """Op: a replaceable dot product. What it is, not how it is evaluated (terms.py)."""
+
 import numbers
 
 from im2col_compat import features
@@ -32,7 +33,15 @@ class Op(object):
     """
 
     def __init__(
-        self, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None, normalize_grad_w=None, name=None
+        self,
+        multiply,
+        add="sum",
+        identity=None,
+        pad_value=0,
+        grad_w=None,
+        grad_x=None,
+        normalize_grad_w=None,
+        name=None,
     ):
         for argument, value, optional in (
             ("multiply", multiply, False),

@@ -2,6 +2,7 @@
 
 Their functions take tensors of any PyTorch, and NumPy arrays; gradients are tensors'.
 """
+
 from im2col_compat.op import NAMED, Op
 
 

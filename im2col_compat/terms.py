@@ -3,6 +3,7 @@
 Takes operands that broadcast and are small enough (chunks.py sees to that); records
 gradients as any tensor operation does.
 """
+
 from im2col_compat import features
 from im2col_compat.op import NAMED, Op
 
@@ -75,9 +76,7 @@ def _checked(op, argument, arrays, result, w, x):
     """What a user's function of w and x returned, in the shape and dtype that it must have."""
     if not arrays.owns(result):
         raise TypeError(
-            "{}: {} must return one of the {}, but returned {}".format(
-                op, argument, arrays.name, type(result).__name__
-            )
+            "{}: {} must return one of the {}, but returned {}".format(op, argument, arrays.name, type(result).__name__)
         )
     shape = broadcast_shape(w, x)
     if tuple(result.shape) != shape:
@@ -192,7 +191,9 @@ class _Unbind(features.Function):
 def _added(op, arrays, acc, term):
     total = op.add(acc, term)
     if not arrays.owns(total):
-        raise TypeError("{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__))
+        raise TypeError(
+            "{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__)
+        )
     expected, found = [(tuple(t.shape), arrays.dtype(t)) for t in (acc, total)]
     if found != expected:
         raise RuntimeError(
@@ -272,9 +273,7 @@ def understood(op, arrays, w, x, w_broadcast, x_broadcast):
     """
     if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
         return op, False
-    operands = [
-        _sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))
-    ]
+    operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
     if arrays is features.NUMPY:
         _try(op, arrays, *operands)
         return op, False

@@ -1,4 +1,5 @@
 """The suite tests the installed package, in whatever interpreter and torch is there."""
+
 import os
 import sys
 

@@ -1,4 +1,5 @@
 """What the library should compute, as plain nested loops over NumPy arrays. Shares no code with it."""
+
 import itertools
 
 import numpy as np

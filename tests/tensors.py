@@ -1,4 +1,5 @@
 """The kinds of array that the library takes, made and read alike on every version."""
+
 import numpy as np
 
 from im2col_compat import features

@@ -1,4 +1,5 @@
 """The latest PyTorch is the oracle where it is installed: its own samples, its module tests, and random arguments."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,7 +64,9 @@ def test_pytorchs_module_tests(engine):
 
 
 SIZE = st.one_of(
-    st.integers(-1, 4), st.tuples(st.integers(0, 4), st.integers(1, 3)), st.sampled_from([(), (1,), (1, 2, 3), 2.0, None, True, "2"])
+    st.integers(-1, 4),
+    st.tuples(st.integers(0, 4), st.integers(1, 3)),
+    st.sampled_from([(), (1,), (1, 2, 3), 2.0, None, True, "2"]),
 )
 GOOD_SIZE = st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 4), st.integers(1, 3)))
 
@@ -73,7 +76,11 @@ def outcome(function, *arguments):
     try:
         return function(*arguments)
     except Exception as error:
-        return next(kind for kind in type(error).__mro__ if kind.__name__ in ("TypeError", "RuntimeError", "IndexError", "ValueError"))
+        return next(
+            kind
+            for kind in type(error).__mro__
+            if kind.__name__ in ("TypeError", "RuntimeError", "IndexError", "ValueError")
+        )
 
 
 def same(found, expected):
@@ -104,7 +111,11 @@ def test_unfold_succeeds_and_fails_alike(shape, arguments):
     arguments=st.one_of(
         st.tuples(GOOD_SIZE, GOOD_SIZE, st.one_of(st.just(0), GOOD_SIZE), GOOD_SIZE), st.tuples(SIZE, SIZE, SIZE, SIZE)
     ),
-    wrong=st.one_of(st.none(), st.lists(st.integers(0, 12), min_size=0, max_size=4), st.sampled_from([(3,), 3, (0, 3), (-1, 2), "4", None])),
+    wrong=st.one_of(
+        st.none(),
+        st.lists(st.integers(0, 12), min_size=0, max_size=4),
+        st.sampled_from([(3,), 3, (0, 3), (-1, 2), "4", None]),
+    ),
 )
 def test_fold_succeeds_and_fails_alike(size, arguments, wrong):
     """As for unfold: columns that fit, columns of any other shape, and wrong output sizes."""
@@ -122,7 +133,12 @@ def test_fold_succeeds_and_fails_alike(size, arguments, wrong):
             assert same(outcome(fold, columns, output, *arguments), expected), (name, expected)
 
 
-CONV_SIZE = st.one_of(st.integers(-1, 3), st.tuples(st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(1, 3)), st.sampled_from([(), (1, 1, 1), 1.0, None, True]))
+CONV_SIZE = st.one_of(
+    st.integers(-1, 3),
+    st.tuples(st.integers(0, 3)),
+    st.tuples(st.integers(0, 3), st.integers(1, 3)),
+    st.sampled_from([(), (1, 1, 1), 1.0, None, True]),
+)
 
 
 @settings(deadline=None, max_examples=200)

@@ -1,4 +1,5 @@
 """Derivatives of unfold and fold, to any order, with every engine."""
+
 import warnings
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Which engine serves what: chosen, forced, refused; and what a fork or a thread sees."""
+
 import os
 import subprocess
 import sys
@@ -17,7 +18,11 @@ def run(code, **environment):
     """Standard output of a new interpreter; its error output is the test's where it fails."""
     environment = dict(os.environ, PYTHONWARNINGS="default", **environment)
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=os.path.dirname(__file__)
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=os.path.dirname(__file__),
     )
     out, err = process.communicate()
     assert process.returncode == 0, err.decode()
@@ -142,7 +147,10 @@ import sys
 import im2col_compat
 print(sorted(set(sys.modules) & {"matplotlib", "scipy", "sympy", "sklearn", "tqdm", "setuptools", "distutils", "pytest"}))
 """
-    before = run("import sys\ntry:\n    import torch\nexcept ImportError:\n    import numpy\n" + code.replace("import im2col_compat\n", "import cffi\n"))
+    before = run(
+        "import sys\ntry:\n    import torch\nexcept ImportError:\n    import numpy\n"
+        + code.replace("import im2col_compat\n", "import cffi\n")
+    )
     after = run(code)
     assert after[0] == before[0]
     assert "im2col_compat" not in after[1]
@@ -276,10 +284,20 @@ def test_the_engine_is_captured_in_the_forward(name):
 
 def test_report():
     """python -m im2col_compat names the versions, every engine with its reason, and the threads."""
-    process = subprocess.Popen([sys.executable, "-m", "im2col_compat"], stdout=subprocess.PIPE, cwd=os.path.dirname(__file__))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "im2col_compat"], stdout=subprocess.PIPE, cwd=os.path.dirname(__file__)
+    )
     text = process.communicate()[0].decode()
     assert process.returncode == 0
-    for expected in ("Python", "PyTorch", "engine 'torch'", "engine 'ffi'", "engine 'slices'", "threads", im2col_compat.__version__):
+    for expected in (
+        "Python",
+        "PyTorch",
+        "engine 'torch'",
+        "engine 'ffi'",
+        "engine 'slices'",
+        "threads",
+        im2col_compat.__version__,
+    ):
         assert expected in text
     assert "engine chosen:   {}".format(backend()) in text
     if torch is not None:

@@ -1,11 +1,27 @@
 """unfold and fold against nested loops: every engine, kind, dtype and layout."""
+
 import numpy as np
 import oracle
 import problems
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensors import COMPLEX, DTYPES, FLOATS, KINDS, KINDS_AND_DTYPES, VARIABLES, dtype_of, has, kind_of, make, served, some, torch, values
+from tensors import (
+    COMPLEX,
+    DTYPES,
+    FLOATS,
+    KINDS,
+    KINDS_AND_DTYPES,
+    VARIABLES,
+    dtype_of,
+    has,
+    kind_of,
+    make,
+    served,
+    some,
+    torch,
+    values,
+)
 
 from im2col_compat import available_backends, fold, unfold, use_backend
 
@@ -209,9 +225,7 @@ SIZES = st.integers(1, 4)
 )
 def test_engines_agree_and_are_adjoint(shape, kernel, dilation, padding, stride):
     """On any geometry all engines give the nested loop's columns, and <unfold x, y> == <x, fold y>, exactly on integers."""
-    counts = [
-        oracle.blocks(size, k, d, p, s) for size, k, d, p, s in zip(shape[2:], kernel, dilation, padding, stride)
-    ]
+    counts = [oracle.blocks(size, k, d, p, s) for size, k, d, p, s in zip(shape[2:], kernel, dilation, padding, stride)]
     image = some(shape, seed=1)
     if min(counts) < 1:
         for name in available_backends():

@@ -1,4 +1,5 @@
 """conv2d, linear and matmul: every op against nested loops, and w * x against PyTorch."""
+
 import operator
 
 import numpy as np
@@ -213,11 +214,7 @@ def test_other_float_dtypes(dtype):
 
 # ---------------------------------------------------------------- integers
 
-INTEGER_KINDS = [
-    (kind, dtype)
-    for kind in KINDS
-    for dtype in ("uint8", "int8", "int16", "int32", "int64")
-]
+INTEGER_KINDS = [(kind, dtype) for kind in KINDS for dtype in ("uint8", "int8", "int16", "int32", "int64")]
 
 
 @pytest.mark.parametrize("kind,dtype", INTEGER_KINDS)
@@ -276,7 +273,7 @@ def test_integer_padding():
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
 def test_integer_dot_does_what_conv2d_does(dtype):
-    """"dot" keeps the dtype and wraps, as F.conv2d of integers does."""
+    """ "dot" keeps the dtype and wraps, as F.conv2d of integers does."""
     x, w = np.full((1, 3, 3, 3), 9, dtype), np.full((1, 3, 3, 3), 9, dtype)
     expected = np.asarray(9 * 9 * 27).astype(dtype)
     found = conv2d(x, w)
@@ -351,7 +348,7 @@ def test_chunks_change_nothing():
     results = []
     before = chunks.memory_limit
     try:
-        for limit in (before, 2 ** 16, 2 ** 14, 1):
+        for limit in (before, 2**16, 2**14, 1):
             chunks.memory_limit = limit
             for op in ("l1", "max_plus", OPS["own-add-skipped"][0], "xnor"):
                 x_, w_ = (make(kind, array, requires_grad=kind == "tensor") for array in (x, w))

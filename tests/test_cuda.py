@@ -1,4 +1,5 @@
 """The same results on a GPU: every engine that serves it, every op, first and second derivatives."""
+
 import numpy as np
 import problems
 import pytest
@@ -36,7 +37,10 @@ def test_convolution(op):
     """Results and gradients of every op on the GPU are those on the CPU."""
     results = []
     for cuda in (False, True):
-        leaves = [make("tensor", some(shape, seed=i) / 4, requires_grad=True) for i, shape in enumerate([(2, 4, 6, 5), (6, 2, 3, 2), (6,)])]
+        leaves = [
+            make("tensor", some(shape, seed=i) / 4, requires_grad=True)
+            for i, shape in enumerate([(2, 4, 6, 5), (6, 2, 3, 2), (6,)])
+        ]
         tensors = [leaf.cuda() if cuda else leaf for leaf in leaves]
         y = conv2d(tensors[0], tensors[1], tensors[2], (2, 1), (1, 2), (1, 2), 2, op=OPS[op][0])
         (y * y).sum().backward()

@@ -1,4 +1,5 @@
 """The code in README and docs runs, block after block of a file, where what it is about is installed."""
+
 import os
 import re
 import shutil
@@ -47,7 +48,19 @@ def test_c_example(tmpdir):
     source.write(code)
     ffi = os.path.join(ROOT, "ffi")
     subprocess.check_call(
-        ["cc", "-std=gnu99", "-O3", "-Wall", "-Wextra", "-Werror", "-I" + ffi, str(source), os.path.join(ffi, "im2col.c"), "-o", program]
+        [
+            "cc",
+            "-std=gnu99",
+            "-O3",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I" + ffi,
+            str(source),
+            os.path.join(ffi, "im2col.c"),
+            "-o",
+            program,
+        ]
     )
     assert subprocess.check_output([program]).decode().strip() == "1 9 20"
 

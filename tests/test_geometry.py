@@ -1,4 +1,5 @@
 """Bad input raises what the latest PyTorch raises, in its order, with every engine and kind; nothing crashes."""
+
 import re
 
 import numpy as np
@@ -18,8 +19,8 @@ UNFOLD_ERRORS = [
     ((np.bool_(1),), TypeError, "kernel_size"),
     ((np.float64(3),), TypeError, "kernel_size"),
     ((np.array(3),), TypeError, "kernel_size"),
-    ((2 ** 63,), TypeError, "kernel_size.*int64"),
-    ((-(2 ** 70),), TypeError, "kernel_size.*int64"),
+    ((2**63,), TypeError, "kernel_size.*int64"),
+    ((-(2**70),), TypeError, "kernel_size.*int64"),
     ((3, "a", -1), TypeError, "dilation"),
     ((0, 1, 1.5), TypeError, "padding"),
     ((3, 1, 0, {}), RuntimeError, "stride"),
@@ -34,13 +35,13 @@ UNFOLD_ERRORS = [
     ((3, 1, 0, (1, -2)), RuntimeError, r"stride must be at least 1.*\(1, -2\)"),
     ((9,), RuntimeError, r"kernel_size=\(9, 9\).*\(-3, -2\) blocks"),
     ((2, 5), RuntimeError, r"dilation=\(5, 5\)"),
-    ((2 ** 62,), RuntimeError, "kernel_size=.4611686018427387904"),
-    ((3, 2 ** 62), RuntimeError, "dilation=.4611686018427387904"),
-    ((3, 1, 2 ** 62), RuntimeError, "int64"),
-    ((3, 1, 2 ** 61), RuntimeError, "int64"),
-    ((3, 1, 2 ** 40), RuntimeError, "int64"),
-    ((3, 1, 10 ** 7), RuntimeError, "memory"),
-    ((1, 1, 10 ** 6), RuntimeError, "memory"),
+    ((2**62,), RuntimeError, "kernel_size=.4611686018427387904"),
+    ((3, 2**62), RuntimeError, "dilation=.4611686018427387904"),
+    ((3, 1, 2**62), RuntimeError, "int64"),
+    ((3, 1, 2**61), RuntimeError, "int64"),
+    ((3, 1, 2**40), RuntimeError, "int64"),
+    ((3, 1, 10**7), RuntimeError, "memory"),
+    ((1, 1, 10**6), RuntimeError, "memory"),
 ]
 
 #: arguments after the input (1, 18, 12)
@@ -48,21 +49,21 @@ FOLD_ERRORS = [
     (((5.0, 6), 3), TypeError, "output_size"),
     ((None, 3), TypeError, "output_size.*None"),
     ((True, 3), TypeError, "output_size.*True"),
-    (((5, 6), 2 ** 63), TypeError, "kernel_size.*int64"),
+    (((5, 6), 2**63), TypeError, "kernel_size.*int64"),
     (((5,), (3,)), RuntimeError, "output_size.*1 values"),
     (((5, 6), (3,)), RuntimeError, "kernel_size.*1 values"),
     (((5, 6), 0, 0, -1, 0), RuntimeError, "kernel_size must be at least 1"),
     (((5, 6), 3, 0, -1, 0), RuntimeError, "stride must be at least 1"),
     (((5, 6), 3, 0, -1), RuntimeError, "dilation must be at least 1"),
     (((5, 6), 3, 1, -1), RuntimeError, "padding must be at least 0"),
-    (((5, 6), 2 ** 32), RuntimeError, "kernel_size.*overflows"),
-    (((5, 6), 2 ** 31), RuntimeError, "divisible.*18"),
+    (((5, 6), 2**32), RuntimeError, "kernel_size.*overflows"),
+    (((5, 6), 2**31), RuntimeError, "divisible.*18"),
     (((5, 6), 2), RuntimeError, r"divisible.*\(2, 2\).*18"),
     (((6, 6), 3), RuntimeError, "4 . 4 = 16 blocks.*12"),
     (((2, 2), 3), RuntimeError, "0 . 0 = 0 blocks"),
     (((0, 6), 3), RuntimeError, "blocks"),
-    (((2 ** 62, 6), 3), RuntimeError, "blocks"),
-    (((5, 6), 3, 2 ** 62), RuntimeError, "blocks"),
+    (((2**62, 6), 3), RuntimeError, "blocks"),
+    (((5, 6), 3, 2**62), RuntimeError, "blocks"),
 ]
 
 
@@ -179,7 +180,7 @@ CONV_ERRORS = [
     (X, W, B, dict(stride=1.0), TypeError, "stride.*1.0"),
     (X, W, B, dict(stride=None), TypeError, "stride.*None"),
     (X, W, B, dict(stride=True), TypeError, "stride.*True"),
-    (X, W, B, dict(stride=2 ** 63), ValueError, "stride.*int64"),
+    (X, W, B, dict(stride=2**63), ValueError, "stride.*int64"),
     (X, W, B, dict(dilation=0), RuntimeError, "dilation.*0"),
     (X, W, B, dict(dilation=4), RuntimeError, r"dilation=\(4, 4\)"),
     (X, W, B, dict(padding=-1), RuntimeError, "padding.*-1"),
@@ -187,8 +188,8 @@ CONV_ERRORS = [
     (X, W, B, dict(padding="same", stride=2), RuntimeError, "same.*stride"),
     (X, W, B, dict(padding=1.5), TypeError, "padding.*1.5"),
     (X, W, B, dict(padding=None), TypeError, "padding.*None"),
-    (X, W, B, dict(padding=2 ** 62), RuntimeError, "int64"),
-    (X, W, B, dict(padding=2 ** 70), ValueError, "padding.*int64"),
+    (X, W, B, dict(padding=2**62), RuntimeError, "int64"),
+    (X, W, B, dict(padding=2**70), ValueError, "padding.*int64"),
     (X, W, B, dict(groups=0), RuntimeError, "groups.*0"),
     (X, W, B, dict(groups=-1), RuntimeError, "groups.*-1"),
     (X, W, B, dict(groups=2), RuntimeError, "8 channels"),
@@ -227,7 +228,11 @@ def test_conv2d_without_pixels(shape):
 def test_mixtures_are_refused(kind):
     """Operands of different dtypes or kinds: RuntimeError or TypeError, as PyTorch has it, naming the operand."""
     x, w = make(kind, some(X)), make(kind, some(W))
-    for function, a, b in ((conv2d, x, w), (linear, x, make(kind, some((5, 6)))), (matmul, x, make(kind, some((1, 4, 6, 5))))):
+    for function, a, b in (
+        (conv2d, x, w),
+        (linear, x, make(kind, some((5, 6)))),
+        (matmul, x, make(kind, some((1, 4, 6, 5)))),
+    ):
         name = "b" if function is matmul else "weight"
         with pytest.raises(RuntimeError) as info:
             function(a, make(kind, some(b.shape), "float32"), op="l1")
@@ -244,7 +249,13 @@ def test_mixtures_are_refused(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "x,w,b",
-    [((3, 4), (5, 3), None), ((3, 4), (2, 5, 4), None), ((3, 4), (5, 4), (4,)), ((3, 4), (5, 4), (5, 1)), ((3, 4), (4,), (1,))],
+    [
+        ((3, 4), (5, 3), None),
+        ((3, 4), (2, 5, 4), None),
+        ((3, 4), (5, 4), (4,)),
+        ((3, 4), (5, 4), (5, 1)),
+        ((3, 4), (4,), (1,)),
+    ],
 )
 def test_linear_errors(kind, x, w, b):
     """Shapes that don't fit are a RuntimeError that shows them."""
@@ -266,7 +277,7 @@ def test_matmul_errors(kind, a, b):
 def test_sizes_are_checked_before_memory_is_taken():
     """A convolution whose result can't fit in the machine raises at once."""
     x, w = np.zeros((1, 1, 4, 4), "float32"), np.zeros((1, 1, 1, 1), "float32")
-    for padding in (10 ** 6, 10 ** 9, 2 ** 31, 2 ** 61):
+    for padding in (10**6, 10**9, 2**31, 2**61):
         with pytest.raises(RuntimeError):
             conv2d(x, w, padding=padding, op="l1")
 

@@ -1,4 +1,5 @@
 """Extra memory beside results and gradients stays under the stated bound."""
+
 import subprocess
 import sys
 
@@ -45,7 +46,9 @@ SHAPES = [((4, 16, 224, 224), (2, 16, 3, 3)), ((1, 2, 1200, 1200), (3, 2, 3, 3))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
-@pytest.mark.parametrize("op", ["'l1'", "'dot'", "'xnor'", "lambda w, x: w * x + w", "ic.Op(lambda w, x: w * x, lambda a, t: a + t)"])
+@pytest.mark.parametrize(
+    "op", ["'l1'", "'dot'", "'xnor'", "lambda w, x: w * x + w", "ic.Op(lambda w, x: w * x, lambda a, t: a + t)"]
+)
 @pytest.mark.parametrize("x,w", SHAPES)
 def test_extra_memory_is_bounded(x, w, op):
     """Forward and backward of a convolution whose columns take 100 MB add less than chunks.memory_limit."""

@@ -1,4 +1,5 @@
 """Conv2d and Linear: nn.Conv2d's and nn.Linear's constructor, parameters, state and repr, plus op."""
+
 import copy
 import pickle
 
@@ -44,6 +45,7 @@ def test_conv2d_is_an_nn_conv2d(arguments):
     plain.load_state_dict(theirs.state_dict())
     np.testing.assert_array_equal(values(plain(x)), values(theirs(x)))
 
+
 def test_linear_is_an_nn_linear():
     """The same for Linear."""
     for bias in (True, False):
@@ -56,6 +58,7 @@ def test_linear_is_an_nn_linear():
         np.testing.assert_allclose(values(ours(x)), values(theirs(x)), rtol=1e-4, atol=1e-4)
         assert repr(Linear(7, 4, bias, op="l1")) == repr(theirs)[:-1] + ", op=l1)"
 
+
 @pytest.mark.parametrize("op", ["l1", ops.max_plus, plus, Op(plus, "min")])
 def test_op_is_used(op):
     """A layer computes what the function does with its parameters."""
@@ -65,15 +68,17 @@ def test_op_is_used(op):
     layer = Linear(5, 3, op=op)
     np.testing.assert_array_equal(values(layer(x)), values(linear(x, layer.weight, layer.bias, op=op)))
 
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_padding_by_name(padding):
-    """"same" and "valid" work on every version."""
+    """ "same" and "valid" work on every version."""
     layer = Conv2d(2, 3, (2, 3), padding=padding, dilation=(1, 2), op="l1")
     x = make("tensor", some((1, 2, 5, 6)), "float32")
     assert tuple(layer(x).shape) == ((1, 3, 5, 6) if padding == "same" else (1, 3, 4, 2))
     assert layer.padding == padding and "op=l1" in repr(layer)
     dot = Conv2d(2, 3, (2, 3), padding=padding, dilation=(1, 2))
     assert tuple(dot(x).shape) == tuple(layer(x).shape)
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -90,6 +95,7 @@ def test_wrong_arguments(arguments):
     """What nn.Conv2d refuses with a ValueError is refused so, padding modes other than the op's pad value too."""
     with pytest.raises(ValueError):
         Conv2d(4, 6, 3, **arguments)
+
 
 def test_from_conv_shares_parameters():
     """Converting keeps settings and the very parameters, so optimisers and state go on as before."""
@@ -117,6 +123,7 @@ def test_from_conv_shares_parameters():
     with pytest.raises(ValueError):
         Linear.from_linear(fc, "l3")
 
+
 @pytest.mark.skipif(VARIABLES, reason="0.3 converts with .double()")
 def test_device_and_dtype():
     """device= and dtype= work on versions whose layers don't know them."""
@@ -124,10 +131,13 @@ def test_device_and_dtype():
     assert layer.weight.dtype == layer.bias.dtype == torch.float64
     assert Linear(2, 3, dtype=torch.float64).weight.dtype == torch.float64
 
+
 def test_layers_are_saved_copied_and_trained(tmpdir):
     """pickle, torch.save and deepcopy keep the op; a step of SGD lowers the loss."""
     torch.manual_seed(0)
-    net = nn.Sequential(Conv2d(1, 4, 3, op="adder"), nn.ReLU(), Conv2d(4, 2, 3, op=Op(plus, "max")), Unfold(2), Fold(4, 2))
+    net = nn.Sequential(
+        Conv2d(1, 4, 3, op="adder"), nn.ReLU(), Conv2d(4, 2, 3, op=Op(plus, "max")), Unfold(2), Fold(4, 2)
+    )
     x = make("tensor", some((2, 1, 8, 8)), "float32")
     expected = values(net(x))
     path = str(tmpdir.join("net"))  # 0.3 saves to real files only

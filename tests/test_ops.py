@@ -1,4 +1,5 @@
 """Ops: their gradients, users' functions of every sort, and what wrong ones get."""
+
 import copy
 import itertools
 import operator
@@ -193,7 +194,9 @@ def test_numpy_functions_on_tensors_that_require_grad():
 @needs_torch
 def test_captured_tensors_get_their_gradients():
     """A function may capture a parameter; it is trained with the rest, non-leaf ones too."""
-    x, w = (make("tensor", some(shape, seed=i), requires_grad=True) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 3, 2)]))
+    x, w = (
+        make("tensor", some(shape, seed=i), requires_grad=True) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 3, 2)])
+    )
     slope = make("tensor", np.array([1.5]), requires_grad=True)
 
     def loss(function):
@@ -205,7 +208,9 @@ def test_captured_tensors_get_their_gradients():
     found = torch.autograd.grad([ours], [x, w, slope])
     for our, their in zip(found, torch.autograd.grad([expected], [x, w, slope])):
         np.testing.assert_allclose(values(our), values(their))
-    added = matmul(x[0, 0], w[0, :1, :, :].view(1, 6)[:, :5].t(), op=Op(operator.mul, lambda acc, term: acc + slope * term))
+    added = matmul(
+        x[0, 0], w[0, :1, :, :].view(1, 6)[:, :5].t(), op=Op(operator.mul, lambda acc, term: acc + slope * term)
+    )
     assert torch.autograd.grad([added.sum()], [slope])[0] is not None
 
 
@@ -310,7 +315,7 @@ def test_normalized_weight_gradient():
             gradients.append((values(x_.grad), values(w_.grad)))
     for plain, normal in zip(gradients[:1], gradients[2:3]):
         np.testing.assert_array_equal(plain[0], normal[0])
-        np.testing.assert_allclose(normal[1], plain[1] * 0.2 * w.size ** 0.5 / np.linalg.norm(plain[1]))
+        np.testing.assert_allclose(normal[1], plain[1] * 0.2 * w.size**0.5 / np.linalg.norm(plain[1]))
     assert abs(gradients[3][1]).sum() > 0 and not np.allclose(gradients[3][1], gradients[1][1])
 
 
@@ -383,7 +388,9 @@ def test_surrogates_replace_partial_derivatives():
     counts = values(conv_counts())
     np.testing.assert_allclose(values(second), 2 * x * counts * 2)
     second = torch.autograd.grad([gx.sum()], [w_])[0]
-    np.testing.assert_allclose(values(second), [[[[x[0, c, i : i + 2, j : j + 2].sum() for j in (0, 1)] for i in (0, 1)] for c in (0, 1)]] * 2)
+    np.testing.assert_allclose(
+        values(second), [[[[x[0, c, i : i + 2, j : j + 2].sum() for j in (0, 1)] for i in (0, 1)] for c in (0, 1)]] * 2
+    )
 
 
 def conv_counts():
@@ -472,7 +479,10 @@ def test_complex_surrogates_are_derivatives():
     """grad_w and grad_x are d term / dw and d term / dx; conjugating them is the library's business."""
     gradients = []
     for op in (lambda w, x: w * x, Op(operator.mul, grad_w=lambda w, x: x, grad_x=lambda w, x: w)):
-        x, w = (make("tensor", some(shape, "complex128", i), "complex128", requires_grad=True) for i, shape in enumerate([(3, 4), (2, 4)]))
+        x, w = (
+            make("tensor", some(shape, "complex128", i), "complex128", requires_grad=True)
+            for i, shape in enumerate([(3, 4), (2, 4)])
+        )
         linear(x, w, op=op).abs().sum().backward()
         gradients.append((values(x.grad), values(w.grad)))
     for found, expected in zip(*gradients):
