@@ -322,7 +322,7 @@ def _units(op, dtype, result_dtype, taps, least, filters):
     if callable(op.add):
         # Added term by term: a forward holds one at a time, and the columns, which the filters share.
         # A backward makes many small steps, so it may take a larger share.
-        unit, kept = itemsize * max(4, -(-taps // filters), least), max(1, kept // 4)
+        unit, kept = itemsize * max(4, -(-max(taps, least) // filters)), max(1, kept // 4)
     return unit, kept
 
 

@@ -63,9 +63,22 @@ def of_no_terms(op, dtype):
 # ---------------------------------------------------------------- multiply
 
 
-def _terms(op, arrays, w, x):
+def _has_surrogates(op, arrays, w, x):
     surrogates = op.grad_w is not None or op.grad_x is not None or isinstance(op, _ByArrays)
-    if surrogates and arrays is features.TORCH and (w.requires_grad or x.requires_grad):
+    return surrogates and arrays is features.TORCH and (w.requires_grad or x.requires_grad)
+
+
+def _multiplier(op, arrays, w, x):
+    """What gives the terms of operands like w and x: op.multiply itself where it needs no help."""
+    if not _has_surrogates(op, arrays, w, x):
+        term = op.multiply(w, x)
+        if _checked(op, "multiply", arrays, term, w, x) is term:
+            return op.multiply
+    return lambda w, x: _terms(op, arrays, w, x)
+
+
+def _terms(op, arrays, w, x):
+    if _has_surrogates(op, arrays, w, x):
         plain_w, plain_x = features.leaf(w, False), features.leaf(x, False)
         term = _checked(op, "multiply", arrays, op.multiply(plain_w, plain_x), plain_w, plain_x)
         return _Surrogate.apply(w, x, term, op)
@@ -207,12 +220,15 @@ def _added(op, arrays, acc, term):
 def _left_fold(op, arrays, w, x, axis, absent):
     # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
     before = (slice(None),) * axis
+    widens = features.is_integer(arrays.dtype(x))
     acc, started = None, None
     x_parts = iter(_unbind(arrays, x, axis))
     for k, w_part in enumerate(_unbind(arrays, w, axis)):
         x_part = next(x_parts)
-        term = _terms(op, arrays, w_part, x_part)
-        if features.is_integer(arrays.dtype(term)):
+        if k == 0:
+            multiply = _multiplier(op, arrays, w_part, x_part)
+        term = multiply(w_part, x_part)
+        if widens:
             term = arrays.cast(term, "int64")
         gone = None
         if absent is not None:
@@ -223,7 +239,7 @@ def _left_fold(op, arrays, w, x, axis, absent):
             # What a function returns may be its operand itself, and results are new.
             acc, started = arrays.copy(term), None if gone is None else gone == 0
             continue
-        total = _added(op, arrays, acc, term)
+        total = op.add(acc, term) if k > 1 else _added(op, arrays, acc, term)
         if gone is not None:
             total = arrays.where(gone, acc, total)
             if started is not None:
