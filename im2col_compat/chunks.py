@@ -18,8 +18,10 @@ from collections import namedtuple
 from im2col_compat import features
 
 #: Bytes of extra memory, columns included, that one call may use beside its result and its
-#: gradients. A gradient of a gradient (create_graph) isn't bounded, nor are functions that
-#: capture tensors requiring grad before PyTorch 1.11.
+#: gradients. Not cut, and so not bounded: the terms of a single result, where they are more
+#: than half a million; the padded image under a single block, where dilation makes that large;
+#: a gradient of a gradient (create_graph); functions that capture tensors requiring grad
+#: before PyTorch 1.11.
 memory_limit = 64 * 2**20
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
@@ -94,7 +96,7 @@ class _Chunks(features.Function):
     @staticmethod
     def backward(ctx, grad):
         w, x = features.saved(ctx)
-        plan = ctx.plan
+        plan, arrays = ctx.plan, features.TORCH
         if features.recording(grad):
             # A graph of the gradient itself: kept whole, as autograd needs it.
             with features.enable_grad():
@@ -103,7 +105,10 @@ class _Chunks(features.Function):
                 dw, dx = features.partials(result, (w, x), grad, create_graph=True)
             return dw, dx, None
         needs = ctx.needs_input_grad[:2]
-        sums = [_accumulator(operand) if need else None for operand, need in zip((w, x), needs)]
+        sums = [
+            arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand))) if need else None
+            for operand, need in zip((w, x), needs)
+        ]
         for piece in _pieces(plan, plan.kept):
             with features.enable_grad():
                 parts = [features.leaf(w[piece.w], needs[0]), features.leaf(x[piece.x], needs[1])]
@@ -111,18 +116,8 @@ class _Chunks(features.Function):
                 found = features.partials(result, parts, grad[piece.out])
             for total, partial, index in zip(sums, found, (piece.w, piece.x)):
                 if partial is not None:
-                    total[index] += _wide(features.raw(partial))
+                    total[index] += arrays.cast(features.raw(partial), arrays.dtype(total))
         for i, (total, operand) in enumerate(zip(sums, (w, x))):
             if total is not None:
-                dtype = features.TORCH.dtype(operand)
-                sums[i] = features.quiet(features.TORCH.cast(total, dtype) if dtype in features.HALVES else total)
+                sums[i] = features.quiet(arrays.cast(total, arrays.dtype(operand)))
         return sums[0], sums[1], None
-
-
-def _accumulator(operand):
-    dtype = features.TORCH.dtype(operand)
-    return features.TORCH.full(operand, operand.shape, 0, "float32" if dtype in features.HALVES else dtype)
-
-
-def _wide(partial):
-    return features.TORCH.cast(partial, "float32") if features.TORCH.dtype(partial) in features.HALVES else partial

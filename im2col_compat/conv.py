@@ -21,7 +21,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and
     block, op.add over channel, kernel row, kernel column of op.multiply(weight, input), in
     input's dtype (int64 for sums of integers). Differentiable, twice where the op is.
-    Extra memory beside the result and the gradients stays under chunks.memory_limit (64 MiB).
+    Extra memory beside the result and the gradients stays under chunks.memory_limit (64 MiB),
+    with the exceptions named there.
 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
@@ -41,8 +42,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     if native:
         result = _native_conv2d(x, w, b, geometry)
     else:
-        if op.normalize_grad_w is not None and arrays is features.TORCH:
-            w = _NormalizedGradient.apply(w, op.normalize_grad_w)
+        w = _with_normalized_gradient(op, arrays, w)
         kernel = (geometry.groups, geometry.filters // geometry.groups, product(w.shape[1:]))
         w = arrays.reshape(w, kernel)
         op, captures = terms.understood(op, arrays, w, x, _ConvPlan.w_broadcast, _ConvPlan.x_broadcast)
@@ -60,9 +60,8 @@ def linear(input, weight, bias=None, op="dot"):
     """
     op = resolve(op)
     arrays, (x, w, b), leave = features.enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
-    if op is NAMED["dot"]:
-        if arrays is features.TORCH:
-            return leave(features.torch.nn.functional.linear(x, w, b))
+    if op is NAMED["dot"] and arrays is features.TORCH:
+        return leave(features.torch.nn.functional.linear(x, w, b))
     if len(x.shape) < 1 or len(w.shape) not in (1, 2) or x.shape[-1] != w.shape[-1]:
         raise RuntimeError(
             "linear(): input must have shape (..., K) and weight (O, K) or (K,), but got {} and {}".format(
@@ -75,8 +74,7 @@ def linear(input, weight, bias=None, op="dot"):
     if op is NAMED["dot"]:
         result = features.np.matmul(x, w.T)
     else:
-        if op.normalize_grad_w is not None and arrays is features.TORCH:
-            w = _NormalizedGradient.apply(w, op.normalize_grad_w)
+        w = _with_normalized_gradient(op, arrays, w)
         flat = len(w.shape) == 1
         w = arrays.unsqueeze(w, 0) if flat else w
         w = arrays.reshape(w, (1,) * (len(x.shape) - 1) + tuple(w.shape))
@@ -175,9 +173,14 @@ class _NormalizedGradient(features.Function):
     @staticmethod
     def backward(ctx, grad):
         arrays, dtype = features.TORCH, features.TORCH.dtype(grad)
-        wide = arrays.cast(grad, "float32") if dtype in features.HALVES else grad
-        wide = wide * (ctx.eta * grad.numel() ** 0.5 / wide.norm().clamp(min=1e-12))
-        return arrays.cast(wide, dtype) if dtype in features.HALVES else wide, None
+        wide = arrays.cast(grad, arrays.sum_dtype(dtype))
+        return arrays.cast(wide * (ctx.eta * grad.numel() ** 0.5 / wide.norm().clamp(min=1e-12)), dtype), None
+
+
+def _with_normalized_gradient(op, arrays, w):
+    if op.normalize_grad_w is None or arrays is features.NUMPY:
+        return w
+    return _NormalizedGradient.apply(w, op.normalize_grad_w)
 
 
 # ---------------------------------------------------------------- plans for chunks.run
