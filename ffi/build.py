@@ -10,23 +10,51 @@ from cffi import FFI
 
 here = os.path.dirname(os.path.abspath(__file__))
 
+#: A user's op is compiled between these two, when it is first called.
+TEMPLATE = (("dot.h", "dot_level.h"), ("dot_body.h",))
+
+FLAGS = ["-std=gnu99", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+# Functions set no errno and raise no traps, without which loops over them can't become vectors; and products
+# are rounded before they are added, as PyTorch rounds them. What -ffast-math does beyond that breaks infinities and NaN.
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+
+
+def read(name):
+    with open(os.path.join(here, name)) as text:
+        return text.read()
+
 
 def declarations():
-    """im2col.h without what cffi's parser can't read: it is the only list of functions."""
-    with open(os.path.join(here, "im2col.h")) as header:
-        text = header.read()
-    return re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    """The headers without what cffi's parser can't read: they are the only list of functions."""
+    return re.sub(r"^#.*$", "", read("im2col.h") + read("dot.h"), flags=re.MULTILINE)
+
+
+def quoted(text):
+    """Text as a C string, line by line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return "\n".join('"{}\\n"'.format(line) for line in escaped.splitlines())
+
+
+def source():
+    """The module's own C: the library carries the template that it is to be used with."""
+    parts = ", ".join(quoted("".join(read(name) for name in names)) for names in TEMPLATE)
+    return (
+        '#include "im2col.h"\n#include "dot.h"\n'
+        "static const char *const template[] = {{{}}};\n"
+        "const char *dot_template(int part) {{ return template[part]; }}\n"
+    ).format(parts)
 
 
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "im2col_compat._im2col",
-    '#include "im2col.h"',
+    source(),
     # Relative, as an sdist wants them: setup.py runs in the folder above.
-    sources=["ffi/im2col.c"],
-    depends=["ffi/im2col.h", "ffi/half.h", "ffi/im2col_body.h", "ffi/col2im_body.h"],
+    sources=["ffi/im2col.c", "ffi/dot.c", "ffi/dot_named.c", "ffi/parallel.c"],
+    depends=["ffi/" + name for name in sorted(os.listdir(here)) if name.endswith(".h")],
     include_dirs=["ffi"],
     # Nothing else is exported, so no name can clash with another library's.
-    extra_compile_args=["-std=gnu99", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    extra_compile_args=FLAGS,
+    extra_link_args=["-pthread"],
 )

@@ -1,8 +1,6 @@
 """Public conv2d, linear and matmul: F.conv2d, F.linear and torch.matmul with `op` for their dot product."""
 
-from collections import namedtuple
-
-from im2col_compat import backends, chunks, features, terms
+from im2col_compat import backends, features, fused, kernels, plans, terms
 from im2col_compat.geometry import conv_geometry, product
 from im2col_compat.op import NAMED, resolve
 
@@ -43,11 +41,13 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         result = _native_conv2d(x, w, b, geometry)
     else:
         w = _with_normalized_gradient(op, arrays, w)
-        kernel = (geometry.groups, geometry.filters // geometry.groups, product(w.shape[1:]))
-        w = arrays.reshape(w, kernel)
-        op, captures = terms.understood(op, arrays, w, x, _ConvPlan.w_broadcast, _ConvPlan.x_broadcast)
-        result = chunks.run(_ConvPlan(op, arrays, x, geometry, captures), arrays, w, x)
-        result = _plus(arrays, arrays.reshape(result, geometry.output_shape), b, (1, -1, 1, 1))
+        w = arrays.reshape(w, (geometry.groups, geometry.filters // geometry.groups, product(w.shape[1:])))
+        chosen = _kernels(op, arrays, w, x)
+        if chosen is None:
+            result = plans.conv2d(op, arrays, w, x, geometry)
+        else:
+            result = fused.conv2d(op, chosen, arrays, w, x, geometry)
+        result = _plus(arrays, result, b, (1, -1, 1, 1))
     return leave(arrays.reshape(result, tuple(result.shape)[1:]) if unbatched else result)
 
 
@@ -77,8 +77,11 @@ def linear(input, weight, bias=None, op="dot"):
         w = _with_normalized_gradient(op, arrays, w)
         flat = len(w.shape) == 1
         w = arrays.unsqueeze(w, 0) if flat else w
-        w = arrays.reshape(w, (1,) * (len(x.shape) - 1) + tuple(w.shape))
-        result = _contract(op, arrays, w, arrays.unsqueeze(x, len(x.shape) - 1), len(x.shape))
+        chosen = _kernels(op, arrays, w, x)
+        if chosen is None:
+            result = plans.linear(op, arrays, w, x)
+        else:
+            result = fused.linear(op, chosen, arrays, w, x)
         result = result[..., 0] if flat else result
     return leave(_plus(arrays, result, b, (-1,)))
 
@@ -108,9 +111,12 @@ def matmul(a, b, op="dot"):
     batches = [(1,) * (rank - len(t.shape)) + tuple(t.shape[:-2]) for t in (w, x)]
     if any(p != q and 1 not in (p, q) for p, q in zip(*batches)):
         raise RuntimeError("matmul(): leading dimensions must broadcast, but got shapes {} and {}".format(*shapes))
-    w = arrays.reshape(w, batches[0] + tuple(w.shape[-2:]) + (1,))
-    x = arrays.reshape(x, batches[1] + (1,) + tuple(x.shape[-2:]))
-    result = _contract(op, arrays, w, x, rank - 1)
+    w, x = (arrays.reshape(t, batch + tuple(t.shape[-2:])) for t, batch in zip((w, x), batches))
+    chosen = _kernels(op, arrays, w, x)
+    if chosen is None:
+        result = plans.matmul(op, arrays, w, x)
+    else:
+        result = fused.matmul(op, chosen, arrays, w, x)
     result = result[..., 0] if len(shapes[1]) == 1 else result
     if len(shapes[0]) == 1:
         result = result[..., 0, :] if len(shapes[1]) > 1 else result[..., 0]
@@ -137,6 +143,15 @@ def _check_alike(arrays, function, op, arguments):
                     function, name, arguments[0][0], arrays.device(arguments[0][1]), arrays.device(value)
                 )
             )
+
+
+def _kernels(op, arrays, w, x):
+    """The C kernels for these operands; None where tensor operations do it."""
+    if backends.forced() is not None or arrays.device(x) != "cpu" or not arrays.is_dense_kind(x):
+        return None
+    if 0 in tuple(w.shape) + tuple(x.shape) or arrays is features.NUMPY and not x.dtype.isnative:
+        return None
+    return kernels.find(op, arrays.dtype(x))[0]
 
 
 def _plus(arrays, result, bias, shape):
@@ -181,160 +196,3 @@ def _with_normalized_gradient(op, arrays, w):
     if op.normalize_grad_w is None or arrays is features.NUMPY:
         return w
     return _NormalizedGradient.apply(w, op.normalize_grad_w)
-
-
-# ---------------------------------------------------------------- plans for chunks.run
-
-
-class _ConvPlan(object):
-    """conv2d of w (groups, filters of a group, K) and x (N, C, H, W), as (N, groups, filters, rows, columns)."""
-
-    dims = (0, 1, 3, 2, 4)
-    # Terms are (N, groups, filters, K, L).
-    w_broadcast = (True, False, False, False, True)
-    x_broadcast = (False, False, True, False, False)
-
-    def __init__(self, op, arrays, x, geometry, captures):
-        self.op, self.arrays, self.captures = op, arrays, captures
-        self.engine = backends.choose(arrays, x)
-        self.columns, self.pads = geometry.columns, geometry.pads
-        self.image = tuple(int(size) for size in x.shape[2:])
-        self.channels = self.columns.channels // geometry.groups
-        self.taps = self.channels * product(self.columns.kernel)
-        self.dtype = terms.result_dtype(op, arrays.dtype(x))
-        self.pad_value = op.pad_value_for(arrays.dtype(x))
-        filters = geometry.filters // geometry.groups
-        rows, cols = self.columns.blocks
-        self.shape = (self.columns.batch, geometry.groups, filters, rows, cols)
-        self.is_dot = op is NAMED["dot"]
-        # Besides the terms, or instead: the pixels that a block's strip moves on by, and a product's filters.
-        pixels = self.channels * product(self.columns.stride)
-        self.unit, self.kept = _units(
-            op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters
-        )
-        # A matrix product makes no terms: it takes all filters at once.
-        self.lengths = (self.columns.batch, geometry.groups, rows, 1 if self.is_dot else filters, cols)
-
-    def piece(self, ranges):
-        n, g, rows, filters, cols = ranges
-        filters = slice(None) if self.is_dot else filters
-        y, x = self._reach(0, rows), self._reach(1, cols)
-        channels = slice(g.start * self.channels, g.stop * self.channels)
-        return chunks.Piece((g, filters), (n, channels, y.pixels, x.pixels), (n, g, filters, rows, cols), (y, x))
-
-    def _reach(self, axis, blocks):
-        """What a range of blocks reads along one axis."""
-        columns, before, size = self.columns, self.pads[2 * axis], self.image[axis]
-        start = blocks.start * columns.stride[axis] - before
-        stop = (blocks.stop - 1) * columns.stride[axis] - before
-        stop += (columns.kernel[axis] - 1) * columns.dilation[axis] + 1
-        first, last = max(0, start), min(size, stop)
-        count = blocks.stop - blocks.start
-        if first >= last:
-            # Padding alone. A pixel is named all the same: 0.3 has no empty slices.
-            return _Reach(slice(0, 1), None, None, stop - start, count)
-        return _Reach(slice(first, last), first - start, stop - last, stop - start, count)
-
-    def evaluate(self, w, x, piece):
-        arrays = self.arrays
-        y_reach, x_reach = piece.details
-        batch, channels = int(x.shape[0]), int(x.shape[1])
-        geometry = self.columns._replace(
-            batch=batch,
-            channels=channels,
-            image=(y_reach.length, x_reach.length),
-            blocks=(y_reach.blocks, x_reach.blocks),
-        )
-        groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
-        strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
-        columns = arrays.reshape(self.engine.unfold(strip, geometry), (batch, groups, 1, self.taps, length))
-        if self.is_dot:
-            result = arrays.matmul(w, columns[:, :, 0])
-        else:
-            absent = self._absent(x, geometry, piece.details)
-            w = arrays.reshape(w, (1, groups, filters, self.taps, 1))
-            result = terms.evaluate(self.op, arrays, w, columns, 3, absent)
-        return arrays.reshape(result, (batch, groups, filters) + geometry.blocks)
-
-    def _filler(self, x):
-        # Taps that are left out get a value of the input: where a function has a pole at zero,
-        # its derivative there, times nothing, would be NaN.
-        real = features.differentiable(self.arrays.dtype(x)) and not self.arrays.dtype(x).startswith("complex")
-        return self.arrays.first(x) if real and 0 not in tuple(x.shape) else 0
-
-    def _padded(self, x, geometry, reaches, value):
-        arrays = self.arrays
-        y, x_reach = reaches
-        if y.before is None or x_reach.before is None:
-            return arrays.tensor(arrays.full(x, geometry.image_shape, value))
-        pads = (y.before, y.after, x_reach.before, x_reach.after)
-        return arrays.pad(x, pads, value) if any(pads) else x
-
-    def _absent(self, x, geometry, reaches):
-        """Which terms come from padding that the op leaves out: (1, 1, 1, K, L), or None."""
-        if self.pad_value is not None or all(reach.before == 0 == reach.after for reach in reaches):
-            return None
-        arrays = self.arrays
-        one = geometry._replace(batch=1, channels=1)
-        ones = arrays.tensor(arrays.full(x, (1, 1) + tuple(int(size) for size in x.shape[2:]), 1))
-        absent = self.engine.unfold(self._padded(ones, one, reaches, 0), one) == 0
-        kernel, length = product(geometry.kernel), product(geometry.blocks)
-        absent = arrays.expand(arrays.reshape(absent, (1, 1, kernel, length)), (1, self.channels, kernel, length))
-        return arrays.reshape(absent, (1, 1, 1, self.taps, length))
-
-
-#: pixels: the slice of the image. before, after: how many pixels of padding on either
-#: side, None where there is padding alone. length: all of these. blocks: how many.
-_Reach = namedtuple("_Reach", "pixels before after length blocks")
-
-
-class _BroadcastPlan(object):
-    """add along `axis` of multiply(w, x), for operands that broadcast."""
-
-    def __init__(self, op, arrays, w, x, axis, captures):
-        self.op, self.arrays, self.axis, self.captures = op, arrays, axis, captures
-        sizes = list(terms.broadcast_shape(w, x))
-        taps = sizes.pop(axis)
-        self.shape = self.lengths = tuple(sizes)
-        self.dims = tuple(range(len(sizes)))
-        self.dtype = terms.result_dtype(op, arrays.dtype(x))
-        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, taps, 1, 1)
-        self.cut = [self._cut(operand) for operand in (w, x)]
-
-    def _cut(self, operand):
-        sizes = [int(size) for size in operand.shape]
-        del sizes[self.axis]
-        return [size != 1 for size in sizes]
-
-    def piece(self, ranges):
-        parts = []
-        for cut in self.cut:
-            part = [r if c else slice(None) for r, c in zip(ranges, cut)]
-            part.insert(self.axis, slice(None))
-            parts.append(tuple(part))
-        return chunks.Piece(parts[0], parts[1], tuple(ranges), None)
-
-    def evaluate(self, w, x, piece):
-        return terms.evaluate(self.op, self.arrays, w, x, self.axis)
-
-
-def _units(op, dtype, result_dtype, taps, least, filters):
-    """The plan's unit and kept, for `taps` terms and at least `least` other elements of each element of the result."""
-    itemsize = max(features.ITEMSIZE.get(name, 16) for name in (dtype, result_dtype))
-    unit = kept = itemsize * max(taps, least)
-    if callable(op.add):
-        # Added term by term: a forward holds one at a time, and the columns, which the filters share.
-        # A backward makes many small steps, so it may take a larger share.
-        unit, kept = itemsize * max(4, -(-max(taps, least) // filters)), max(1, kept // 4)
-    return unit, kept
-
-
-def _contract(op, arrays, w, x, axis):
-    broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
-    op, captures = terms.understood(op, arrays, w, x, *broadcast)
-    plan = _BroadcastPlan(op, arrays, w, x, axis, captures)
-    if not w.shape[axis]:
-        result = arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))
-        # Zero, of both operands, so that there is a gradient, if an empty one.
-        return result + 0 * (w.sum() + x.sum()) if features.differentiable(plan.dtype) else result
-    return chunks.run(plan, arrays, w, x)

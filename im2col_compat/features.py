@@ -458,6 +458,50 @@ def checkpoint(function, *tensors):
         return function(*tensors)
 
 
+# ---------------------------------------------------------------- threads
+
+_PROCESS = os.getpid()
+_parallel = None
+
+
+def threads():
+    """How many threads to compute with: PyTorch's number, or as many as this process may use."""
+    if torch is not None:
+        return torch.get_num_threads()
+    try:
+        return int(os.environ["OMP_NUM_THREADS"])
+    except (KeyError, ValueError):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def parallel():
+    """The address of GOMP_parallel in the OpenMP runtime that PyTorch has loaded; 0 where there is none.
+
+    Not in a forked child: its threads are still the parent's.
+    """
+    global _parallel
+    if os.getpid() != _PROCESS:
+        return 0
+    if _parallel is None:
+        _parallel = _find_parallel()
+    return _parallel
+
+
+def _find_parallel():
+    try:
+        with open("/proc/self/maps") as lines:
+            paths = sorted({line.split(None, 5)[5].strip() for line in lines if "libgomp" in line or "libiomp" in line})
+        import ctypes
+
+        for path in paths:
+            runtime = ctypes.CDLL(path)  # loaded already: found again, not loaded twice
+            if hasattr(runtime, "GOMP_parallel"):
+                return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value
+    except (IOError, OSError, IndexError, ImportError):
+        pass
+    return 0
+
+
 # ---------------------------------------------------------------- modules
 
 

@@ -3,6 +3,10 @@
 `missing` is None, or says why the C library isn't here.
 """
 
+import numpy as np
+
+from im2col_compat import features
+
 try:
     from im2col_compat._im2col import ffi, lib
 
@@ -53,3 +57,54 @@ def col2im(geometry, dtype, columns, image):
 def compiler():
     """Name and version of the compiler that built the C library."""
     return ffi.string(lib.im2col_compiler()).decode("ascii")
+
+
+# ---------------------------------------------------------------- dot.h
+
+
+def level():
+    """The best instruction set of this machine: 0 baseline, 1 AVX2, 2 AVX-512."""
+    return lib.dot_level()
+
+
+def named_kernels(name, level):
+    """The address of a named op's kernels ("l1_float32"), or 0."""
+    return int(ffi.cast("uintptr_t", lib.dot_named(name.encode("ascii"), level)))
+
+
+def template(part):
+    """C source: what comes before (0) and after (1) a user's op."""
+    return ffi.string(lib.dot_template(part)).decode("ascii")
+
+
+def dot(call, problem, kernels, threads, w, x, result, dx, dw):
+    """One of dot.h's calls (by number, as in dot_workspace) on addresses of dense data; 0 for what isn't wanted.
+
+    problem: a fused.Problem. kernels: a kernels.Kernels. result: the result, or the gradient with respect to it.
+    """
+    p = ffi.new("struct dot_problem *")
+    for name in (
+        "batch", "groups", "filters", "channels", "image", "kernel", "dilation", "stride", "before", "blocks",
+        "x_strides", "y_strides",
+    ):  # fmt: skip
+        setattr(p, name, getattr(problem, name))
+    p.dx_strides = problem.x_strides
+    p.w, p.x = ffi.cast("void *", w), ffi.cast("void *", x)
+    p.pad = problem.pad_bytes(kernels.dtype)
+    p.skips = problem.pad is None
+    p.threads = threads
+    p.parallel = ffi.cast("void *", features.parallel())
+    p.kernels = ffi.cast("struct dot_kernels *", kernels.address)
+    workspace = np.empty(lib.dot_workspace(p, call) + 63, np.uint8)
+    address = (workspace.__array_interface__["data"][0] + 63) // 64 * 64
+    result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, address))
+    if call == 0:
+        lib.dot_forward(p, result, work)
+    elif call == 1:
+        lib.dot_grad_x(p, result, dx, work)
+    elif call == 2:
+        lib.dot_grad_w(p, result, dw, work)
+    elif call == 3:
+        lib.dot_grad_extremum(p, result, dx, dw, work)
+    else:
+        lib.dot_grad_fold(p, result, dx, dw, work)

@@ -1,0 +1,100 @@
+/* The generalised dot product fused with im2col: the whole C interface.
+ *
+ * y[n, f, l] = ADD over k of MULTIPLY(w[f, k], columns[n, k, l]), where columns are those
+ * that im2col would make of the padded image x; they are packed a panel at a time and
+ * never exist as a whole. k runs over channel, kernel row, kernel column.
+ *
+ * What is multiplied and added is in a table of kernels (dot_kernels); how they are
+ * fed, in dot.c. As in im2col.h nothing is checked and nothing allocated, and nothing
+ * can fail: the caller passes buffers and a workspace as large as dot_workspace says.
+ */
+#ifndef DOT_H
+#define DOT_H
+
+#include <stdint.h>
+
+/* How terms are added. */
+#define DOT_SUM 0
+#define DOT_MAX 1
+#define DOT_MIN 2
+#define DOT_FOLD 3
+
+/* The kernels of one op for one type. Filters are handled `rows` at a time or fewer,
+ * positions `lanes` at a time; weights come packed [k][rows], columns [k][lanes]. */
+struct dot_kernels {
+    int32_t rows;       /* the most filters in a tile of forward, taps in a tile of grad_x */
+    int32_t grad_rows;
+    int32_t lanes;      /* positions in a panel */
+    int32_t element;    /* bytes of an operand */
+    int32_t total;      /* bytes of a result */
+    int32_t add;        /* DOT_SUM, ... */
+    int32_t ordinary;   /* whether there are faster variants for ordinary operands */
+    /* The rows of a tile: out[i][j], rows `stride` apart. A panel's first block of k starts
+     * anew, others go on from out. mask: 0 where a tap is left out; or NULL. */
+    void (*forward)(int rows, int64_t depth, const void *w, const void *x, const void *mask, void *out,
+                    int64_t stride, int first, int ordinary);
+    /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
+    void (*grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
+                   int first, int ordinary);
+    /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw; reads
+     * whole vectors. Strides of rows: of w and dw, of g, of x and mask. */
+    void (*grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
+                   int64_t g_stride, const void *x, int64_t x_stride, const void *mask, void *dw, int ordinary);
+    /* For max and min: which k of the `depth` from `start` on gives best[j], for one filter. */
+    void (*arg)(int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
+                int32_t *arg);
+    /* One filter's g[j] * d MULTIPLY / dw and / dx, for `count` pairs of operands. */
+    void (*partials)(int64_t count, const void *g, const void *w, const void *x, void *gw, void *gx);
+    /* For an add of the user's: one filter's d / dw, added up over the first `count` lanes, and d / dx, added
+     * to columns. grad holds d / d result on entry. history: (depth rounded up to a block + a block) * lanes. */
+    void (*fold_grad)(int64_t depth, int64_t count, const void *w, const void *x, const void *mask, const void *grad,
+                      void *history, void *dw, void *columns);
+    /* Whether all are ordinary (for weights and pixels); finite (for gradients). */
+    int (*all_ordinary)(int64_t count, const void *values);
+    int (*all_finite)(int64_t count, const void *values);
+};
+
+struct dot_problem {
+    int64_t batch;
+    int64_t groups;
+    int64_t filters;       /* of one group */
+    int64_t channels;      /* of one group */
+    int64_t image[2];      /* pairs are (vertical, horizontal) */
+    int64_t kernel[2];
+    int64_t dilation[2];
+    int64_t stride[2];
+    int64_t before[2];     /* padding above and to the left */
+    int64_t blocks[2];
+    int64_t x_strides[4];  /* in elements: image, channel, row, column */
+    int64_t dx_strides[4];
+    int64_t y_strides[3];  /* in elements: image, filter, position */
+    const void *w;         /* (groups, filters, channels * kernel), dense */
+    const void *x;
+    uint8_t pad[8];        /* an element */
+    int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
+    int32_t threads;
+    void *parallel;        /* GOMP_parallel, or NULL for threads of our own */
+    const struct dot_kernels *kernels;
+};
+
+/* Bytes of workspace for each of the calls: 0 forward, 1 grad_x, 2 grad_w, 3 grad_extremum, 4 grad_fold. */
+int64_t dot_workspace(const struct dot_problem *p, int call);
+
+void dot_forward(const struct dot_problem *p, void *y, void *workspace);
+/* Gradients are added to dx and dw, which the caller has zeroed. grad has y's strides. */
+void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *workspace);
+void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace);
+/* Both gradients where the add is max or min; dx or dw may be NULL. */
+void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
+/* One of the gradients where the add is the user's; the other is NULL. */
+void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
+
+/* The built-in kernels of a named op ("l1_float32") for the best of this machine's instruction sets that is not above
+ * `level` (0 baseline, 1 AVX2, 2 AVX-512); NULL for an unknown name. */
+const struct dot_kernels *dot_named(const char *name, int level);
+/* The best level this machine has. */
+int dot_level(void);
+/* What a user's op is compiled with, as C source: what comes before it (0) and after it (1). */
+const char *dot_template(int part);
+
+#endif

@@ -1,0 +1,425 @@
+/* The kernels of one op for one type and one instruction set. Expects
+ *
+ *   NAME(function)      how its functions are called here
+ *   OP(function)        how the op's are called: term(fused, one, w, x), and with gradients
+ *                       grad_w(g, w, x), grad_x(g, w, x); with ORDINARY also grad_w_ordinary, grad_x_ordinary;
+ *                       for DOT_FOLD add(acc, term), and with gradients add_acc(g, acc, term), add_term(g, acc, term)
+ *   ELEMENT SUM TOTAL   the types of operands, of sums of a block of k, of results
+ *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN or DOT_FOLD
+ *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
+ *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
+ *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x), for which FMA(a, b, c) is defined
+ *   GRADIENTS MASKS     whether there are gradients, and variants that leave taps out
+ *   ORDINARY ORDINARY_TERMS   whether gradients, and terms, have faster variants for ordinary operands
+ *   IS_ORDINARY(v)      what ordinary means
+ *   LEVEL TARGET        the instruction set, for dot_level.h, and its attribute
+ *
+ * "fused" tells whether there is a fused multiply-add; "one" is a one that the compiler can't see through: processors
+ * that have both multiply-adders and adders take w * one - x in the one and sums in the other. Plain loops, left to the compiler's vectoriser:
+ * a loop over lanes must become vector instructions (hence no unrolling of it), a loop over
+ * rows must be unrolled, so that the tile stays in registers.
+ */
+
+INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int64_t depth, const ELEMENT *restrict w,
+                       const ELEMENT *restrict x, const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride,
+                       int first)
+{
+    SUM acc[ROWS][LANES];
+    ELEMENT one = 1;
+    int64_t k = 0;
+    int i, j;
+
+    if (FUSED)
+        HIDE(one);
+    (void)one;
+    (void)mask;
+    (void)ordinary;
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+#if ADDS == DOT_FOLD
+            acc[i][j] = first ? (STARTS ? (SUM)(START) : (SUM)OP(term)(FUSED, one, w[i], x[j])) : (SUM)out[i * stride + j];
+    if (first && !STARTS)
+        k = 1, w += rows, x += LANES;
+#else
+            acc[i][j] = START;
+#endif
+    for (; k < depth; k++, w += rows, x += LANES) {
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+#if ADDS == DOT_SUM
+#if PRODUCT
+                const SUM left = OP(left)(FUSED, one, w[i], x[j]), right = OP(right)(FUSED, one, w[i], x[j]);
+                const SUM sum = FUSED ? FMA(left, right, acc[i][j]) : acc[i][j] + left * right;
+#else
+                const SUM sum = acc[i][j] + (SUM)OP(term)(FUSED, one, w[i], x[j]);
+#endif
+                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
+#elif ADDS == DOT_FOLD
+                const SUM sum = OP(add)(acc[i][j], (SUM)OP(term)(FUSED, one, w[i], x[j]));
+                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
+#else
+                const SUM term = OP(term)(FUSED, one, w[i], x[j]);
+                const SUM best = ordinary ? (BETTER(term, acc[i][j]) ? term : acc[i][j])
+                                          : (BETTER(term, acc[i][j]) | (term != term) ? term : acc[i][j]);
+                acc[i][j] = !masked || mask[j] != 0 ? best : acc[i][j];
+#endif
+            }
+        if (masked)
+            mask += LANES;
+    }
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+#if ADDS == DOT_SUM
+            out[i * stride + j] = first ? (TOTAL)acc[i][j] : out[i * stride + j] + (TOTAL)acc[i][j];
+#elif ADDS == DOT_FOLD
+            out[i * stride + j] = acc[i][j];
+#else
+        {
+            const TOTAL before = out[i * stride + j];
+            out[i * stride + j] = first || BETTER(acc[i][j], before) || acc[i][j] != acc[i][j] ? acc[i][j] : before;
+        }
+#endif
+}
+
+#define CALL(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (MASKS && mask)                                                                                             \
+            NAME(tile)(n, 1, 0, depth, w, x, mask, out, stride, first);                                                \
+        else if (ORDINARY_TERMS && ordinary)                                                                           \
+            NAME(tile)(n, 0, 1, depth, w, x, mask, out, stride, first);                                                \
+        else                                                                                                           \
+            NAME(tile)(n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
+        break
+
+TARGET static void NAME(forward)(int rows, int64_t depth, const void *w, const void *x, const void *mask, void *out,
+                                 int64_t stride, int first, int ordinary)
+{
+    (void)ordinary;
+    switch (rows) {
+        CALL(1);
+        CALL(2);
+        CALL(4);
+#if ROWS > 4
+        CALL(8);
+        CALL(12);
+#endif
+    }
+}
+#undef CALL
+
+TARGET static int NAME(all_ordinary)(int64_t count, const void *values)
+{
+    const ELEMENT *v = (const ELEMENT *)values;
+    int32_t others = 0;
+    int64_t i;
+
+    (void)v;
+    for (i = 0; i < count; i++)
+        others += !(IS_ORDINARY(v[i]));
+    return others == 0;
+}
+
+#if GRADIENTS
+
+TARGET static int NAME(all_finite)(int64_t count, const void *values)
+{
+    const ELEMENT *v = (const ELEMENT *)values;
+    int32_t others = 0;
+    int64_t i;
+
+    for (i = 0; i < count; i++)
+        others += !(v[i] - v[i] == 0);
+    return others == 0;
+}
+
+#if ADDS == DOT_SUM
+
+#if ORDINARY
+#define PARTIAL(grad, g, w, x) (ordinary ? OP(grad##_ordinary)(g, w, x) : OP(grad)(g, w, x))
+#else
+#define PARTIAL(grad, g, w, x) OP(grad)(g, w, x)
+#endif
+
+INLINE void NAME(x_tile)(const int rows, const int ordinary, int64_t filters, const ELEMENT *restrict w,
+                         const ELEMENT *restrict g, const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
+{
+    ELEMENT acc[GRAD_ROWS][LANES];
+    int64_t o;
+    int i, j;
+
+    (void)ordinary;
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+            acc[i][j] = 0;
+    for (o = 0; o < filters; o++, w += rows, g += LANES) {
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            LANE_LOOP
+            for (j = 0; j < LANES; j++)
+                acc[i][j] += PARTIAL(grad_x, g[j], w[i], x[i * LANES + j]);
+    }
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+            columns[i * LANES + j] = first ? acc[i][j] : columns[i * LANES + j] + acc[i][j];
+}
+
+#define CALL(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (ORDINARY && ordinary)                                                                                      \
+            NAME(x_tile)(n, 1, filters, w, g, x, columns, first);                                                      \
+        else                                                                                                           \
+            NAME(x_tile)(n, 0, filters, w, g, x, columns, first);                                                      \
+        break
+
+TARGET static void NAME(grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
+                                int first, int ordinary)
+{
+    (void)ordinary;
+    switch (rows) {
+        CALL(1);
+        CALL(2);
+        CALL(4);
+#if GRAD_ROWS > 4
+        CALL(6);
+#endif
+    }
+}
+#undef CALL
+
+/* Half a panel's lanes, which are one vector: the tile has two filters and four taps. */
+#define VECTOR (LANES / 2)
+
+INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, const int ordinary, int64_t count,
+                         const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict g, int64_t g_stride,
+                         const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
+                         ELEMENT *restrict dw)
+{
+    ELEMENT acc[2][4][VECTOR], weights[2][4];
+    int64_t l;
+    int o, k, j;
+
+    (void)mask;
+    (void)ordinary;
+    for (o = 0; o < filters; o++)
+        for (k = 0; k < taps; k++) {
+            weights[o][k] = w[o * w_stride + k];
+            LANE_LOOP
+            for (j = 0; j < VECTOR; j++)
+                acc[o][k][j] = 0;
+        }
+    for (l = 0; l + VECTOR <= count; l += VECTOR)
+        ROW_LOOP
+        for (o = 0; o < filters; o++)
+            ROW_LOOP
+            for (k = 0; k < taps; k++)
+                LANE_LOOP
+                for (j = 0; j < VECTOR; j++) {
+                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
+                    const ELEMENT partial = PARTIAL(grad_w, gradient, weights[o][k], pixel);
+                    acc[o][k][j] += !masked || mask[k * x_stride + l + j] != 0 ? partial : 0;
+                }
+    if (l < count)
+        for (o = 0; o < filters; o++)
+            for (k = 0; k < taps; k++)
+                LANE_LOOP
+                for (j = 0; j < VECTOR; j++) {
+                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
+                    const ELEMENT partial = OP(grad_w)(gradient, weights[o][k], pixel);
+                    const int there = j < count - l && (!masked || mask[k * x_stride + l + j] != 0);
+                    acc[o][k][j] += there ? partial : 0;
+                }
+    for (o = 0; o < filters; o++)
+        for (k = 0; k < taps; k++) {
+            /* Halved again and again: every compiler makes the same sum of it. */
+            for (j = VECTOR / 2; j > 0; j /= 2)
+                for (l = 0; l < j; l++)
+                    acc[o][k][l] += acc[o][k][l + j];
+            dw[o * w_stride + k] += acc[o][k][0];
+        }
+}
+
+#define CALL(f, t)                                                                                                     \
+    do {                                                                                                               \
+        if (MASKS && mask)                                                                                             \
+            NAME(w_tile)(f, t, 1, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+        else if (ORDINARY && ordinary)                                                                                 \
+            NAME(w_tile)(f, t, 0, 1, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+        else                                                                                                           \
+            NAME(w_tile)(f, t, 0, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+    } while (0)
+
+TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride,
+                                const void *g, int64_t g_stride, const void *x, int64_t x_stride, const void *mask,
+                                void *dw, int ordinary)
+{
+    int64_t o, k;
+
+    (void)ordinary;
+    for (o = 0; o < filters; o += 2)
+        for (k = 0; k < taps;) {
+            const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *g_ = (const ELEMENT *)g + o * g_stride;
+            const ELEMENT *x_ = (const ELEMENT *)x + k * x_stride;
+            const ELEMENT *mask_ = mask ? (const ELEMENT *)mask + k * x_stride : x_;
+            ELEMENT *dw_ = (ELEMENT *)dw + o * w_stride + k;
+            const int step = taps - k < 4 ? 1 : 4;
+
+            if (filters - o < 2) {
+                if (step == 1)
+                    CALL(1, 1);
+                else
+                    CALL(1, 4);
+            } else if (step == 1)
+                CALL(2, 1);
+            else
+                CALL(2, 4);
+            k += step;
+        }
+}
+#undef CALL
+#undef VECTOR
+#undef PARTIAL
+#endif /* DOT_SUM */
+
+#if ADDS == DOT_MAX || ADDS == DOT_MIN
+
+TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_, void *best_,
+                             int32_t *arg)
+{
+    const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
+    SUM best[LANES];
+    int32_t where[LANES];
+    ELEMENT one = 1;
+    int64_t k;
+    int j;
+
+    (void)one;
+    for (j = 0; j < LANES; j++)
+        best[j] = ((SUM *)best_)[j], where[j] = arg[j];
+    for (k = 0; k < depth; k++, x += LANES) {
+        LANE_LOOP
+        for (j = 0; j < LANES; j++) {
+            const SUM term = OP(term)(0, one, w[k], x[j]);
+            const int there = !mask || mask[j] != 0;
+            /* The first that is there, a better one, or the first NaN. */
+            const int taken =
+                there & ((where[j] < 0) | BETTER(term, best[j]) | ((term != term) & (best[j] == best[j])));
+            best[j] = taken ? term : best[j];
+            where[j] = taken ? (int32_t)(start + k) : where[j];
+        }
+        if (mask)
+            mask += LANES;
+    }
+    for (j = 0; j < LANES; j++)
+        ((SUM *)best_)[j] = best[j], arg[j] = where[j];
+}
+
+TARGET static void NAME(partials)(int64_t count, const void *g_, const void *w_, const void *x_, void *gw_, void *gx_)
+{
+    const ELEMENT *g = (const ELEMENT *)g_, *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_;
+    ELEMENT *gw = (ELEMENT *)gw_, *gx = (ELEMENT *)gx_;
+    int64_t i;
+
+    for (i = 0; i < count; i++) {
+        gw[i] = OP(grad_w)(g[i], w[i], x[i]);
+        gx[i] = OP(grad_x)(g[i], w[i], x[i]);
+    }
+}
+#endif
+
+#if ADDS == DOT_FOLD
+
+/* Terms whose running results are kept at once; of the others only each block's first is. */
+#define KEPT 128
+
+TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_, const void *x_, const void *mask_,
+                                   const void *grad_, void *history_, void *dw_, void *columns_)
+{
+    const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
+    const int64_t blocks = (depth + KEPT - 1) / KEPT;
+    SUM *starts = (SUM *)history_, *kept = starts + blocks * LANES;
+    ELEMENT *dw = (ELEMENT *)dw_, *columns = (ELEMENT *)columns_;
+    SUM acc[LANES], grad[LANES];
+    ELEMENT one = 1, partial[LANES];
+    int64_t k, b;
+    int j;
+
+    (void)one;
+    for (j = 0; j < LANES; j++)
+        grad[j] = ((const SUM *)grad_)[j], acc[j] = STARTS ? (SUM)(START) : 0;
+    for (k = 0; k < depth; k++) {
+        if (k % KEPT == 0)
+            for (j = 0; j < LANES; j++)
+                starts[k / KEPT * LANES + j] = acc[j];
+        LANE_LOOP
+        for (j = 0; j < LANES; j++) {
+            const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+            const SUM sum = !STARTS && k == 0 ? term : OP(add)(acc[j], term);
+            acc[j] = !mask || mask[k * LANES + j] != 0 ? sum : acc[j];
+        }
+    }
+    for (b = blocks - 1; b >= 0; b--) {
+        const int64_t first = b * KEPT, last = first + KEPT < depth ? first + KEPT : depth;
+
+        for (j = 0; j < LANES; j++)
+            acc[j] = starts[b * LANES + j];
+        for (k = first; k < last; k++)
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+                const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+                const SUM sum = !STARTS && k == 0 ? term : OP(add)(acc[j], term);
+                kept[(k - first) * LANES + j] = acc[j];
+                acc[j] = !mask || mask[k * LANES + j] != 0 ? sum : acc[j];
+            }
+        for (k = last - 1; k >= first; k--) {
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+                const SUM before = kept[(k - first) * LANES + j];
+                const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+                const int there = !mask || mask[k * LANES + j] != 0;
+                const SUM of_term = !STARTS && k == 0 ? grad[j] : OP(add_term)(grad[j], before, term);
+                const SUM of_acc = OP(add_acc)(grad[j], before, term);
+                const ELEMENT of_x = OP(grad_x)((ELEMENT)of_term, w[k], x[k * LANES + j]);
+                const ELEMENT of_w = OP(grad_w)((ELEMENT)of_term, w[k], x[k * LANES + j]);
+                grad[j] = there ? of_acc : grad[j];
+                columns[k * LANES + j] += there ? of_x : 0;
+                partial[j] = there ? of_w : 0;
+            }
+            for (j = 0; j < count; j++)
+                dw[k] += partial[j];
+        }
+    }
+}
+#undef KEPT
+#endif
+#endif /* GRADIENTS */
+
+static const struct dot_kernels NAME(kernels) = {
+    .rows = ROWS,
+    .grad_rows = GRAD_ROWS,
+    .lanes = LANES,
+    .element = sizeof(ELEMENT),
+    .total = sizeof(TOTAL),
+    .add = ADDS,
+    .ordinary = ORDINARY || ORDINARY_TERMS,
+    .forward = NAME(forward),
+    .all_ordinary = NAME(all_ordinary),
+#if GRADIENTS
+    .all_finite = NAME(all_finite),
+#if ADDS == DOT_SUM
+    .grad_x = NAME(grad_x),
+    .grad_w = NAME(grad_w),
+#elif ADDS == DOT_FOLD
+    .fold_grad = NAME(fold_grad),
+#else
+    .arg = NAME(arg),
+    .partials = NAME(partials),
+#endif
+#endif
+};
+

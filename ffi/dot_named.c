@@ -1,0 +1,128 @@
+/* The named ops, for float and double, in each instruction set, and the choice among these. */
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "dot.h"
+
+#define LEVEL 0
+#define SUM float
+#include "dot_level.h"
+#undef SUM
+
+/* GCC 8 knows prefer-vector-width, without which it halves the vectors of AVX-512. */
+#if defined(__x86_64__) && (__GNUC__ >= 8 || defined(__clang__))
+#define HAS_AVX 1
+#else
+#define HAS_AVX 0
+#endif
+
+#define AVX2 __attribute__((target("avx2,fma")))
+#if defined(__clang__)
+#define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"), min_vector_width(512)))
+#else
+#define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,prefer-vector-width=512")))
+#endif
+
+#define GRADIENTS 1
+
+#define ELEMENT float
+#define SUM float
+#define TOTAL float
+#define MATH(name) name##f
+#define FMA(a, b, c) __builtin_fmaf(a, b, c)
+#define TYPED(name) name##_float32
+#include "dot_ops.h"
+#define TARGET
+#define LEVELED(name) name##_float32_0
+#include "dot_table.h"
+#undef TARGET
+#undef LEVELED
+#undef LEVEL
+#if HAS_AVX
+#define LEVEL 1
+#define TARGET AVX2
+#define LEVELED(name) name##_float32_1
+#include "dot_table.h"
+#undef TARGET
+#undef LEVELED
+#undef LEVEL
+#define LEVEL 2
+#define TARGET AVX512
+#define LEVELED(name) name##_float32_2
+#include "dot_table.h"
+#undef TARGET
+#undef LEVELED
+#undef LEVEL
+#endif
+#undef ELEMENT
+#undef SUM
+#undef TOTAL
+#undef MATH
+#undef FMA
+#undef TYPED
+
+#define ELEMENT double
+#define SUM double
+#define TOTAL double
+#define MATH(name) name
+#define FMA(a, b, c) __builtin_fma(a, b, c)
+#define TYPED(name) name##_float64
+#include "dot_ops.h"
+#define LEVEL 0
+#define TARGET
+#define LEVELED(name) name##_float64_0
+#include "dot_table.h"
+#undef TARGET
+#undef LEVELED
+#undef LEVEL
+#if HAS_AVX
+#define LEVEL 1
+#define TARGET AVX2
+#define LEVELED(name) name##_float64_1
+#include "dot_table.h"
+#undef TARGET
+#undef LEVELED
+#undef LEVEL
+#define LEVEL 2
+#define TARGET AVX512
+#define LEVELED(name) name##_float64_2
+#include "dot_table.h"
+#endif
+
+struct named {
+    const char *name;
+    const struct dot_kernels *levels[3];
+};
+
+#if HAS_AVX
+#define LEVELS(name) {&name##_0, &name##_1, &name##_2}
+#else
+#define LEVELS(name) {&name##_0, &name##_0, &name##_0}
+#endif
+#define NAMED(op) \
+    {#op "_float32", LEVELS(op##_kernels_float32)}, {#op "_float64", LEVELS(op##_kernels_float64)}
+
+static const struct named ops[] = {NAMED(l1), NAMED(adder), NAMED(l2), NAMED(xnor), NAMED(max_plus), NAMED(min_plus)};
+
+const struct dot_kernels *dot_named(const char *name, int level)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (strcmp(ops[i].name, name) == 0)
+            return ops[i].levels[level];
+    return NULL;
+}
+
+int dot_level(void)
+{
+#if HAS_AVX
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return 1;
+#endif
+    return 0;
+}

@@ -1,0 +1,42 @@
+/* The named ops for one type. Expects ELEMENT, TYPED(name), and MATH(name), which is fabs or fabsf. See im2col_compat/ops.py. */
+
+#define MODE const int fused, const ELEMENT one, const ELEMENT w, const ELEMENT x
+#define PARTIAL const ELEMENT g, const ELEMENT w, const ELEMENT x
+#define IGNORE_MODE (void)fused, (void)one
+
+INLINE ELEMENT TYPED(l1_term)(MODE) { return MATH(fabs)(DIFFERENCE(w, x)); }
+INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return d > 0 ? g : d < 0 ? -g : g * d; }
+INLINE ELEMENT TYPED(times_ordinary_sign)(const ELEMENT g, const ELEMENT d)
+{
+    return d != 0 ? MATH(copysign)(1, d) * g : 0;
+}
+INLINE ELEMENT TYPED(l1_grad_w)(PARTIAL) { return TYPED(times_sign)(g, w - x); }
+INLINE ELEMENT TYPED(l1_grad_x)(PARTIAL) { return TYPED(times_sign)(g, x - w); }
+INLINE ELEMENT TYPED(l1_grad_w_ordinary)(PARTIAL) { return TYPED(times_ordinary_sign)(g, w - x); }
+INLINE ELEMENT TYPED(l1_grad_x_ordinary)(PARTIAL) { return TYPED(times_ordinary_sign)(g, x - w); }
+
+INLINE ELEMENT TYPED(adder_term)(MODE) { return -MATH(fabs)(DIFFERENCE(w, x)); }
+INLINE ELEMENT TYPED(adder_grad_w)(PARTIAL) { return g * (x - w); }
+INLINE ELEMENT TYPED(adder_grad_x)(PARTIAL)
+{
+    const ELEMENT d = w - x, low = d < -1 ? -1 : d;
+    return g * (low > 1 ? 1 : low);
+}
+
+INLINE ELEMENT TYPED(l2_left)(MODE) { IGNORE_MODE; return w - x; }
+INLINE ELEMENT TYPED(l2_right)(MODE) { IGNORE_MODE; return w - x; }
+INLINE ELEMENT TYPED(l2_grad_w)(PARTIAL) { return g * (w - x) + g * (w - x); }
+INLINE ELEMENT TYPED(l2_grad_x)(PARTIAL) { return g * (x - w) + g * (x - w); }
+
+INLINE ELEMENT TYPED(sign)(const ELEMENT v) { return v >= 0 ? 1 : -1; }
+INLINE ELEMENT TYPED(xnor_term)(MODE) { IGNORE_MODE; return TYPED(sign)(w) * TYPED(sign)(x); }
+INLINE ELEMENT TYPED(xnor_grad_w)(PARTIAL) { return g * ((MATH(fabs)(w) <= 1 ? (ELEMENT)1 : 0) * TYPED(sign)(x)); }
+INLINE ELEMENT TYPED(xnor_grad_x)(PARTIAL) { return g * ((MATH(fabs)(x) <= 1 ? (ELEMENT)1 : 0) * TYPED(sign)(w)); }
+
+INLINE ELEMENT TYPED(plus_term)(MODE) { return PLUS(w, x); }
+INLINE ELEMENT TYPED(plus_grad_w)(PARTIAL) { (void)w, (void)x; return g; }
+INLINE ELEMENT TYPED(plus_grad_x)(PARTIAL) { (void)w, (void)x; return g; }
+
+#undef MODE
+#undef PARTIAL
+#undef IGNORE_MODE

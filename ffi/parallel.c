@@ -1,0 +1,64 @@
+/* Threads: the OpenMP runtime's, where the process has one loaded, else our own.
+ *
+ * Not linked with OpenMP: that brings a second runtime into a process that has PyTorch's, and hangs
+ * in forked children. PyTorch's runtime, found at run time, has threads waiting; our own
+ * cost some 50 microseconds a call, and compete with PyTorch's spinning ones.
+ */
+#include "parallel.h"
+
+#include <pthread.h>
+#include <stddef.h>
+
+#include "dot.h"
+
+/* The most threads of our own. */
+#define MOST 256
+
+struct team {
+    void (*function)(void *, int64_t, char *);
+    void *context;
+    char *scratch;
+    int64_t bytes;
+    int64_t tasks;
+    int64_t next;
+    int32_t members;
+};
+
+static void work(void *data)
+{
+    struct team *team = (struct team *)data;
+    char *scratch = team->scratch + __atomic_fetch_add(&team->members, 1, __ATOMIC_RELAXED) * team->bytes;
+    int64_t task;
+
+    while ((task = __atomic_fetch_add(&team->next, 1, __ATOMIC_RELAXED)) < team->tasks)
+        team->function(team->context, task, scratch);
+}
+
+static void *work_thread(void *data)
+{
+    work(data);
+    return NULL;
+}
+
+void parallel_for(const struct dot_problem *p, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
+                  char *scratch, int64_t bytes)
+{
+    struct team team = {function, context, scratch, bytes, tasks, 0, 0};
+    const int threads = (int)(p->threads < tasks ? p->threads : tasks);
+
+    if (threads < 2) {
+        work(&team);
+    } else if (p->parallel != NULL) {
+        /* GOMP_parallel(function, data, threads, flags) */
+        ((void (*)(void (*)(void *), void *, unsigned, unsigned))p->parallel)(work, &team, (unsigned)threads, 0);
+    } else {
+        pthread_t others[MOST];
+        int started = 0, i;
+
+        while (started < threads - 1 && started < MOST && pthread_create(&others[started], NULL, work_thread, &team) == 0)
+            started++;
+        work(&team);
+        for (i = 0; i < started; i++)
+            pthread_join(others[i], NULL);
+    }
+}

@@ -1,0 +1,80 @@
+"""python tests/bench/bench.py: times im2col_compat against its peers, one process for each number of threads."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import report
+
+# Read when a library is imported: these hold for a process.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: whether it works, not how fast")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose title matches, such as '^A' or 'linear'")
+    parser.add_argument("--output", metavar="FOLDER", help="where to write performance.md and performance.png")
+    parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options)
+        return
+    results, failures = [], []
+    start = time.strftime("%Y-%m-%d")
+    for threads in options.threads:
+        lines, code = spawn(options, threads)
+        results += lines
+        if code:
+            failures.append(f"The process with {threads} threads ended with {code}, after {len(lines)} cases.")
+    text = "\n\n".join([report.machine(start, sys.argv[1:]), *failures, report.tables(results), report.targets(results)])
+    print(text)
+    if options.output:
+        report.write(options.output, text, results)
+    sys.exit(1 if failures or report.ours_failed(results) else 0)
+
+
+def spawn(options, threads):
+    """The results of a process of its own, and its exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "results")
+        open(path, "w").close()
+        # Inductor's code is for one number of threads, its cache is not.
+        environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.path.join(folder, "inductor"))
+        environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        command = [sys.executable, __file__, "--worker", path, "--threads", str(threads), "--only", options.only]
+        code = subprocess.call(command + ["--quick"] * options.quick, env=environment)
+        with open(path) as lines:
+            return [json.loads(line) for line in lines], code
+
+
+def work(options):
+    """Each case's results, a line of JSON, as soon as they are there."""
+    import torch
+    from tqdm import tqdm
+
+    (threads,) = options.threads
+    torch.set_num_threads(threads)
+    import cases
+
+    chosen = [case for case in cases.all_cases(options.quick) if re.search(options.only, str(case))]
+    with tqdm(chosen, mininterval=0.5, dynamic_ncols=True) as bar:
+        for case in bar:
+
+            def progress(what):
+                bar.set_description(f"threads: {threads}, {case}, {what}"[:100], refresh=False)
+                bar.update(0)
+
+            result = cases.run(case, options.quick, progress)
+            with open(options.worker, "a") as lines:
+                lines.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

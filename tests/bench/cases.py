@@ -1,0 +1,230 @@
+"""The tables: which contestants meet on which problems. `run` checks them, then times them."""
+
+import functools
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Callable, Union
+
+import torch
+
+import peers
+import timing
+from im2col_compat import Op
+from problems import Conv, Linear, Matmul, reference
+
+TOLERANCE = 1e-4  # of the largest element
+
+SHAPES = [
+    Conv(1, 64, 56, 64, 3, 1, 1),
+    Conv(8, 3, 224, 64, 7, 3, 2),
+    Conv(8, 256, 14, 256, 3, 1, 1),
+    Conv(32, 64, 56, 64, 1, 0, 1),
+    Conv(16, 16, 32, 16, 3, 1, 1),
+    Conv(64, 1, 28, 32, 5, 2, 1),
+    Linear(256, 1024, 1024),
+]
+QUICK_SHAPES = [Conv(2, 4, 12, 8, 3, 1, 1), Linear(16, 64, 32)]
+
+OWN_OPS = {
+    "exp(-(w - x)²)": lambda w, x: torch.exp(-((w - x) ** 2)),
+    "tanh(w x)": lambda w, x: torch.tanh(w * x),
+    "sigmoid(w x)": lambda w, x: torch.sigmoid(w * x),
+    # Without the 0.01 gradients at the padding would be NaN.
+    "sqrt(abs(w x) + 0.01)": lambda w, x: torch.sqrt(abs(w * x) + 0.01),
+    "(abs(w) + 0.1)^x": lambda w, x: (abs(w) + 0.1) ** x,
+    "w / (abs(x) + 1)": lambda w, x: w / (abs(x) + 1),
+    "min(w, x)": lambda w, x: torch.min(w, x),
+    "w x": lambda w, x: w * x,
+}
+
+
+@dataclass
+class Contestant:
+    """against: whose time its ratio is to. check: the truth, a function of problem, x and w, or who has the same results."""
+
+    name: str
+    build: Callable
+    against: Union[str, None] = None
+    check: Union[Callable, str, None] = None
+
+
+@dataclass
+class Case:
+    table: str
+    title: str
+    problem: object
+    contestants: list
+
+    def __str__(self):
+        return f"{self.table}: {self.title}"
+
+
+def truth(multiply, **options):
+    return functools.partial(reference, multiply=multiply, **options)
+
+
+def forward():
+    """A. l1 against what else there is."""
+    return [
+        Contestant("l1", peers.ours("l1"), check=truth(peers.distance)),
+        Contestant("l1 into an output", peers.ours_into("l1"), "l1", "l1"),
+        Contestant("own lambda", peers.ours(lambda w, x: abs(w - x)), "l1", "l1"),
+        Contestant("own Op", peers.ours(Op(lambda w, x: abs(w - x))), "l1", "l1"),
+        Contestant("F.conv2d, F.linear", peers.native, "l1"),
+        Contestant("torch.compile, unfold inside", peers.compiled, "l1", "l1"),
+        Contestant("torch.compile, unfold outside", peers.compiled_after_unfold, "l1", "l1"),
+        Contestant("numba", peers.numba_loops("l1"), "l1", "l1"),
+        Contestant("unfold + cdist", peers.cdist, "l1", "l1"),
+        Contestant("KeOps", peers.keops, "l1", "l1"),
+        Contestant("torch-semiring-einsum", peers.semiring_einsum, "l1", "l1"),
+        Contestant("AdderNet", peers.addernet, "l1", "l1"),
+    ]
+
+
+def max_plus():
+    """B."""
+    return [
+        Contestant("max_plus", peers.ours("max_plus"), check=truth(lambda w, x: w + x, add=torch.amax)),
+        Contestant("tropical-gemm", peers.tropical_gemm, "max_plus", "max_plus"),
+        Contestant("torch.compile", peers.compiled_max_plus, "max_plus", "max_plus"),
+        Contestant("numba", peers.numba_loops("max_plus"), "max_plus", "max_plus"),
+        Contestant("torch broadcast", peers.torch_max_plus, "max_plus", "max_plus"),
+    ]
+
+
+def backward():
+    """C. Names without "forward" are forward + backward."""
+    l1, adder = peers.with_backward(peers.ours("l1")), peers.with_backward(peers.ours("adder"))
+    return [
+        Contestant("l1 forward", peers.ours("l1"), check=truth(peers.distance)),
+        Contestant("l1", l1, "l1 forward", truth(peers.distance, backward=True)),
+        Contestant("adder", adder, "l1 forward", truth(peers.adder_term, backward=True)),
+        Contestant("torch.compile", peers.compiled_with_backward, "l1", "l1"),
+        Contestant("AdderNet", peers.addernet_with_backward, "adder", "adder"),
+    ]
+
+
+def scaling():
+    """D."""
+    all_threads = peers.ours_threads("l1", torch.get_num_threads())
+    return [
+        Contestant("all threads", all_threads, check=truth(peers.distance)),
+        Contestant("1 thread", peers.ours_threads("l1", 1), "all threads", "all threads"),
+    ]
+
+
+def own_op(op):
+    """E."""
+    return [
+        Contestant("forward", peers.ours(op), check=truth(op)),
+        Contestant("forward, in chunks", peers.ours_chunked(op), "forward", "forward"),
+        Contestant("forward + backward", peers.with_backward(peers.ours(op)), "forward", truth(op, backward=True)),
+        Contestant(
+            "forward + backward, in chunks",
+            peers.with_backward(peers.ours_chunked(op)),
+            "forward + backward",
+            "forward + backward",
+        ),
+    ]
+
+
+def small_calls():
+    """F."""
+    return [
+        Contestant("F.conv2d", peers.native, check=truth(torch.mul)),
+        Contestant("dot", peers.ours("dot"), "F.conv2d", "F.conv2d"),
+        Contestant("l1", peers.ours("l1"), "F.conv2d", truth(peers.distance)),
+    ]
+
+
+def all_cases(quick):
+    shapes = QUICK_SHAPES if quick else SHAPES
+    product = Matmul(4, 30, 50) if quick else Matmul(64, 576, 3136)
+    image = Conv(1, 4, 8, 4, 3, 1, 1) if quick else Conv(1, 64, 28, 64, 3, 1, 1)
+    cases = [Case("A", str(problem), problem, forward()) for problem in shapes]
+    cases += [Case("B", str(product), product, max_plus())]
+    cases += [Case("C", str(problem), problem, backward()) for problem in shapes]
+    if torch.get_num_threads() > 1:
+        cases += [Case("D", str(problem), problem, scaling()) for problem in shapes]
+    cases += [Case("E", name, image, own_op(op)) for name, op in OWN_OPS.items()]
+    cases += [Case("F", "1x1x8² → 1, 3x3", Conv(1, 1, 8, 1, 3, 0, 1), small_calls())]
+    return cases + [Case("G", str(problem), problem, []) for problem in MEMORY_PROBLEMS]
+
+
+#: Columns of the first take 116 MB, of the second 104 MB.
+MEMORY_PROBLEMS = [Conv(4, 16, 224, 2, 3, 1, 1), Conv(1, 2, 1200, 3, 3, 1, 1)]
+
+
+def run(case, quick, progress):
+    """The case's results, for JSON."""
+    result = {"table": case.table, "title": case.title, "threads": torch.get_num_threads()}
+    if case.table == "G":
+        return dict(result, mebibytes=peak_memory(case.problem))
+    limits = {"rounds": 3, "seconds": 0} if quick else {}
+    calls, not_run = checked(case, progress)
+    timings = timing.measure(calls, progress=progress, **limits)
+    rows = {c.name: row(c, timings, case.problem.macs) for c in case.contestants if c.name in timings}
+    return dict(result, kernel=getattr(case.problem, "kernel", None), rows=rows, not_run=not_run)
+
+
+def checked(case, progress):
+    """The contestants that have right results, and the reasons of those that haven't."""
+    threads = torch.get_num_threads()
+    x, w = case.problem.operands()
+    calls, results, not_run = {}, {}, {}
+    for contestant in case.contestants:
+        progress(f"check: {contestant.name}")
+        # Whatever a peer raises is why it isn't run.
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                call = contestant.build(case.problem, x, w)
+                result = call()
+                results[contestant.name] = result if isinstance(result, tuple) else (result,)
+            error = error_of(contestant, results, case.problem, x, w)
+            if not error <= TOLERANCE:
+                raise peers.NotRun(f"wrong by {error:.1e} of the largest element")
+            calls[contestant.name] = call
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".removeprefix("NotRun: ")
+            not_run[contestant.name] = reason.splitlines()[0][:150]
+        torch.set_num_threads(threads)
+    return calls, not_run
+
+
+def error_of(contestant, results, problem, x, w):
+    """The largest error of any result, in parts of the largest element; 0 where there is nothing to compare with."""
+    if contestant.check is None:
+        return 0.0
+    if callable(contestant.check):
+        expected = contestant.check(problem, x, w)
+    elif contestant.check in results:
+        expected = results[contestant.check]
+    else:
+        raise peers.NotRun(f"{contestant.check!r} gave nothing to compare with")
+    pairs = zip(results[contestant.name], expected, strict=True)
+    return max(float((a.double() - b.double()).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+def row(contestant, timings, macs):
+    own = timings[contestant.name]
+    base = timings.get(contestant.against)
+    return {
+        "seconds": own.median,
+        "gmacs": macs / own.median / 1e9,
+        "rounds": len(own.seconds),
+        "cpus": own.cpus,
+        "against": contestant.against,
+        "ratio": timing.ratios(own, base) if base else None,
+    }
+
+
+def peak_memory(problem):
+    """MiB beside the result and the gradients, in a process of its own."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "memory.py")
+    arguments = [str(getattr(problem, name)) for name in problem.__dataclass_fields__]
+    numbers = subprocess.check_output([sys.executable, script, *arguments], text=True).split()
+    return dict(zip(("forward", "backward"), map(float, numbers), strict=True))

@@ -1,0 +1,242 @@
+"""The contestants. Each takes a problem and its x and w, and returns a function without arguments, to be timed.
+
+What can't be had raises: ImportError, or NotRun with a reason.
+"""
+
+import torch
+
+import im2col_compat
+from problems import Linear, grad_of_result
+
+AT_ONCE = 4 * 2**30  # bytes of temporaries
+
+
+class NotRun(Exception):
+    """Why a contestant doesn't take part."""
+
+
+# ---------------------------------------------------------------- ours
+
+
+def ours(op):
+    return lambda problem, x, w: lambda: problem.ours(x, w, op)
+
+
+def ours_chunked(op):
+    """The same, evaluated with tensor operations, a block at a time."""
+
+    def build(problem, x, w):
+        def call():
+            with im2col_compat.use_backend("torch"):
+                return problem.ours(x, w, op)
+
+        return call
+
+    return build
+
+
+def ours_into(op):
+    """Into an output that is there already: im2col_compat.fused.forward_into(out, x, w, stride, padding, op)."""
+
+    def build(problem, x, w):
+        try:
+            from im2col_compat.fused import forward_into
+        except ImportError:
+            raise NotRun("im2col_compat.fused has no forward_into") from None
+        if isinstance(problem, Linear):
+            raise NotRun("it is for convolutions")
+        out = problem.ours(x, w, op)
+        return lambda: forward_into(out, x, w, problem.stride, problem.padding, op)
+
+    return build
+
+
+def ours_threads(op, threads):
+    def build(problem, x, w):
+        def call():
+            torch.set_num_threads(threads)
+            return problem.ours(x, w, op)
+
+        return call
+
+    return build
+
+
+# ---------------------------------------------------------------- l1
+
+
+def distance(w, x):
+    return (w - x).abs()
+
+
+def native(problem, x, w):
+    """The ordinary product: another result, the speed to aim at."""
+    return lambda: problem.native(x, w)
+
+
+def cdist(problem, x, w):
+    if isinstance(problem, Linear):
+        return lambda: torch.cdist(x, w, p=1)
+    return lambda: problem.result(torch.cdist(problem.rows(w)[None], problem.columns(x).transpose(1, 2), p=1))
+
+
+def addernet(problem, x, w):
+    """adder2d_function of the published code, without its minus."""
+
+    def call(images):
+        columns = problem.columns(images)
+        n, k, l = columns.shape
+        columns = columns.permute(1, 2, 0).contiguous().view(k, -1)
+        y = (problem.rows(w).unsqueeze(2) - columns.unsqueeze(0)).abs().sum(1)
+        return y.view(-1, l, n).permute(2, 0, 1)
+
+    if addernet_needs(problem) <= AT_ONCE:
+        return lambda: problem.result(call(x))
+    return lambda: problem.result(torch.cat([call(image) for image in x.split(1)]))
+
+
+def addernet_needs(problem):
+    """Bytes: the differences and their sizes."""
+    return 2 * problem.sizes[0] * problem.one_image_bytes
+
+
+def compiled(problem, x, w):
+    torch._dynamo.reset()
+    function = torch.compile(lambda x, w: problem.broadcast(distance, w, x), dynamic=False)
+    return lambda: function(x, w)
+
+
+def compiled_after_unfold(problem, x, w):
+    if isinstance(problem, Linear):
+        raise NotRun("there is nothing to unfold")
+    torch._dynamo.reset()
+    function = torch.compile(lambda rows, columns: distance(rows[:, :, None], columns[:, None]).sum(2), dynamic=False)
+    return lambda: problem.result(function(problem.rows(w), problem.columns(x)))
+
+
+def numba_loops(name):
+    def build(problem, x, w):
+        import loops
+
+        rows = problem.rows(w).numpy()
+        function = getattr(loops, name)(parallel=torch.get_num_threads() > 1)
+        return lambda: problem.result(torch.from_numpy(function(rows, problem.columns(x).numpy())))
+
+    return build
+
+
+def keops(problem, x, w):
+    import pykeops
+
+    pykeops.set_verbose(False)
+    from pykeops.torch import LazyTensor
+
+    n, o, k, l = problem.sizes
+
+    def call():
+        # KeOps sums over a dimension of (O, N * L, 1), the K terms being a vector's elements.
+        columns = LazyTensor(problem.columns(x).transpose(1, 2).reshape(1, n * l, 1, k))
+        y = (LazyTensor(problem.rows(w).reshape(o, 1, 1, k)) - columns).abs().sum(-1).sum(2)
+        return problem.result(y.view(o, n, l).transpose(0, 1))
+
+    return call
+
+
+def semiring_einsum(problem, x, w):
+    import torch_semiring_einsum as semiring
+
+    equation = semiring.compile_equation("ok,nkl->nol")
+
+    def distances(compute_sum):
+        return compute_sum(
+            lambda acc, block: acc.add_(block), lambda terms, dims: terms.abs().sum(dims), lambda w, x: w.sub_(x)
+        )
+
+    return lambda: problem.result(
+        semiring.semiring_einsum_forward(
+            equation, (problem.rows(w), problem.columns(x)), semiring.AUTOMATIC_BLOCK_SIZE, distances
+        )
+    )
+
+
+# ---------------------------------------------------------------- max_plus
+
+
+def tropical_gemm(problem, x, w):
+    import tropical_gemm
+
+    a, b = w.numpy(), x.numpy()
+    return lambda: torch.from_numpy(tropical_gemm.maxplus_matmul_2d(a, b))
+
+
+def torch_max_plus(problem, x, w):
+    return lambda: (w[:, :, None] + x).amax(1)
+
+
+def compiled_max_plus(problem, x, w):
+    torch._dynamo.reset()
+    function = torch.compile(lambda w, x: (w[:, :, None] + x).amax(1), dynamic=False)
+    return lambda: function(w, x)
+
+
+# ---------------------------------------------------------------- forward and backward
+
+
+def with_backward(forward):
+    """y and both gradients. forward(problem, x, w) returns a function that returns y."""
+
+    def build(problem, x, w):
+        x, w = x.clone().requires_grad_(), w.clone().requires_grad_()
+        call = forward(problem, x, w)
+        grad = grad_of_result(call())
+
+        def both():
+            y = call()
+            return (y.detach(), *torch.autograd.grad(y, (x, w), grad))
+
+        return both
+
+    return build
+
+
+def compiled_with_backward(problem, x, w):
+    if problem.sizes[0] * problem.one_image_bytes > AT_ONCE:
+        raise NotRun("its backward may hold all terms, which take more than 4 GB")
+    return with_backward(compiled)(problem, x, w)
+
+
+class _Adder(torch.autograd.Function):
+    """The published one, without the scaling of the weight's gradient (ours has that as an option)."""
+
+    @staticmethod
+    def forward(ctx, rows, columns):
+        ctx.save_for_backward(rows, columns)
+        return -(rows.unsqueeze(2) - columns.unsqueeze(0)).abs().sum(1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, columns = ctx.saved_tensors
+        d_rows = ((columns.unsqueeze(0) - rows.unsqueeze(2)) * grad.unsqueeze(1)).sum(2)
+        d_columns = (-(columns.unsqueeze(0) - rows.unsqueeze(2)).clamp(-1, 1) * grad.unsqueeze(1)).sum(0)
+        return d_rows, d_columns
+
+
+def addernet_with_backward(problem, x, w):
+    def forward(problem, x, w):
+        def call(images):
+            columns = problem.columns(images)
+            n, k, l = columns.shape
+            columns = columns.permute(1, 2, 0).contiguous().view(k, -1)
+            return _Adder.apply(problem.rows(w), columns).view(-1, l, n).permute(2, 0, 1)
+
+        if 1.5 * addernet_needs(problem) <= AT_ONCE:
+            return lambda: problem.result(call(x))
+        return lambda: problem.result(torch.cat([call(image) for image in x.split(1)]))
+
+    return with_backward(forward)(problem, x, w)
+
+
+def adder_term(w, x):
+    """-|w - x| with AdderNet's gradients, for the reference."""
+    d = (w - x).detach()
+    return -d.abs() - d * (w - w.detach()) + d.clamp(-1, 1) * (x - x.detach())

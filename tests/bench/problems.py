@@ -1,0 +1,193 @@
+"""Shapes: their operands, how convolution, linear and matmul become one product of (O, K) and (N, K, L), and the truth."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+import im2col_compat
+
+
+class Problem:
+    """What w is (O, K) and x (N, K, L) after `rows` and `columns`, and results are (N, O, L) before `result`."""
+
+    def operands(self):
+        """x and w, alike in every process."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(torch.randn(shape, generator=generator) for shape in (self.x_shape, self.w_shape))
+
+    @property
+    def macs(self):
+        """How many terms there are in all."""
+        n, o, k, l = self.sizes
+        return n * o * k * l
+
+    @property
+    def one_image_bytes(self):
+        """float32 terms of one image."""
+        n, o, k, l = self.sizes
+        return 4 * o * k * l
+
+
+@dataclass(frozen=True)
+class Conv(Problem):
+    batch: int
+    channels: int
+    size: int
+    filters: int
+    kernel: int
+    padding: int
+    stride: int
+
+    def __str__(self):
+        name = f"{self.batch}x{self.channels}x{self.size}² → {self.filters}, {self.kernel}x{self.kernel}"
+        return name + (f" /{self.stride}" if self.stride > 1 else "")
+
+    @property
+    def x_shape(self):
+        return self.batch, self.channels, self.size, self.size
+
+    @property
+    def w_shape(self):
+        return self.filters, self.channels, self.kernel, self.kernel
+
+    @property
+    def out(self):
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def sizes(self):
+        return self.batch, self.filters, self.channels * self.kernel**2, self.out**2
+
+    def rows(self, w):
+        return w.reshape(self.filters, -1)
+
+    def columns(self, x):
+        return F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)
+
+    def image(self, columns):
+        """The adjoint of `columns`."""
+        return F.fold(columns, (self.size, self.size), self.kernel, padding=self.padding, stride=self.stride)
+
+    def result(self, y):
+        return y.reshape(self.batch, self.filters, self.out, self.out)
+
+    def broadcast(self, multiply, w, x):
+        """Terms and their sum, as anyone would write them."""
+        return self.result(multiply(self.rows(w)[None, :, :, None], self.columns(x)[:, None]).sum(2))
+
+    def ours(self, x, w, op):
+        return im2col_compat.conv2d(x, w, padding=self.padding, stride=self.stride, op=op)
+
+    def native(self, x, w):
+        return F.conv2d(x, w, padding=self.padding, stride=self.stride)
+
+
+@dataclass(frozen=True)
+class Linear(Problem):
+    batch: int
+    features: int
+    filters: int
+
+    def __str__(self):
+        return f"linear {self.batch}x{self.features} → {self.filters}"
+
+    @property
+    def x_shape(self):
+        return self.batch, self.features
+
+    @property
+    def w_shape(self):
+        return self.filters, self.features
+
+    @property
+    def sizes(self):
+        return 1, self.filters, self.features, self.batch
+
+    def rows(self, w):
+        return w
+
+    def columns(self, x):
+        return x.t().contiguous()[None]
+
+    def image(self, columns):
+        return columns[0].t()
+
+    def result(self, y):
+        return y[0].t()
+
+    def broadcast(self, multiply, w, x):
+        return multiply(w, x[:, None]).sum(2)
+
+    def ours(self, x, w, op):
+        return im2col_compat.linear(x, w, op=op)
+
+    def native(self, x, w):
+        return F.linear(x, w)
+
+
+@dataclass(frozen=True)
+class Matmul(Problem):
+    """x is the right operand, (K, L), w the left one, (O, K)."""
+
+    filters: int
+    taps: int
+    length: int
+
+    def __str__(self):
+        return f"matmul {self.filters}x{self.taps} by {self.taps}x{self.length}"
+
+    @property
+    def x_shape(self):
+        return self.taps, self.length
+
+    @property
+    def w_shape(self):
+        return self.filters, self.taps
+
+    @property
+    def sizes(self):
+        return 1, self.filters, self.taps, self.length
+
+    def rows(self, w):
+        return w
+
+    def columns(self, x):
+        return x[None]
+
+    def result(self, y):
+        return y[0]
+
+    def ours(self, x, w, op):
+        return im2col_compat.matmul(w, x, op=op)
+
+
+def grad_of_result(y):
+    """What a backward starts from."""
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+
+
+def reference(problem, x, w, multiply, add=torch.sum, backward=False):
+    """In float64, a block of the broadcast terms at a time: [y], or [y, gradient of x, gradient of w]."""
+    rows, columns = problem.rows(w.double()).requires_grad_(backward), problem.columns(x.double())
+    n, o, k, l = problem.sizes
+    y, grad_rows, grad_columns = torch.empty(n, o, l, dtype=torch.float64), 0, torch.empty_like(columns)
+    if backward:
+        # (N, O, L), whatever the result's shape: a view of such a tensor shares what is written.
+        grad = torch.empty(n, o, l)
+        shaped = problem.result(grad)
+        shaped.copy_(grad_of_result(shaped))
+        grad = grad.double()
+    step = max(1, 2**20 // (o * k))
+    for image in range(n):
+        for start in range(0, l, step):
+            here = slice(start, start + step)
+            block = columns[image, :, here].clone().requires_grad_(backward)
+            result = add(multiply(rows[:, :, None], block), 1)
+            y[image, :, here] = result.detach()
+            if backward:
+                d_rows, grad_columns[image, :, here] = torch.autograd.grad(result, (rows, block), grad[image, :, here])
+                grad_rows = grad_rows + d_rows
+    if not backward:
+        return [problem.result(y)]
+    return [problem.result(y), problem.image(grad_columns), grad_rows.reshape(problem.w_shape)]

@@ -1,0 +1,75 @@
+"""Interleaved medians: contestants take turns, and what is compared are the times of one round."""
+
+import gc
+import math
+import random
+import statistics
+import time
+from dataclasses import dataclass, field
+
+ROUNDS, SECONDS = 15, 3.0
+SLOW, SLOW_ROUNDS = 1.0, 3  # contestants that take longer than a second a call run in the first three rounds only
+LEAST = 0.005  # a measurement repeats its call until it takes this long
+PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
+
+
+@dataclass
+class Timing:
+    """seconds: of one call, a number for each round. cpus: how many cores it kept busy."""
+
+    repeat: int
+    rounds: int
+    seconds: list = field(default_factory=list)
+    cpus: float = 0.0
+
+    @property
+    def median(self):
+        return statistics.median(self.seconds)
+
+
+def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
+    """{name: Timing} of {name: function}: each round calls all of them, in shuffled order."""
+    timings = {name: _warm_up(call, rounds) for name, call in calls.items()}
+    shuffle = random.Random(0).shuffle
+    gc.collect()
+    gc.disable()
+    start, done = time.perf_counter(), 0
+    while done < rounds or time.perf_counter() - start < seconds:
+        order = [name for name, timing in timings.items() if done < timing.rounds or timing.rounds == rounds]
+        shuffle(order)
+        for name in order:
+            progress(f"round {done + 1}: {name}")
+            time.sleep(PAUSE)
+            _time(calls[name], timings[name])
+        done += 1
+    gc.enable()
+    return timings
+
+
+def ratios(timing, base):
+    """Quartiles, the median in the middle, of timing / base, round by round."""
+    each = [t / b for t, b in zip(timing.seconds, base.seconds)]
+    return statistics.quantiles(each, n=4, method="inclusive")
+
+
+def _warm_up(call, rounds):
+    for _ in range(2):
+        start = time.perf_counter()
+        call()
+        estimate = time.perf_counter() - start
+    if estimate > SLOW:
+        return Timing(1, min(SLOW_ROUNDS, rounds))
+    repeat = max(1, math.ceil(LEAST / estimate))
+    for _ in range(repeat):
+        call()
+    return Timing(repeat, rounds)
+
+
+def _time(call, timing):
+    cpu, start = time.process_time(), time.perf_counter()
+    for _ in range(timing.repeat):
+        # The previous result is still alive, so that its memory can't be used again at once, as in a network.
+        result = call()  # noqa: F841
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    timing.seconds.append(wall / timing.repeat)
+    timing.cpus = max(timing.cpus, cpu / wall)
