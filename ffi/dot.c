@@ -8,7 +8,7 @@
 #include "parallel.h"
 
 /* Terms added up in one go. Blocks of sums keep long sums accurate. */
-#define DEPTH 512
+#define DEPTH 256
 /* Positions of one block of grad_w; as many at most for which segments are listed. */
 #define POSITIONS 512
 /* Bytes of packed weights that there may be at once. */

@@ -151,7 +151,7 @@ def _kernels(op, arrays, w, x):
         return None
     if 0 in tuple(w.shape) + tuple(x.shape) or arrays is features.NUMPY and not x.dtype.isnative:
         return None
-    return kernels.find(op, arrays.dtype(x))[0]
+    return kernels.find(op, arrays.dtype(x), arrays)[0]
 
 
 def _plus(arrays, result, bias, shape):

@@ -33,7 +33,7 @@ def width(dtype):
 
 
 class Node(object):
-    """One operation: its name, dtype, operands, and value, which is what else tells it apart (an operand's name, say)."""
+    """One operation: its name, dtype, operands, and value: what else tells it apart, such as an operand's name."""
 
     __slots__ = ("op", "dtype", "args", "value", "depth", "__weakref__")
 
@@ -104,8 +104,8 @@ def is_zero(node):
 _FOLD = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "neg": np.negative,
     "abs": np.absolute, "min": np.minimum, "max": np.maximum, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
-    "floor": np.floor, "ceil": np.ceil, "round": np.rint, "trunc": np.trunc, "bitand": np.bitwise_and, "bitor": np.bitwise_or,
-    "bitxor": np.bitwise_xor, "invert": np.invert,
+    "floor": np.floor, "ceil": np.ceil, "round": np.rint, "trunc": np.trunc,
+    "bitand": np.bitwise_and, "bitor": np.bitwise_or, "bitxor": np.bitwise_xor, "invert": np.invert,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
 }  # fmt: skip
 
@@ -214,8 +214,10 @@ def either(a, b):
 
 
 def exclusive(a, b):
-    # Not a comparison of comparisons, which gcc vectorises eight times worse.
-    return either(both(a, negation(b)), both(negation(a), b))
+    for one, other in ((a, b), (b, a)):
+        if one.op == "constant":
+            return negation(other) if one.value else other
+    return FALSE if a is b else _node("xor", "bool", (a, b))
 
 
 def negation(a):
@@ -288,25 +290,37 @@ def shift(op, a, b):
 def derivative(expression, name):
     """d expression / d operand `name`, by PyTorch's conventions; something that is_zero where there is none.
 
-    A factor that came later is to the left, so that a gradient multiplied from the left
-    goes through them in backward's order.
+    Accumulated from the result back, as backward does it, so that infinities meet in the same order.
     """
-    found = {}
-    for node in postorder(expression):
+    order = postorder(expression)
+    depends = set()
+    for node in order:
+        if node.value == name if node.op == "operand" else any(arg in depends for arg in node.args):
+            depends.add(node)
+    adjoint = {expression: constant(1, expression.dtype)}
+    found = None
+    for node in reversed(order):
+        if node not in depends or node not in adjoint:
+            continue
         if node.op == "operand":
-            found[node] = constant(1, node.dtype) if node.value == name else None
-        else:
-            total = None
-            for i, arg in enumerate(node.args):
-                if found[arg] is None:
-                    continue
-                outer = _partial(node, i)
-                if outer is not None:
-                    part = mul(outer, found[arg])
-                    total = part if total is None else add(total, part)
-            found[node] = total
+            found = adjoint[node]
+            continue
+        for i, arg in enumerate(node.args):
+            partial = _partial(node, i) if arg in depends else None
+            if partial is not None:
+                part = _chained(adjoint[node], partial)
+                adjoint[arg] = add(adjoint[arg], part) if arg in adjoint else part
     zero = constant(0, expression.dtype)
-    return _gate(FALSE, zero, zero) if found[expression] is None else found[expression]
+    return _gate(FALSE, zero, zero) if found is None else found
+
+
+def _chained(gradient, partial):
+    # A gradient that a gate stops is zero; what times() makes of a sign would hide that it is one.
+    if partial.op == "gate":
+        return _gated(gradient, partial, False)
+    if partial.op == "div" and is_constant(partial.args[0], 1):
+        return div(gradient, partial.args[1])
+    return mul(gradient, partial)
 
 
 def _partial(node, i):
@@ -359,7 +373,7 @@ def _partial(node, i):
         return unary("cos", a)
     if op == "cos":
         return neg(unary("sin", a))
-    if op in ("sign", "floor", "ceil", "round", "trunc", "detach", "not", "and", "or") or op in _COMPARISONS:
+    if op in ("sign", "floor", "ceil", "round", "trunc", "detach", "not", "and", "or", "xor") or op in _COMPARISONS:
         return None
     raise ValueError("{} has no derivative".format(op))
 
@@ -497,11 +511,10 @@ def times(gradient, expression, ordinary=False):
         return neg(times(gradient, args[0], ordinary))
     if op == "sign":
         return _times_sign(gradient, args[0], expression.value, ordinary)
-    if op == "gate" or op == "select" and any(_is_cheap(arg) for arg in args[1:]):
-        branches = [
-            arg if op == "gate" and is_constant(arg, 0) else times(gradient, arg, ordinary) for arg in args[1:]
-        ]
-        return select(args[0], *branches)
+    if op == "gate":
+        return _gated(gradient, expression, ordinary)
+    if op == "select" and any(_is_cheap(arg) for arg in args[1:]):
+        return select(args[0], *[times(gradient, arg, ordinary) for arg in args[1:]])
     if op == "mul" and any(_is_cheap(arg) for arg in args):
         return times(times(gradient, args[0], ordinary), args[1], ordinary)
     if op == "div" and is_constant(args[0], 1):
@@ -509,6 +522,11 @@ def times(gradient, expression, ordinary=False):
     if op == "add" and any(_is_cheap(arg) for arg in args):
         return add(times(gradient, args[0], ordinary), times(gradient, args[1], ordinary))
     return mul(gradient, expression)
+
+
+def _gated(gradient, gate, ordinary):
+    branches = [arg if is_constant(arg, 0) else times(gradient, arg, ordinary) for arg in gate.args[1:]]
+    return _gate(gate.args[0], *branches)
 
 
 def _is_cheap(node):
@@ -552,7 +570,12 @@ def _lower(node, args):
     number = is_float(dtype)
     if op == "detach":
         return a
-    if op == "gate":
+    if op in ("select", "gate"):
+        condition, chosen, other = args
+        if condition.op == "xor":
+            # A comparison of comparisons is what gcc vectorises eight times worse, or not at all.
+            p, q = condition.args
+            return select(p, select(q, other, chosen), select(q, chosen, other))
         return select(*args)
     if op in ("min", "max"):
         kind = "lt" if op == "min" else "gt"
@@ -587,8 +610,8 @@ def _lower(node, args):
         return _lower_power(node, a, b)
     if op in ("lshift", "rshift"):
         return _lower_shift(op, dtype, a, b)
-    if op == "select":
-        return select(*args)
+    if dtype == "bool" and op in ("and", "or", "xor", "not"):
+        return {"and": both, "or": either, "xor": exclusive, "not": negation}[op](*args)
     return _node(op, dtype, args, node.value)
 
 
@@ -658,7 +681,7 @@ def c_times_function(name, gradient, parameters, expression, dtype, ordinary=Fal
 
 def _is_balanceable(expression, dtype):
     nodes = postorder(expression)
-    free = {"constant", "operand", "add", "sub", "neg", "abs", "and", "or", "not", "select", "copysign"}
+    free = {"constant", "operand", "add", "sub", "neg", "abs", "and", "or", "xor", "not", "select", "copysign"}
     return (
         is_float(dtype)
         and sum(node.op in ("add", "sub") for node in nodes) == 1
@@ -713,6 +736,8 @@ def _text(node, args, macros):
         return "({} {} {})".format(args[0], _COMPARISONS[op], args[1])
     if op in ("and", "or"):
         return "({} {} {})".format(args[0], "&" if op == "and" else "|", args[1])
+    if op == "xor":
+        return "(({0} & (!{1})) | ((!{0}) & {1}))".format(*args)
     if op == "not":
         return "(!{})".format(args[0])
     if macros and op in ("add", "sub"):

@@ -40,23 +40,24 @@ def trace(op, dtype, arrays=None):
 
     Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a
     word; grad_w and grad_x, d term / dw and d term / dx or their surrogates; add_acc and
-    add_term, the derivatives of add. Integers have no gradients (None), and an add function
-    of integers gets int64.
+    add_term, the derivatives of add. Integers and NumPy's arrays have no gradients (None),
+    and an add function of integers gets int64.
     """
     arrays = arrays or features.TORCH or features.NUMPY
+    differentiable = arrays is not features.NUMPY and not features.is_integer(dtype)
     try:
-        return _trace(op, dtype, arrays)
+        return _trace(op, dtype, arrays, differentiable)
     except _Foreign as error:
         if arrays is features.NUMPY:
             raise Untraceable(str(error))
         reason = str(error)
     try:
-        return _trace(op, dtype, features.NUMPY)
+        return _trace(op, dtype, features.NUMPY, differentiable)
     except (_Foreign, Untraceable):
         raise Untraceable(reason)
 
 
-def _trace(op, dtype, arrays):
+def _trace(op, dtype, arrays, differentiable):
     if dtype not in ex.C_TYPES:
         raise Untraceable("operands are {}, which the compiler has no arithmetic for".format(dtype))
     term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays)
@@ -64,7 +65,7 @@ def _trace(op, dtype, arrays):
     add = grad_w = grad_x = add_acc = add_term = None
     if callable(op.add):
         add = _expression(op.add, "add", ("acc", "term"), "int64" if integer else dtype, arrays, bools=False)
-    if not integer:
+    if differentiable:
         partials = []
         for argument, name in (("grad_w", "w"), ("grad_x", "x")):
             surrogate = getattr(op, argument)
@@ -85,16 +86,16 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
         _check_code(function)
         symbols = [session.symbol(ex.operand(name, dtype)) for name in names]
         result = _callable_with_symbols(function)(*symbols)
-        if session.failure is None and session.foreign is None:
+        if session.failure is None:
             return _result(session, result, bools)
-    except (Untraceable, _Foreign) as error:
-        session.failure = session.failure or (str(error) if isinstance(error, Untraceable) else None)
+        reason = session.failure
     except Exception as error:
-        if session.failure is None and session.foreign is None:
-            session.failure = "it raises {}: {}".format(type(error).__name__, error)
-    if session.failure is not None:
-        raise Untraceable("{}: {}".format(argument, session.failure))
-    raise _Foreign("{}: {}".format(argument, session.foreign))
+        reason = session.failure or str(error)
+        if session.failure is None and not isinstance(error, Untraceable):
+            reason = "it raises {}: {}".format(type(error).__name__, error)
+            if session.foreign is not None and isinstance(error, AttributeError):
+                raise _Foreign("{}: {}".format(argument, session.foreign))
+    raise Untraceable("{}: {}".format(argument, reason))
 
 
 def _result(session, result, bools):
@@ -598,8 +599,8 @@ for _name, _dtype in (
 # ---------------------------------------------------------------- symbols
 
 _REDUCTIONS = set(
-    "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax median "
-    "mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero".split()
+    "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax "
+    "median mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero".split()
 )
 _SHAPES = set(
     "shape size dim ndim ndimension numel nelement view reshape unsqueeze squeeze expand expand_as t T mT transpose "
@@ -639,15 +640,13 @@ class Symbol(object):
             # Protocols that NumPy and PyTorch look for.
             raise AttributeError(name)
         array = session.arrays is features.NUMPY
-        if not hasattr(np.ndarray if array else features.Tensor, name) and name not in ("dtype", "type_as"):
+        if not hasattr(np.ndarray if array else features.Tensor, name):
             if hasattr(features.Tensor if array else np.ndarray, name):
                 session.foreign = session.foreign or "{} have no {}".format(session.arrays.name, name)
             raise AttributeError("{} have no {}".format(session.arrays.name, name))
         if name == "dtype":
             return self._dtype()
-        if array and name in ("min", "max", "type_as"):
-            if name == "type_as":
-                raise AttributeError(name)
+        if array and name in ("min", "max"):
             session.fail("{}() is a reduction".format(name))
         if name == "where" and not array:
             return functools.partial(_call_method, self, "where_method")
@@ -778,7 +777,8 @@ def _torch_functions():
     for name in OPERATIONS:
         if name in ("where_method", "number_over", "array_power", "numpy_sign", "copy", "to", "type", "bool", "float"):
             continue
-        for module in (torch, functional):
+        # Of the functional module only what is its own: 0.3's has operator.mul in it.
+        for module in (torch, functional) if name in ("relu", "sigmoid", "tanh", "leaky_relu") else (torch,):
             function = getattr(module, name, None)
             if callable(function) and not isinstance(function, type):
                 found[function] = name

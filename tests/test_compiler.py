@@ -142,6 +142,15 @@ def test_only_the_library_stays(place):
     assert os.listdir(tempfile.gettempdir()) == []
 
 
+def test_compilers_own_temporary_files(place, tmp_path, monkeypatch):
+    """The compiler's own temporary files lie below the cache directory too, to be removed with the rest."""
+    note = tmp_path / "note"
+    monkeypatch.setenv("CC", logging(tmp_path, "echo \"$TMPDIR $LC_ALL\" > '{}'".format(note))[0])
+    build()
+    directory, locale = note.read_text().split()
+    assert os.path.dirname(directory) == os.path.realpath(place) and locale == "C"
+
+
 def test_open_umask(place):
     """With a umask of 0, directories and library are still writable by the user only, and used again."""
     umask = os.umask(0)
@@ -611,9 +620,11 @@ def test_interrupt(place, tmp_path):
     while not (note.exists() and note.read_text().strip()):
         assert process.poll() is None
         time.sleep(0.01)
+    time.sleep(0.5)  # the compiler may run before subprocess.Popen has returned, which is out of our hands
+    interrupted = time.time()
     os.kill(process.pid, signal.SIGINT)
     assert finish(process)[0] == b"interrupted"
-    assert ended(int(note.read_text()))
+    assert time.time() - interrupted < 30 and ended(int(note.read_text()))
     assert os.listdir(place) == [] and os.listdir(tempfile.gettempdir()) == []
 
 

@@ -17,9 +17,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: whether it works, not how fast")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
-    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose title matches, such as '^A' or 'linear'")
+    parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: a test, no timing")
+    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="by default 1 2, with --quick 2")
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases that match, such as '^A' or 'linear'")
     parser.add_argument("--output", metavar="FOLDER", help="where to write performance.md and performance.png")
     parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -28,12 +28,13 @@ def main():
         return
     results, failures = [], []
     start = time.strftime("%Y-%m-%d")
-    for threads in options.threads:
+    for threads in options.threads or ([2] if options.quick else [1, 2]):
         lines, code = spawn(options, threads)
         results += lines
         if code:
             failures.append(f"The process with {threads} threads ended with {code}, after {len(lines)} cases.")
-    text = "\n\n".join([report.machine(start, sys.argv[1:]), *failures, report.tables(results), report.targets(results)])
+    parts = [report.machine(start, sys.argv[1:]), *failures, report.tables(results), report.targets(results)]
+    text = "\n\n".join(parts)
     print(text)
     if options.output:
         report.write(options.output, text, results)
@@ -67,7 +68,7 @@ def work(options):
     with tqdm(chosen, mininterval=0.5, dynamic_ncols=True) as bar:
         for case in bar:
 
-            def progress(what):
+            def progress(what, case=case):
                 bar.set_description(f"threads: {threads}, {case}, {what}"[:100], refresh=False)
                 bar.update(0)
 

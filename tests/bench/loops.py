@@ -12,8 +12,8 @@ def l1(parallel):
         for row in numba.prange(batch * filters):
             n, o = row // filters, row % filters
             for k in range(taps):
-                for l in range(length):
-                    y[n, o, l] += abs(w[o, k] - columns[n, k, l])
+                for i in range(length):
+                    y[n, o, i] += abs(w[o, k] - columns[n, k, i])
         return y
 
     return function
@@ -27,8 +27,8 @@ def max_plus(parallel):
         for row in numba.prange(batch * filters):
             n, o = row // filters, row % filters
             for k in range(taps):
-                for l in range(length):
-                    y[n, o, l] = max(y[n, o, l], w[o, k] + columns[n, k, l])
+                for i in range(length):
+                    y[n, o, i] = max(y[n, o, i], w[o, k] + columns[n, k, i])
         return y
 
     return function

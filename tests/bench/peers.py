@@ -85,10 +85,10 @@ def addernet(problem, x, w):
 
     def call(images):
         columns = problem.columns(images)
-        n, k, l = columns.shape
-        columns = columns.permute(1, 2, 0).contiguous().view(k, -1)
+        batch, taps, length = columns.shape
+        columns = columns.permute(1, 2, 0).contiguous().view(taps, -1)
         y = (problem.rows(w).unsqueeze(2) - columns.unsqueeze(0)).abs().sum(1)
-        return y.view(-1, l, n).permute(2, 0, 1)
+        return y.view(-1, length, batch).permute(2, 0, 1)
 
     if addernet_needs(problem) <= AT_ONCE:
         return lambda: problem.result(call(x))
@@ -131,13 +131,13 @@ def keops(problem, x, w):
     pykeops.set_verbose(False)
     from pykeops.torch import LazyTensor
 
-    n, o, k, l = problem.sizes
+    batch, filters, taps, length = problem.sizes
 
     def call():
         # KeOps sums over a dimension of (O, N * L, 1), the K terms being a vector's elements.
-        columns = LazyTensor(problem.columns(x).transpose(1, 2).reshape(1, n * l, 1, k))
-        y = (LazyTensor(problem.rows(w).reshape(o, 1, 1, k)) - columns).abs().sum(-1).sum(2)
-        return problem.result(y.view(o, n, l).transpose(0, 1))
+        columns = LazyTensor(problem.columns(x).transpose(1, 2).reshape(1, batch * length, 1, taps))
+        y = (LazyTensor(problem.rows(w).reshape(filters, 1, 1, taps)) - columns).abs().sum(-1).sum(2)
+        return problem.result(y.view(filters, batch, length).transpose(0, 1))
 
     return call
 
@@ -202,7 +202,8 @@ def with_backward(forward):
 def compiled_with_backward(problem, x, w):
     if problem.sizes[0] * problem.one_image_bytes > AT_ONCE:
         raise NotRun("its backward may hold all terms, which take more than 4 GB")
-    return with_backward(compiled)(problem, x, w)
+    forward = compiled if isinstance(problem, Linear) else compiled_after_unfold
+    return with_backward(forward)(problem, x, w)
 
 
 class _Adder(torch.autograd.Function):
@@ -225,9 +226,9 @@ def addernet_with_backward(problem, x, w):
     def forward(problem, x, w):
         def call(images):
             columns = problem.columns(images)
-            n, k, l = columns.shape
-            columns = columns.permute(1, 2, 0).contiguous().view(k, -1)
-            return _Adder.apply(problem.rows(w), columns).view(-1, l, n).permute(2, 0, 1)
+            batch, taps, length = columns.shape
+            columns = columns.permute(1, 2, 0).contiguous().view(taps, -1)
+            return _Adder.apply(problem.rows(w), columns).view(-1, length, batch).permute(2, 0, 1)
 
         if 1.5 * addernet_needs(problem) <= AT_ONCE:
             return lambda: problem.result(call(x))

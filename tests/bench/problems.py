@@ -1,5 +1,6 @@
-"""Shapes: their operands, how convolution, linear and matmul become one product of (O, K) and (N, K, L), and the truth."""
+"""Shapes: their operands, how conv2d, linear and matmul become a product of (O, K) and (N, K, L), and the truth."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +20,12 @@ class Problem:
     @property
     def macs(self):
         """How many terms there are in all."""
-        n, o, k, l = self.sizes
-        return n * o * k * l
+        return math.prod(self.sizes)
 
     @property
     def one_image_bytes(self):
         """float32 terms of one image."""
-        n, o, k, l = self.sizes
-        return 4 * o * k * l
+        return 4 * self.macs // self.sizes[0]
 
 
 @dataclass(frozen=True)
@@ -170,17 +169,18 @@ def grad_of_result(y):
 def reference(problem, x, w, multiply, add=torch.sum, backward=False):
     """In float64, a block of the broadcast terms at a time: [y], or [y, gradient of x, gradient of w]."""
     rows, columns = problem.rows(w.double()).requires_grad_(backward), problem.columns(x.double())
-    n, o, k, l = problem.sizes
-    y, grad_rows, grad_columns = torch.empty(n, o, l, dtype=torch.float64), 0, torch.empty_like(columns)
+    batch, filters, taps, length = problem.sizes
+    y = torch.empty(batch, filters, length, dtype=torch.float64)
+    grad_rows, grad_columns = 0, torch.empty_like(columns)
     if backward:
         # (N, O, L), whatever the result's shape: a view of such a tensor shares what is written.
-        grad = torch.empty(n, o, l)
+        grad = torch.empty(batch, filters, length)
         shaped = problem.result(grad)
         shaped.copy_(grad_of_result(shaped))
         grad = grad.double()
-    step = max(1, 2**20 // (o * k))
-    for image in range(n):
-        for start in range(0, l, step):
+    step = max(1, 2**20 // (filters * taps))
+    for image in range(batch):
+        for start in range(0, length, step):
             here = slice(start, start + step)
             block = columns[image, :, here].clone().requires_grad_(backward)
             result = add(multiply(rows[:, :, None], block), 1)

@@ -23,8 +23,8 @@ TABLES = {
     "B": ('matmul, op="max_plus"', "Times of one call in parts of ours."),
     "C": (
         "Forward and backward",
-        'l1 and adder: times of forward + backward in parts of the forward of l1. torch.compile: in parts of l1\'s '
-        "forward + backward. AdderNet, its published Function without its scaling: in parts of adder's forward + backward.",
+        "l1 and adder: times of forward + backward in parts of the forward of l1. torch.compile: in parts of l1's "
+        "forward + backward. AdderNet, its published Function without its scaling: in parts of adder's.",
     ),
     "D": ("Several threads", "How many times as long one thread takes, both in one process, by turns."),
     "E": (
@@ -63,7 +63,8 @@ def _lscpu():
         output = subprocess.check_output(["lscpu"], text=True, env=dict(os.environ, LC_ALL="C"))
     except OSError:
         return {}
-    return {name.strip(): value.strip() for name, value in (line.split(":", 1) for line in output.splitlines() if ":" in line)}
+    pairs = (line.split(":", 1) for line in output.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _system():
@@ -152,7 +153,7 @@ def _remarks(results):
         for name, reason in result["not_run"].items():
             lines.setdefault(f"{name}: not run: {reason}", []).append(result["title"])
         for name, row in result["rows"].items():
-            if row["cpus"] > result["threads"] + 0.3:
+            if row["cores"] > result["threads"] + 0.2:
                 lines.setdefault(f"{name}: used more cores than it was given", []).append(result["title"])
     return ["\n".join(f"- {line} ({'; '.join(titles)})" for line, titles in lines.items())] if lines else []
 
@@ -208,8 +209,8 @@ def _measured_targets(results, threads):
 
 def _of(results, table, name, where=lambda result: True):
     """A contestant's median ratios in a table."""
-    rows = [result["rows"] for result in results if result["table"] == table and name in result["rows"] and where(result)]
-    return [row[name]["ratio"][1] for row in rows if row[name]["ratio"]]
+    found = [result for result in results if result["table"] == table and _ratio(result, name)]
+    return [_ratio(result, name)[1] for result in found if where(result)]
 
 
 def _mean(values):
@@ -245,7 +246,7 @@ def plot(path, results):
     if not shown:
         return
     names = [name for name in _names(shown) if any(_ratio(result, name) for result in shown)]
-    colors = dict(zip(names, plt.get_cmap("tab20").colors))
+    colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
     figure, axes = plt.subplots(len(counts), 1, figsize=(13, 4.2 * len(counts)), squeeze=False, layout="constrained")
     width = 0.9 / max(sum(1 for name in names if _ratio(result, name)) for result in shown)
     for axis, threads in zip(axes[:, 0], counts, strict=True):

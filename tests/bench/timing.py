@@ -15,16 +15,21 @@ PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
 
 @dataclass
 class Timing:
-    """seconds: of one call, a number for each round. cpus: how many cores it kept busy."""
+    """seconds: of one call, a number for each round. cpu: its threads' time, all calls together."""
 
     repeat: int
     rounds: int
     seconds: list = field(default_factory=list)
-    cpus: float = 0.0
+    cpu: float = 0.0
 
     @property
     def median(self):
         return statistics.median(self.seconds)
+
+    @property
+    def cores(self):
+        """How many it kept busy."""
+        return self.cpu / (self.repeat * sum(self.seconds))
 
 
 def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
@@ -47,8 +52,8 @@ def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
 
 
 def ratios(timing, base):
-    """Quartiles, the median in the middle, of timing / base, round by round."""
-    each = [t / b for t, b in zip(timing.seconds, base.seconds)]
+    """Quartiles, the median in the middle, of timing / base, round by round: those in which both took part."""
+    each = [t / b for t, b in zip(timing.seconds, base.seconds, strict=False)]
     return statistics.quantiles(each, n=4, method="inclusive")
 
 
@@ -70,6 +75,5 @@ def _time(call, timing):
     for _ in range(timing.repeat):
         # The previous result is still alive, so that its memory can't be used again at once, as in a network.
         result = call()  # noqa: F841
-    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    timing.seconds.append(wall / timing.repeat)
-    timing.cpus = max(timing.cpus, cpu / wall)
+    timing.seconds.append((time.perf_counter() - start) / timing.repeat)
+    timing.cpu += time.process_time() - cpu
