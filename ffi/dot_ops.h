@@ -5,7 +5,7 @@
 #define IGNORE_MODE (void)fused, (void)one
 
 INLINE ELEMENT TYPED(l1_term)(MODE) { return MATH(fabs)(DIFFERENCE(w, x)); }
-INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return d > 0 ? g : d < 0 ? -g : g * d; }
+INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return d > 0 ? g : d < 0 ? -g : g * 0; }
 INLINE ELEMENT TYPED(times_ordinary_sign)(const ELEMENT g, const ELEMENT d)
 {
     return d != 0 ? MATH(copysign)(1, d) * g : 0;

@@ -147,7 +147,7 @@ def _check_alike(arrays, function, op, arguments):
 
 def _kernels(op, arrays, w, x):
     """The C kernels for these operands; None where tensor operations do it."""
-    if backends.forced() is not None or arrays.device(x) != "cpu" or not arrays.is_dense_kind(x):
+    if op is NAMED["dot"] or backends.forced() is not None or arrays.device(x) != "cpu" or not arrays.is_dense_kind(x):
         return None
     if 0 in tuple(w.shape) + tuple(x.shape) or arrays is features.NUMPY and not x.dtype.isnative:
         return None

@@ -317,7 +317,7 @@ def derivative(expression, name):
 def _chained(gradient, partial):
     # A gradient that a gate stops is zero; what times() makes of a sign would hide that it is one.
     if partial.op == "gate":
-        return _gated(gradient, partial, False)
+        return _gated(gradient, partial)
     if partial.op == "div" and is_constant(partial.args[0], 1):
         return div(gradient, partial.args[1])
     return mul(gradient, partial)
@@ -421,7 +421,7 @@ def _flags(node, of):
     if op == "constant":
         value = node.value
         return value == float("inf"), value == -float("inf"), value != value
-    (up, down, _) = of[0] if of else FINITE
+    up, down, _ = of[0] if of else FINITE
     if op in ("add", "sub"):
         other_up, other_down = of[1][:2] if op == "add" else (of[1][1], of[1][0])
         return True, True, nan or up and other_down or down and other_up
@@ -463,7 +463,7 @@ def _flags(node, of):
     return _ANYTHING
 
 
-def _never_negative(node):
+def _never_negative(node, levels=6):
     """Whether a node is provably 0 or more, or NaN. -0 counts as 0."""
     if node.op == "constant":
         return not node.value < 0
@@ -474,7 +474,7 @@ def _never_negative(node):
     if node.op == "pow":
         return is_constant(node.args[1]) and node.args[1].value in (2, 4)
     if node.op in ("add", "mul", "min"):
-        return _never_negative(node.args[0]) and _never_negative(node.args[1])
+        return levels > 0 and all(_never_negative(arg, levels - 1) for arg in node.args)
     return False
 
 
@@ -495,12 +495,20 @@ def _never_zero(node):
 # ---------------------------------------------------------------- times a gradient
 
 
-def times(gradient, expression, ordinary=False):
+def times(gradient, expression, ordinary=False, memo=None):
     """gradient * expression, the product moved to where it costs least.
 
     ordinary: a gradient of infinity or NaN, and operands that are, need not come out as PyTorch has them.
     """
-    op, args, dtype = expression.op, expression.args, expression.dtype
+    memo = {} if memo is None else memo
+    key = gradient, expression
+    if key not in memo:
+        memo[key] = _times(gradient, expression, ordinary, memo)
+    return memo[key]
+
+
+def _times(gradient, expression, ordinary, memo):
+    op, args = expression.op, expression.args
     if op == "constant":
         if expression.value == 1:
             return gradient
@@ -508,35 +516,33 @@ def times(gradient, expression, ordinary=False):
             return expression
         return mul(gradient, expression)
     if op == "neg":
-        return neg(times(gradient, args[0], ordinary))
+        return neg(times(gradient, args[0], ordinary, memo))
     if op == "sign":
         return _times_sign(gradient, args[0], expression.value, ordinary)
     if op == "gate":
-        return _gated(gradient, expression, ordinary)
+        return _gated(gradient, expression, ordinary, memo)
     if op == "select" and any(_is_cheap(arg) for arg in args[1:]):
-        return select(args[0], *[times(gradient, arg, ordinary) for arg in args[1:]])
+        return select(args[0], *[times(gradient, arg, ordinary, memo) for arg in args[1:]])
     if op == "mul" and any(_is_cheap(arg) for arg in args):
-        return times(times(gradient, args[0], ordinary), args[1], ordinary)
+        return times(times(gradient, args[0], ordinary, memo), args[1], ordinary, memo)
     if op == "div" and is_constant(args[0], 1):
         return div(gradient, args[1])
     if op == "add" and any(_is_cheap(arg) for arg in args):
-        return add(times(gradient, args[0], ordinary), times(gradient, args[1], ordinary))
+        return add(*[times(gradient, arg, ordinary, memo) for arg in args])
     return mul(gradient, expression)
 
 
-def _gated(gradient, gate, ordinary):
-    branches = [arg if is_constant(arg, 0) else times(gradient, arg, ordinary) for arg in gate.args[1:]]
+def _gated(gradient, gate, ordinary=False, memo=None):
+    branches = [arg if is_constant(arg, 0) else times(gradient, arg, ordinary, memo) for arg in gate.args[1:]]
     return _gate(gate.args[0], *branches)
 
 
-def _is_cheap(node):
-    """Whether a gradient had better be multiplied with a part of this than with its value."""
+def _is_cheap(node, levels=6):
+    """Whether a gradient had better be multiplied with a part of this, not too far down, than with its value."""
     if node.op == "constant":
         return node.value in (0, 1, -1)
-    if node.op in ("neg", "mul", "add"):
-        return any(_is_cheap(arg) for arg in node.args)
-    if node.op == "select":
-        return any(_is_cheap(arg) for arg in node.args[1:])
+    if node.op in ("neg", "mul", "add", "select"):
+        return levels > 0 and any(_is_cheap(arg, levels - 1) for arg in node.args if arg.dtype != "bool")
     return node.op in ("sign", "gate") or node.op == "div" and is_constant(node.args[0], 1)
 
 

@@ -222,7 +222,8 @@ def _gradients(problem, kernels, w, x, grad, needs):
 
 def _strided(problem, arrays, grad):
     """The gradient, and its strides in the order of problem.y_strides; copied only where it has more than these."""
-    if len(grad.shape) == 4 and grad.numel() and not _is_lazy(grad):
+    images = (problem.batch, problem.groups * problem.filters) + tuple(problem.blocks)
+    if tuple(grad.shape) == images and not _is_lazy(grad):
         image, filter, row, column = grad.stride()
         rows, columns = problem.blocks
         if columns == 1:

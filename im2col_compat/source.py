@@ -60,8 +60,8 @@ def of_expressions(op, traced, dtype):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
             parts.append(ex.c_function("op_{}_".format(name), operands, factor, dtype))
             parts.append(_without_mode("op_" + name, dtype))
-    ordinary_grads = False
-    if floats:
+    ordinary_grads, gradients = False, traced.grad_w is not None
+    if gradients:
         for name in ("grad_w", "grad_x"):
             partial = getattr(traced, name)
             texts = [
@@ -74,7 +74,7 @@ def of_expressions(op, traced, dtype):
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
         parts.append(ex.c_function("op_add", folded, traced.add, kind))
-        if floats:
+        if gradients:
             for name in ("add_acc", "add_term"):
                 parts.append(ex.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
     math = set()
@@ -89,7 +89,7 @@ def of_expressions(op, traced, dtype):
         pad,
         sorted(math),
         product=product,
-        gradients=floats,
+        gradients=gradients,
         ordinary_grads=ordinary_grads and op.add == "sum",
         ordinary_terms=floats
         and op.add in ("max", "min")

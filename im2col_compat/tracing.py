@@ -8,7 +8,6 @@ Numbers that a function captures become constants, so an op is traced anew for e
 import collections
 import functools
 import numbers
-import operator
 import types
 
 import numpy as np
@@ -21,7 +20,11 @@ Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_te
 
 #: More operations than this, or deeper nested, are left to tensors.
 MOST_NODES = 2000
-MOST_DEPTH = 200
+MOST_DEPTH = 64
+
+
+#: 0.3 rounds halves away from zero.
+ROUNDS_TO_EVEN = torch is None or torch.round(torch.FloatTensor([2.5]))[0] == 2
 
 
 class Untraceable(Exception):
@@ -321,7 +324,7 @@ def _comparison(kind, names):
         for one, number in ((input, other), (other, input)):
             # mask == 0 is an idiom; a mask and a larger number are not.
             is_mask = type(one) is Symbol and one._node.dtype == "bool"
-            if is_mask and type(number) is not Symbol and kind in ("eq", "ne") and number in (0, 1):
+            if is_mask and isinstance(number, numbers.Number) and kind in ("eq", "ne") and number in (0, 1):
                 return ex.compare(kind, one._node, ex.constant(bool(number), "bool"))
         a, b = session.pair(input, other, "comparison", strict)
         if a.dtype == "bool" and kind not in ("eq", "ne"):
@@ -370,6 +373,8 @@ for _name, _names in (
 def _round(session, input, decimals=0):
     if decimals != 0:
         session.fail("round() to decimals is unknown to the compiler")
+    if session.arrays is not features.NUMPY and not ROUNDS_TO_EVEN:
+        session.fail("round() is another function in this version of PyTorch")
     return ex.unary("round", session.floats(input, "round"))
 
 

@@ -62,40 +62,45 @@ BOTH = {
     "clip": lambda w, x: (w - x).clip(-1, 1),
 }
 
-TORCH = {} if torch is None else {
-    "abs": lambda w, x: torch.abs(w - x) * x.abs(),
-    "minimum": lambda w, x: torch.min(w, x),
-    "maximum": lambda w, x: torch.max(w, x) * 2 - w.min(x),
-    "max of sums": lambda w, x: torch.max(w + x, w - x),
-    "clamp": lambda w, x: (w - x).clamp(-1, 1),
-    "clamp min": lambda w, x: torch.clamp(w * x, min=0.5),
-    "clamp max": lambda w, x: (w * x).clamp(max=0.5) + x,
-    "relu": lambda w, x: F.relu(w - x) + torch.relu(x),
-    "sign": lambda w, x: torch.sign(w) * x,
-    "sign of difference": lambda w, x: (w - x).sign() * w,
-    "exp": lambda w, x: torch.exp(-abs(w - x)),
-    "log": lambda w, x: torch.log(w) + x.log(),
-    "tanh": lambda w, x: torch.tanh(w * x),
-    "sigmoid": lambda w, x: torch.sigmoid(w) * x,
-    "sqrt": lambda w, x: torch.sqrt(w * w + x),
-    "rsqrt": lambda w, x: torch.rsqrt(w) + x,
-    "number over": lambda w, x: 0.1 / w + x.reciprocal(),
-    "sin": lambda w, x: torch.sin(w) * x.cos(),
-    "floor": lambda w, x: torch.floor(w) + x.ceil() * w.round() + x.trunc(),
-    "cube": lambda w, x: (w - x) ** 3,
-    "powers": lambda w, x: w**4 + x**-2,
-    "half powers": lambda w, x: w**0.5 * x,
-    "power of two": lambda w, x: 2**w + x,
-    "pow": lambda w, x: torch.pow(w, x),
-    "odd power": lambda w, x: x**2.5 + w**0,
-    "nested": nested,
-    "masked_fill": lambda w, x: w.masked_fill(x > 0, 2) * x,
-    "type_as": lambda w, x: (w > x).type_as(w) * 2 - 1,
-    "xnor": ops.xnor.multiply,
-    "adder's": ops.adder.grad_x,
-    "methods": lambda w, x: w.mul(2).add(x).sub(w).div(3).neg(),
-    "function itself": torch.mul,
-}
+TORCH = (
+    {}
+    if torch is None
+    else {
+        "abs": lambda w, x: torch.abs(w - x) * x.abs(),
+        "minimum": lambda w, x: torch.min(w, x),
+        "maximum": lambda w, x: torch.max(w, x) * 2 - w.min(x),
+        "max of sums": lambda w, x: torch.max(w + x, w - x),
+        "clamp": lambda w, x: (w - x).clamp(-1, 1),
+        "clamp min": lambda w, x: torch.clamp(w * x, min=0.5),
+        "clamp max": lambda w, x: (w * x).clamp(max=0.5) + x,
+        "relu": lambda w, x: F.relu(w - x) + torch.relu(x),
+        "sign": lambda w, x: torch.sign(w) * x,
+        "sign of difference": lambda w, x: (w - x).sign() * w,
+        "exp": lambda w, x: torch.exp(-abs(w - x)),
+        "log": lambda w, x: torch.log(w) + x.log(),
+        "tanh": lambda w, x: torch.tanh(w * x),
+        "sigmoid": lambda w, x: torch.sigmoid(w) * x,
+        "sqrt": lambda w, x: torch.sqrt(w * w + x),
+        "rsqrt": lambda w, x: torch.rsqrt(w) + x,
+        "number over": lambda w, x: 0.1 / w + x.reciprocal(),
+        "sin": lambda w, x: torch.sin(w) * x.cos(),
+        "floor": lambda w, x: torch.floor(w) + x.ceil() * w + x.trunc(),
+        "round": lambda w, x: torch.round(w) - x.round(),
+        "cube": lambda w, x: (w - x) ** 3,
+        "powers": lambda w, x: w**4 + x**-2,
+        "half powers": lambda w, x: w**0.5 * x,
+        "power of two": lambda w, x: 2**w + x,
+        "pow": lambda w, x: torch.pow(w, x),
+        "odd power": lambda w, x: x**2.5 + w**0,
+        "nested": nested,
+        "masked_fill": lambda w, x: w.masked_fill(x > 0, 2) * x,
+        "type_as": lambda w, x: (w > x).type_as(w) * 2 - 1,
+        "xnor": ops.xnor.multiply,
+        "adder's": ops.adder.grad_x,
+        "methods": lambda w, x: w.mul(2).add(x).sub(w).div(3).neg(),
+        "function itself": torch.mul,
+    }
+)
 if TODAY:
     TORCH.update({
         "where": lambda w, x: torch.where(w > x, w, x * 2),
@@ -119,7 +124,7 @@ NUMPY = {
     "np.sign": lambda w, x: np.sign(w - x) * w,
     "np.less": lambda w, x: np.less(w, x).astype(w.dtype) * x,
     "np scalar": lambda w, x: np.float32(2) * w - x,
-    "np.power": lambda w, x: np.power(w, 3) + x ** 0.5,
+    "np.power": lambda w, x: np.power(w, 3) + x**0.5,
     "np.exp": lambda w, x: np.exp(w) * np.tanh(x),
     "number over array": lambda w, x: 3 / w + x,
     "np.add": lambda w, x: np.add(w, x) / np.sqrt(x),
@@ -198,6 +203,8 @@ def test_tensors(tmpdir, name, dtype):
         # libm and PyTorch's vectors agree where reducing the argument is easy, and 1 - tanh ** 2 isn't all rounding.
         keep = (abs(w) < 2) & (abs(x) < 2)
         w, x = w[keep], x[keep]
+    if name == "sigmoid" and not TODAY:
+        w = np.where(abs(w) < 50, w, 50).astype(dtype)  # old versions' exp vanishes elsewhere
     tensors = [torch.from_numpy(array.copy()) for array in (w, x)]
     if features.VARIABLES:
         tensors = [torch.autograd.Variable(tensor, requires_grad=True) for tensor in tensors]
@@ -207,7 +214,11 @@ def test_tensors(tmpdir, name, dtype):
         result = function(*tensors)
     except (RuntimeError, TypeError, AttributeError) as error:
         pytest.skip("not with this torch: {}".format(error))
-    traced = trace(Op(function), dtype)
+    try:
+        traced = trace(Op(function), dtype)
+    except Untraceable as error:
+        assert "version" in str(error) and not TODAY
+        return
     found, source = run(tmpdir, traced.term, dtype, w, x)
     expected = features.raw(result if features.VARIABLES else result.detach()).numpy()
     if not TODAY:
@@ -389,7 +400,8 @@ def test_functions():
     w = expression.operand("w", "float32")
     assert expression.functions(expression.unary("sigmoid", w)) == ["exp"]
     half, third = (expression.constant(value, "float32") for value in (0.5, 0.3))
-    assert expression.functions(expression.power(w, half)) == [] and expression.functions(expression.power(w, third)) == ["pow"]
+    assert expression.functions(expression.power(w, half)) == []
+    assert expression.functions(expression.power(w, third)) == ["pow"]
 
 
 @needs_compiler
@@ -498,10 +510,26 @@ def test_untraceable(name):
 @needs_torch
 def test_untraceable_names_the_function():
     """The reason says which of an op's functions it is about."""
-    for arguments in (dict(add=lambda acc, term: acc[0]), dict(grad_w=lambda w, x: w[0]), dict(grad_x=lambda w, x: w[0])):
+    for argument in ("add", "grad_w", "grad_x"):
         with pytest.raises(Untraceable) as info:
-            trace(Op(operator.mul, **arguments), "float32")
-        assert str(info.value).startswith(list(arguments)[0])
+            trace(Op(operator.mul, **{argument: lambda a, b: a[0]}), "float32")
+        assert str(info.value).startswith(argument)
+
+
+@needs_torch
+def test_shared_parts_stay_shared():
+    """What is used over and over is neither walked nor printed over and over."""
+
+    def tower(w, x):
+        for _ in range(20):
+            w = w + w.abs() * 0.5
+            x = x * x
+        return w * x
+
+    traced = trace(Op(tower), "float32")
+    for node in (traced.grad_w, traced.grad_x):
+        parameters = [("w", "float32"), ("x", "float32")]
+        assert len(expression.c_times_function("f", "g", parameters, node, "float32", True)) < 20000
 
 
 def test_functions_are_left_alone():
