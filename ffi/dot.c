@@ -5,10 +5,14 @@
 #include <stddef.h>
 #include <string.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "parallel.h"
 
 /* Terms added up in one go. Blocks of sums keep long sums accurate. */
-#define DEPTH 256
+#define DEPTH 512
 /* Positions of one block of grad_w; as many at most for which segments are listed. */
 #define POSITIONS 512
 /* Bytes of packed weights that there may be at once. */
@@ -16,10 +20,14 @@
 /* Filters, or taps, that one task takes on at most: bounds a thread's scratch. */
 #define CHUNK 256
 
+/* Bytes that are copied at a time, and by which rows of panels and tiles may be overrun: see dot_pack.h. */
+#define COPIED 128
+
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+/* With room to overrun. */
+static inline int64_t aligned(int64_t bytes) { return (bytes + COPIED + 63) / 64 * 64; }
 
 static inline int64_t area(const struct dot_problem *p) { return p->kernel[0] * p->kernel[1]; }
 static inline int64_t taps(const struct dot_problem *p) { return p->channels * area(p); }
@@ -67,14 +75,41 @@ static int list_segments(const struct dot_problem *p, int64_t start, int64_t cou
 /* Lanes [first, last) of a segment whose pixels, the first at `pixel`, lie in a row of `size`. */
 static inline void inside(int64_t pixel, int64_t stride, int64_t size, int32_t count, int32_t *first, int32_t *last)
 {
-    const int64_t end = pixel + (count - 1) * stride;
-
     *first = 0;
     *last = count;
+    if (stride == 1) {
+        if (pixel < 0)
+            *first = (int32_t)smaller(count, -pixel);
+        if (pixel + count > size)
+            *last = (int32_t)larger(*first, size - pixel);
+        return;
+    }
     if (pixel < 0)
         *first = (int32_t)smaller(count, (-pixel + stride - 1) / stride);
-    if (end >= size)
+    if (pixel + (count - 1) * stride >= size)
         *last = (int32_t)larger(*first, size <= pixel ? 0 : (size - pixel + stride - 1) / stride);
+}
+
+/* Which lanes of a segment have a pixel at one column of the kernel, and where in its row the first of these is. */
+struct span {
+    int32_t first;
+    int32_t last;
+    int64_t offset;
+};
+
+/* As many as are kept; with as many segments as can be, those of one column. */
+#define SPANS POSITIONS
+
+static void list_spans(const struct dot_problem *p, int64_t kx, const struct segment *segments, int n, struct span *spans)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        const int64_t x = segments[i].column * p->stride[1] + kx * p->dilation[1] - p->before[1];
+
+        inside(x, p->stride[1], p->image[1], segments[i].count, &spans[i].first, &spans[i].last);
+        spans[i].offset = (x + spans[i].first * p->stride[1]) * p->x_strides[3];
+    }
 }
 
 #define NAME(function) function##_1
@@ -224,7 +259,7 @@ static void pack_forward(void *context, int64_t task, char *scratch)
 
         rows = tile_rows(smaller(filters, (o / f->chunk + 1) * f->chunk) - o, p->kernels->rows);
         BY_SIZE(e, transpose, (const void *)source, taps(p), rows, depth, (void *)packed);
-        if (p->kernels->ordinary && !p->kernels->all_ordinary(rows * depth, packed))
+        if (p->kernels->ordinary & DOT_TERMS && !p->kernels->all_ordinary(rows * depth, packed))
             __atomic_store_n(&f->ordinary, 0, __ATOMIC_RELAXED);
     }
 }
@@ -318,7 +353,7 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
         const int64_t groups = slab.g1 - slab.g0, chunks = ceiling(slab.f1 - slab.f0, f.chunk);
 
         f.slab = slab;
-        f.ordinary = p->kernels->ordinary;
+        f.ordinary = p->kernels->ordinary & DOT_TERMS;
         parallel_for(p, groups, pack_forward, &f, scratch, 0);
         /* Some dozen tasks a thread, so that all end at about the same time. */
         f.panels = larger(1, smaller(panels, groups * chunks * panels / (16 * p->threads)));
@@ -373,7 +408,7 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
         rows = tile_rows(smaller(depth, (k / f->unit + 1) * f->unit) - k, p->kernels->grad_rows);
         for (o = 0; o < filters; o++)
             memcpy(packed + o * rows * e, source + (o * taps(p) + k) * e, (size_t)(rows * e));
-        if (p->kernels->ordinary && !p->kernels->all_ordinary(rows * filters, packed))
+        if (p->kernels->ordinary & DOT_PARTIALS && !p->kernels->all_ordinary(rows * filters, packed))
             __atomic_store_n(&f->ordinary, 0, __ATOMIC_RELAXED);
     }
 }
@@ -407,9 +442,9 @@ static void grad_x_task(void *context, int64_t task, char *scratch)
             for (o = 0; o < filters; o += CHUNK) {
                 const int64_t chunk = smaller(CHUNK, filters - o);
 
-                if (count < lanes)
-                    memset(tile, 0, (size_t)(chunk * lanes * e));
                 BY_SIZE(e, gather, p, f->grad, (s->g0 + group) * p->filters + s->f0 + o, chunk, segments, n, lanes, tile);
+                for (k = 0; count < lanes && k < chunk; k++)
+                    memset(tile + (k * lanes + count) * e, 0, (size_t)((lanes - count) * e));
                 ordinary = ordinary && kernels->all_finite(chunk * lanes, tile);
                 for (k = k0; k < k1; k += rows) {
                     rows = tile_rows(k1 - k, kernels->grad_rows);
@@ -440,7 +475,7 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
         const int64_t units = ceiling(slab.k1 - slab.k0, unit);
 
         f.slab = slab;
-        f.ordinary = p->kernels->ordinary;
+        f.ordinary = p->kernels->ordinary & DOT_PARTIALS;
         f.units_of_task = area(p) > CHUNK ? units : 1;
         parallel_for(p, slab.g1 - slab.g0, pack_grad_x, &f, scratch, 0);
         parallel_for(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),
@@ -496,7 +531,7 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     /* Blocks lie within images, unless these are small. They depend on shapes alone: sums are added up in one order. */
     const int64_t row = length(p) >= 256 ? length(p) : positions(p);
     const int64_t blocks = ceiling(row, POSITIONS), block = ceiling(ceiling(row, blocks), lanes) * lanes;
-    int ordinary = p->kernels->ordinary;
+    int ordinary = p->kernels->ordinary & DOT_PARTIALS;
     int64_t o, start, position;
 
     for (o = f0; ordinary && o < f1; o++)
@@ -702,8 +737,8 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     memset(columns, 0, (size_t)(taps(p) * lanes * e));
     memset(unused, 0, (size_t)(taps(p) * e));
     for (o = f0; o < f1; o++) {
-        memset(grads, 0, (size_t)(lanes * e));
         BY_SIZE(e, gather, p, f->grad, filter + o, 1, segments, n, lanes, grads);
+        memset(grads + count * e, 0, (size_t)((lanes - count) * e));
         kernels->fold_grad(taps(p), count, (const char *)p->w + (filter + o) * taps(p) * e, panel,
                            padded ? mask : NULL, grads, history, f->dw ? f->dw + (filter + o) * taps(p) * e : unused,
                            columns);
@@ -775,4 +810,18 @@ int64_t dot_workspace(const struct dot_problem *p, int call)
     default:
         return p->threads * fold_scratch(p);
     }
+}
+
+void dot_advise(void *memory, int64_t bytes)
+{
+#if defined(MADV_HUGEPAGE)
+    const uintptr_t page = (uintptr_t)2 << 20, start = ((uintptr_t)memory + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)memory + (uintptr_t)bytes) / page * page;
+
+    /* Only a wish: what it returns changes nothing. */
+    if (start < end)
+        madvise((void *)start, end - start, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }

@@ -18,6 +18,9 @@
 #define DOT_MAX 1
 #define DOT_MIN 2
 #define DOT_FOLD 3
+/* What has faster variants for ordinary operands. */
+#define DOT_TERMS 1
+#define DOT_PARTIALS 2
 
 /* The kernels of one op for one type. Filters are handled `rows` at a time or fewer,
  * positions `lanes` at a time; weights come packed [k][rows], columns [k][lanes]. */
@@ -28,7 +31,7 @@ struct dot_kernels {
     int32_t element;    /* bytes of an operand */
     int32_t total;      /* bytes of a result */
     int32_t add;        /* DOT_SUM, ... */
-    int32_t ordinary;   /* whether there are faster variants for ordinary operands */
+    int32_t ordinary;   /* DOT_TERMS | DOT_PARTIALS */
     /* The rows of a tile: out[i][j], rows `stride` apart. A panel's first block of k starts
      * anew, others go on from out. mask: 0 where a tap is left out; or NULL. */
     void (*forward)(int rows, int64_t depth, const void *w, const void *x, const void *mask, void *out,
@@ -88,6 +91,9 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
+
+/* Ask for huge pages for memory that was not written yet: most of a large fresh result's time is page faults. */
+void dot_advise(void *memory, int64_t bytes);
 
 /* The built-in kernels of a named op ("l1_float32") for the best of this machine's instruction sets that is not above
  * `level` (0 baseline, 1 AVX2, 2 AVX-512); NULL for an unknown name. */

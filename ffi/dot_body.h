@@ -406,7 +406,7 @@ static const struct dot_kernels NAME(kernels) = {
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
     .add = ADDS,
-    .ordinary = ORDINARY || ORDINARY_TERMS,
+    .ordinary = (ORDINARY ? DOT_PARTIALS : 0) | (ORDINARY_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
     .all_ordinary = NAME(all_ordinary),
 #if GRADIENTS

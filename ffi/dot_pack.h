@@ -1,49 +1,96 @@
 /* Packing for elements of one size. Expects NAME and WORD; undefines both. */
 
+/* `count` elements, `step` apart; up to COPIED bytes more where they lie before `end`: copies of a fixed size are fastest. */
+static inline void NAME(copy)(const WORD *in, int64_t step, int64_t count, const WORD *end, WORD *out)
+{
+    enum { COPY = COPIED / sizeof(WORD) };
+    int64_t j = 0, i;
+
+    if (step == 1 && count <= COPY / 2 && in + COPY / 2 <= end) {
+        memcpy(out, in, COPIED / 2);
+        return;
+    }
+    if (step == 1)
+        for (; j < count && in + j + COPY <= end; j += COPY)
+            memcpy(out + j, in + j, COPIED);
+    else if (step == 2)
+        for (; j < count && in + 2 * (j + COPY) <= end; j += COPY)
+            for (i = 0; i < COPY; i++)
+                out[j + i] = in[2 * (j + i)];
+    for (; j < count; j++)
+        out[j] = in[j * step];
+}
+
+/* `lanes` rows of `depth` elements, `stride` apart, to [depth][lanes]. */
+static void NAME(turn)(const WORD *rows, int64_t stride, int64_t depth, int64_t count, int64_t lanes, WORD *out)
+{
+    int64_t k, j, i;
+
+    for (k = 0; k + 16 <= depth; k += 16)
+        for (j = 0; j < count; j++)
+            for (i = 0; i < 16; i++)
+                out[(k + i) * lanes + j] = rows[j * stride + k + i];
+    for (; k < depth; k++)
+        for (j = 0; j < count; j++)
+            out[k * lanes + j] = rows[j * stride + k];
+}
+
 static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                               const struct segment *segments, int n, int64_t lanes, WORD *panel)
 {
-    const int64_t step = p->stride[1] * p->x_strides[3];
-    const int64_t used = segments[n - 1].lane + segments[n - 1].count;
+    const int64_t step = p->stride[1] * p->x_strides[3], used = segments[n - 1].lane + segments[n - 1].count;
+    const WORD *image = (const WORD *)p->x, *end = image + p->batch * p->x_strides[0];
+    const WORD *channel = image + (group * p->channels + k0 / area(p)) * p->x_strides[1];
+    const int kept = n * p->kernel[1] <= SPANS;
     int64_t ky = k0 % area(p) / p->kernel[1], kx = k0 % p->kernel[1], k, j;
-    const WORD *channel = (const WORD *)p->x + (group * p->channels + k0 / area(p)) * p->x_strides[1];
+    struct span spans[SPANS];
+    const WORD *rows[POSITIONS];
     int i, padded = 0;
     WORD pad;
 
     memcpy(&pad, p->pad, sizeof pad);
+    if (p->x_strides[1] == 1 && area(p) == 1 && n == 1) {
+        NAME(turn)(channel + segments->column * step, step, k1 - k0, used, lanes, panel);
+        for (k = k0; k < k1; k++)
+            for (j = used; j < lanes; j++)
+                panel[(k - k0) * lanes + j] = pad;
+        return 0;
+    }
     for (k = k0; k < k1; k++, panel += lanes) {
+        if (kx == 0 || k == k0)
+            for (i = 0; i < n; i++) {
+                const int64_t y = segments[i].row * p->stride[0] + ky * p->dilation[0] - p->before[0];
+                rows[i] = y < 0 || y >= p->image[0] ? NULL : channel + segments[i].image * p->x_strides[0] + y * p->x_strides[2];
+            }
+        if (k - k0 < p->kernel[1] || !kept)
+            list_spans(p, kx, segments, n, spans + (kept ? kx * n : 0));
         for (i = 0; i < n; i++) {
-            const struct segment *s = &segments[i];
-            const int64_t y = s->row * p->stride[0] + ky * p->dilation[0] - p->before[0];
-            const int64_t x = s->column * p->stride[1] + kx * p->dilation[1] - p->before[1];
-            WORD *out = panel + s->lane;
-            int32_t first, last;
+            const struct span *s = &spans[(kept ? kx * n : 0) + i];
+            WORD *out = panel + segments[i].lane;
+            const int32_t count = segments[i].count;
 
-            inside(x, p->stride[1], p->image[1], s->count, &first, &last);
-            if (y < 0 || y >= p->image[0])
-                first = last = s->count;
-            if (last - first < s->count) {
+            if (rows[i] == NULL) {
+                for (j = 0; j < count; j++)
+                    out[j] = pad;
                 padded = 1;
-                for (j = 0; j < first; j++)
-                    out[j] = pad;
-                for (j = last; j < s->count; j++)
-                    out[j] = pad;
+                continue;
             }
-            if (first < last) {
-                const WORD *in =
-                    channel + s->image * p->x_strides[0] + y * p->x_strides[2] + (x + first * p->stride[1]) * p->x_strides[3];
-
-                if (step != 1)
-                    for (j = first; j < last; j++)
-                        out[j] = in[(j - first) * step];
-                else if (last - first == 32)
-                    memcpy(out + first, in, 32 * sizeof *in);
-                else if (last - first == 16)
-                    memcpy(out + first, in, 16 * sizeof *in);
-                else
-                    for (j = first; j < last; j++)
-                        out[j] = in[j - first];
+            if (s->first == 0 && s->last == count) {
+                NAME(copy)(rows[i] + s->offset, step, count, end, out);
+                continue;
             }
+            for (j = 0; j < s->first; j++)
+                out[j] = pad;
+            NAME(copy)(rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
+            for (j = s->last; j < count; j++)
+                out[j] = pad;
+            padded = 1;
+        }
+        if (rows[n - 1] != NULL) {
+            /* What the next panel will want. */
+            const WORD *next = rows[n - 1] + spans[(kept ? kx * n : 0) + n - 1].offset + segments[n - 1].count * step;
+            __builtin_prefetch(next);
+            __builtin_prefetch(next + 64 / sizeof *next);
         }
         for (j = used; j < lanes; j++)
             panel[j] = pad;
@@ -105,18 +152,26 @@ static void NAME(transpose)(const WORD *source, int64_t stride, int rows, int64_
 static void NAME(gather)(const struct dot_problem *p, const void *result, int64_t filter, int64_t filters,
                          const struct segment *segments, int n, int64_t lanes, void *rows)
 {
-    WORD *tile = (WORD *)rows;
-    int64_t o, j;
+    const WORD *end = (const WORD *)result + p->batch * p->y_strides[0];
+    int64_t o;
     int i;
 
-    for (i = 0; i < n; i++) {
-        const struct segment *s = &segments[i];
-        const WORD *from = (const WORD *)result + s->image * p->y_strides[0] + filter * p->y_strides[1] +
-                           (s->row * p->blocks[1] + s->column) * p->y_strides[2];
+    if (p->y_strides[1] == 1 && n == 1) {
+        NAME(turn)((const WORD *)result + segments->image * p->y_strides[0] + filter +
+                       (segments->row * p->blocks[1] + segments->column) * p->y_strides[2],
+                   p->y_strides[2], filters, segments->count, lanes, (WORD *)rows);
+        return;
+    }
+    for (o = 0; o < filters; o++) {
+        const WORD *from = (const WORD *)result + (filter + o) * p->y_strides[1];
+        WORD *tile = (WORD *)rows + o * lanes;
 
-        for (o = 0; o < filters; o++)
-            for (j = 0; j < s->count; j++)
-                tile[o * lanes + s->lane + j] = from[o * p->y_strides[1] + j * p->y_strides[2]];
+        for (i = 0; i < n; i++) {
+            const struct segment *s = &segments[i];
+
+            NAME(copy)(from + s->image * p->y_strides[0] + (s->row * p->blocks[1] + s->column) * p->y_strides[2],
+                       p->y_strides[2], s->count, end, tile + s->lane);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 class Problem(
     namedtuple(
         "Problem",
-        "batch groups filters channels image kernel dilation stride before blocks x_strides y_shape y_strides pad",
+        "batch groups filters channels image kernel dilation stride before blocks x_strides y_shape y_strides pad is_conv",
     )
 ):
     """What lowlevel.dot needs to know: see struct dot_problem in ffi/dot.h.
@@ -49,8 +49,11 @@ class Problem(
 
 def conv2d(op, kernels, arrays, w, x, geometry):
     """As plans.conv2d."""
-    columns, image = geometry.columns, tuple(int(size) for size in x.shape[2:])
-    channels, pixels, length = int(x.shape[1]), product(image), product(columns.blocks)
+    columns, image, blocks = geometry.columns, tuple(int(size) for size in x.shape[2:]), geometry.columns.blocks
+    channels, pixels, length = int(x.shape[1]), product(image), product(blocks)
+    if columns.kernel == (1, 1) and columns.stride == (1, 1) and blocks == image:
+        # Pixel by pixel, an image is one long row.
+        image = blocks = (1, pixels)
     problem = Problem(
         batch=columns.batch,
         groups=geometry.groups,
@@ -61,11 +64,12 @@ def conv2d(op, kernels, arrays, w, x, geometry):
         dilation=columns.dilation,
         stride=columns.stride,
         before=(geometry.pads[0], geometry.pads[2]),
-        blocks=columns.blocks,
+        blocks=blocks,
         x_strides=(channels * pixels, pixels, image[1], 1),
         y_shape=geometry.output_shape,
         y_strides=(geometry.filters * length, length, 1),
         pad=op.pad_value_for(kernels.dtype),
+        is_conv=True,
     )
     return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv2d(op, features.TORCH, w, x, geometry))
 
@@ -125,6 +129,7 @@ def _one_by_one(count, batch=1, groups=1, **others):
         before=(0, 0),
         blocks=(1, count),
         pad=0,
+        is_conv=False,
         **others
     )
 
@@ -141,6 +146,7 @@ def _run(problem, kernels, arrays, w, x, evaluate):
 
 def _forward(problem, kernels, arrays, w, x):
     result = arrays.empty(x, problem.y_shape, kernels.result_dtype)
+    lowlevel.advise(arrays.address(result), product(problem.y_shape) * kernels.total)
     _call(FORWARD, problem, kernels, arrays, arrays.dense(w), arrays.dense(x), result, problem.y_strides)
     return result
 
@@ -202,8 +208,7 @@ def _gradients(problem, kernels, w, x, grad, needs):
     arrays = features.TORCH
     w_, x_ = arrays.dense(w), arrays.dense(x)
     grad, strides = _strided(problem, arrays, features.raw(grad))
-    dw = arrays.full(w_, tuple(w.shape), 0) if needs[0] else None
-    dx = arrays.full(x_, tuple(x.shape), 0) if needs[1] else None
+    dw, dx = (_zeros(arrays, like, kernels) if need else None for like, need in zip((w_, x_), needs))
     if kernels.add == "sum":
         if needs[1]:
             _call(GRAD_X, problem, kernels, arrays, w_, x_, grad, strides, dx=dx)
@@ -220,12 +225,18 @@ def _gradients(problem, kernels, w, x, grad, needs):
     return [None if tensor is None else features.quiet(tensor) for tensor in (dw, dx)]
 
 
+def _zeros(arrays, like, kernels):
+    shape = tuple(int(size) for size in like.shape)
+    result = arrays.empty(like, shape)
+    lowlevel.advise(arrays.address(result), product(shape) * kernels.itemsize)
+    return result.fill_(0)
+
+
 def _strided(problem, arrays, grad):
     """The gradient, and its strides in the order of problem.y_strides; copied only where it has more than these."""
-    images = (problem.batch, problem.groups * problem.filters) + tuple(problem.blocks)
-    if tuple(grad.shape) == images and not _is_lazy(grad):
+    if problem.is_conv and not _is_lazy(grad):
         image, filter, row, column = grad.stride()
-        rows, columns = problem.blocks
+        rows, columns = tuple(grad.shape[2:])
         if columns == 1:
             column = row
         if rows == 1 or row == columns * column:

@@ -77,6 +77,11 @@ def template(part):
     return ffi.string(lib.dot_template(part)).decode("ascii")
 
 
+def advise(address, size):
+    """Ask for huge pages for fresh memory of `size` bytes."""
+    lib.dot_advise(ffi.cast("void *", address), size)
+
+
 def dot(call, problem, kernels, threads, w, x, result, dx, dw):
     """One of dot.h's calls (by number, as in dot_workspace) on addresses of dense data; 0 for what isn't wanted.
 
