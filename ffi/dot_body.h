@@ -24,13 +24,15 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
                        const ELEMENT *restrict x, const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride,
                        int first)
 {
-    SUM acc[ROWS][LANES];
+    SUM acc[ROWS][LANES], start = START;
     ELEMENT one = 1;
     int64_t k = 0;
     int i, j;
 
     if (FUSED)
         HIDE(one);
+    /* Known zeros would be set by memset, which takes as long as a dozen terms. */
+    HIDE(start);
     (void)one;
     (void)mask;
     (void)ordinary;
@@ -38,11 +40,11 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
         LANE_LOOP
         for (j = 0; j < LANES; j++)
 #if ADDS == DOT_FOLD
-            acc[i][j] = first ? (STARTS ? (SUM)(START) : (SUM)OP(term)(FUSED, one, w[i], x[j])) : (SUM)out[i * stride + j];
+            acc[i][j] = first ? (STARTS ? start : (SUM)OP(term)(FUSED, one, w[i], x[j])) : (SUM)out[i * stride + j];
     if (first && !STARTS)
         k = 1, w += rows, x += LANES;
 #else
-            acc[i][j] = START;
+            acc[i][j] = start;
 #endif
     for (; k < depth; k++, w += rows, x += LANES) {
         ROW_LOOP
@@ -147,15 +149,16 @@ TARGET static int NAME(all_finite)(int64_t count, const void *values)
 INLINE void NAME(x_tile)(const int rows, const int ordinary, int64_t filters, const ELEMENT *restrict w,
                          const ELEMENT *restrict g, const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
 {
-    ELEMENT acc[GRAD_ROWS][LANES];
+    ELEMENT acc[GRAD_ROWS][LANES], zero = 0;
     int64_t o;
     int i, j;
 
     (void)ordinary;
+    HIDE(zero);
     for (i = 0; i < rows; i++)
         LANE_LOOP
         for (j = 0; j < LANES; j++)
-            acc[i][j] = 0;
+            acc[i][j] = zero;
     for (o = 0; o < filters; o++, w += rows, g += LANES) {
         ROW_LOOP
         for (i = 0; i < rows; i++)
@@ -200,18 +203,19 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                          const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
                          ELEMENT *restrict dw)
 {
-    ELEMENT acc[2][4][VECTOR], weights[2][4];
+    ELEMENT acc[2][4][VECTOR], weights[2][4], zero = 0;
     int64_t l;
     int o, k, j;
 
     (void)mask;
     (void)ordinary;
+    HIDE(zero);
     for (o = 0; o < filters; o++)
         for (k = 0; k < taps; k++) {
             weights[o][k] = w[o * w_stride + k];
             LANE_LOOP
             for (j = 0; j < VECTOR; j++)
-                acc[o][k][j] = 0;
+                acc[o][k][j] = zero;
         }
     for (l = 0; l + VECTOR <= count; l += VECTOR)
         ROW_LOOP

@@ -188,7 +188,7 @@ def source(texts, dtype, level):
     lines += ["#define {} {}".format(*define) for define in defines]
     lines.append(lowlevel.template(0))
     if not floats:
-        lines += ["#undef HIDE", "#define HIDE(value) ((void)0)"]
+        lines += ["#undef HIDE", '#define HIDE(value) __asm__("" : "+r"(value))']
     lines += [texts.functions, lowlevel.template(1)]
     lines.append(
         '__attribute__((visibility("default"))) const struct dot_kernels *{}(void);\n'
