@@ -2,7 +2,7 @@
 
 from im2col_compat import backends, features, fused, kernels, plans, terms
 from im2col_compat.geometry import conv_geometry, product
-from im2col_compat.op import NAMED, resolve
+from im2col_compat.op import NAMED, CText, resolve
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
@@ -151,7 +151,10 @@ def _kernels(op, arrays, w, x):
         return None
     if 0 in tuple(w.shape) + tuple(x.shape) or arrays is features.NUMPY and not x.dtype.isnative:
         return None
-    return kernels.find(op, arrays.dtype(x), arrays)[0]
+    found, reason = kernels.find(op, arrays.dtype(x), arrays)
+    if found is None and isinstance(op.multiply, CText):
+        raise RuntimeError("{}: {}".format(op, reason))
+    return found
 
 
 def _plus(arrays, result, bias, shape):

@@ -406,6 +406,13 @@ def recording(grad):
     return not grad.volatile if VARIABLES else torch.is_grad_enabled()
 
 
+def records(*tensors):
+    """Whether what is computed of these is to be recorded, for gradients or in forward mode."""
+    if VARIABLES or getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1) >= 0:
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def enable_grad():
     return torch.enable_grad() if hasattr(torch, "enable_grad") else _null_context()
 

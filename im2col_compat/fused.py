@@ -16,6 +16,9 @@ STEP = 2 * 10**9
 #: Multiplications below which a second thread costs more than it brings.
 LEAST = 300000
 
+#: Terms of one result up to which an add of the user's is differentiated by the kernels, which keep them all.
+MOST_FOLDED = 32768
+
 FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
 
@@ -139,7 +142,7 @@ def _run(problem, kernels, arrays, w, x, evaluate):
 
     evaluate(w, x): the same by tensor operations, for second derivatives.
     """
-    if arrays is features.NUMPY:
+    if arrays is features.NUMPY or not features.records(w, x):
         return _forward(problem, kernels, arrays, w, x)
     return _Fused.apply(w, x, problem, kernels, evaluate)
 
@@ -196,10 +199,15 @@ class _Fused(features.Function):
     @staticmethod
     def backward(ctx, grad):
         w, x = features.saved(ctx)
-        if features.recording(grad):
+        create_graph = features.recording(grad)
+        if create_graph or ctx.kernels.add == "fold" and ctx.problem.taps > MOST_FOLDED:
             with features.enable_grad():
-                dw, dx = features.partials(ctx.evaluate(w, x), (w, x), grad, create_graph=True)
+                if not create_graph:
+                    w, x = (features.leaf(t, need) for t, need in zip((w, x), ctx.needs_input_grad))
+                dw, dx = features.partials(ctx.evaluate(w, x), (w, x), grad, create_graph)
             return dw, dx, None, None, None
+        if not ctx.kernels.gradients:
+            raise RuntimeError("this op has no gradient: its functions are not tensors', and it has no grad_w and grad_x")
         dw, dx = _gradients(ctx.problem, ctx.kernels, w, x, grad, ctx.needs_input_grad[:2])
         return dw, dx, None, None, None
 

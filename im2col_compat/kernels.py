@@ -6,12 +6,11 @@ IM2COL_COMPAT_ISA names the best instruction set to be used: "baseline", "avx2" 
 
 import os
 import warnings
-import weakref
 from collections import namedtuple
 
-from im2col_compat import compiler, features, lowlevel, source, tracing
+from im2col_compat import compiler, features, fingerprint, lowlevel, source, tracing
 from im2col_compat.expression import C_TYPES
-from im2col_compat.op import NAMED
+from im2col_compat.op import NAMED, CText
 
 VARIABLE = "IM2COL_COMPAT_ISA"
 LEVELS = ("baseline", "avx2", "avx512")
@@ -19,7 +18,11 @@ LEVELS = ("baseline", "avx2", "avx512")
 #: lead to a compilation each.
 MOST_SOURCES = 8
 
-_found = weakref.WeakKeyDictionary()  # op: {(dtype, kind of arrays, level): (Kernels, reason)}
+#: Results of tracing that are remembered at most.
+MOST_TRACES = 1000
+
+_found = {}  # what an op is made of: (Kernels, reason)
+_traced = {}  # what it was traced to: (Kernels, reason)
 _libraries = {}  # source: (address, reason)
 _sources = {}  # code of a function: the sources that it gave
 _warned = False
@@ -30,6 +33,10 @@ class Kernels(namedtuple("Kernels", "address dtype result_dtype add origin texts
     origin: in words; texts: the op's functions in C, or None where they are built in."""
 
     __slots__ = ()
+
+    @property
+    def gradients(self):
+        return self.texts is None or self.texts.gradients
 
     @property
     def itemsize(self):
@@ -51,38 +58,41 @@ def level():
 
 
 def find(op, dtype, arrays):
-    """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none)."""
+    """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none).
+
+    arrays: features.TORCH or NUMPY, what the op's functions are to be given.
+    """
     if lowlevel.missing:
         return None, lowlevel.missing
-    key = dtype, arrays.name, level()
-    found = _found.setdefault(op, {})
-    if key not in found:
-        found[key] = _find(op, dtype, arrays)
-    return found[key]
+    if dtype not in C_TYPES:
+        return None, "there are no C kernels for {}".format(dtype)
+    # Functions that may give something else at each call are traced at each.
+    key = fingerprint.of(op)
+    if key is None:
+        return _find(op, dtype, arrays)
+    key += dtype, arrays.name, level()
+    if key not in _found:
+        _found[key] = _find(op, dtype, arrays)
+    return _found[key]
 
 
 def _find(op, dtype, arrays):
-    if dtype not in C_TYPES:
-        return None, "there are no C kernels for {}".format(dtype)
     named = _built_in(op, dtype)
     if named is not None:
         address = lowlevel.named_kernels("{}_{}".format(named.name, dtype), level())
         return Kernels(address, dtype, dtype, op.add, "built in, " + LEVELS[level()], None), None
+    if isinstance(op.multiply, CText):
+        return _compiled(op, source.of_texts(op, dtype), dtype)
     try:
-        texts = texts_of(op, dtype, arrays)
+        traced = tracing.trace(op, dtype, arrays)
     except tracing.Untraceable as error:
         return None, str(error)
-    reason = source.unsupported(texts.math)
-    if reason is None and not texts.starts_somehow:
-        reason = "an add without an identity can't leave out padding in C"
-    if reason is not None:
-        return None, reason
-    return _compiled(op, texts, dtype)
-
-
-def texts_of(op, dtype, arrays):
-    """The op's functions in C. Raises tracing.Untraceable."""
-    return source.of_expressions(op, tracing.trace(op, dtype, arrays), dtype)
+    key = traced, op.add if isinstance(op.add, str) else None, op.identity, op.pad_value, dtype, level()
+    if key not in _traced:
+        if len(_traced) > MOST_TRACES:
+            _traced.clear()
+        _traced[key] = _compiled(op, source.of_expressions(op, traced, dtype), dtype)
+    return _traced[key]
 
 
 def _built_in(op, dtype):
@@ -97,7 +107,9 @@ def _built_in(op, dtype):
 
 
 def _compiled(op, texts, dtype):
-    best = level()
+    best, reason = level(), source.unsupported(texts)
+    if reason is not None:
+        return None, reason
     for lower in range(best, -1, -1):
         text = source.source(texts, dtype, lower)
         if text not in _libraries:
@@ -110,7 +122,8 @@ def _compiled(op, texts, dtype):
             return Kernels(address, dtype, source.result_dtype(texts.add, dtype), texts.add, origin, texts), None
         if lower == best:
             first = reason
-    _warn_once(first)
+    if not isinstance(op.multiply, CText):
+        _warn_once(first)
     return None, first
 
 

@@ -9,6 +9,36 @@ ADDS = ("sum", "max", "min")
 NAMED = {}
 
 
+class CText(object):
+    """A function of Op.from_c: a C expression. Only compiled kernels evaluate it."""
+
+    def __init__(self, argument, text):
+        # What is spliced into C must stay one expression.
+        if not hasattr(text, "lower"):
+            raise TypeError("Op.from_c(): {} must be a C expression as text, but got {!r}".format(argument, text))
+        if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):
+            raise ValueError("Op.from_c(): {} must be a single C expression, but got {!r}".format(argument, text))
+        self.text = str(text)
+
+    def __call__(self, *_):
+        raise RuntimeError(
+            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer "
+            "dtype, no engine that is forced, and no second derivative".format(self.text)
+        )
+
+    def __repr__(self):
+        return repr(self.text)
+
+    def __eq__(self, other):
+        return isinstance(other, CText) and other.text == self.text
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self.text)
+
+
 class Op(object):
     """A dot product: add over k of multiply(w[k], x[k]).
 
@@ -69,6 +99,42 @@ class Op(object):
         self.grad_x = grad_x
         self.normalize_grad_w = normalize_grad_w
         self.name = name
+
+    @classmethod
+    def from_c(cls, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None):
+        """An op written as C expressions: ``Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x=...)``.
+
+        multiply, grad_w, grad_x: expressions in w and x; add: "sum", "max", "min", or an expression in
+        acc and term. Functions go by their names in <tgmath.h> (fabs, exp, fmax), so that one text serves
+        float and double; integers wrap. identity: a number, or its text; an add of one's own needs it unless
+        sums start from the first term. "acc + term" is "sum". Only compiled kernels evaluate such an op:
+        where they can't, it is a RuntimeError. Without grad_w and grad_x, or with an add of one's own, it has
+        no gradient.
+
+        TypeError or ValueError for arguments that aren't these. What an expression means is the compiler's
+        business: it is compiled when it is first used, and a RuntimeError has the compiler's message.
+        """
+        if isinstance(identity, str):
+            try:
+                identity = float(identity.replace("INFINITY", "inf"))
+            except ValueError:
+                raise ValueError("Op.from_c(): identity must be a number, but got {!r}".format(identity))
+        if (grad_w is None) != (grad_x is None):
+            raise ValueError("Op.from_c(): grad_w and grad_x go together, but got {!r} and {!r}".format(grad_w, grad_x))
+        if isinstance(add, str) and add.replace(" ", "") in ("acc+term", "term+acc") and identity in (None, 0):
+            add, identity = "sum", None
+        if add not in ADDS:
+            add = CText("add", add)
+        grads = [None if text is None else CText(name, text) for name, text in (("grad_w", grad_w), ("grad_x", grad_x))]
+        return cls(CText("multiply", multiply), add, identity, pad_value, grads[0], grads[1])
+
+    def explain(self, dtype="float32"):
+        """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text: the path, why,
+        and the C of its functions. Compiles what is to be compiled."""
+        # Here and not above: how an op is evaluated builds on what it is.
+        from im2col_compat import explanation
+
+        return explanation.of(self, dtype)
 
     def replace(self, **changes):
         """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``."""

@@ -9,7 +9,7 @@ from im2col_compat.terms import highest, lowest
 
 #: As ffi/build.py's, for the same reasons; integers wrap, as tensors' do.
 FLAGS = ("-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv")
-FLAGS += ("-fvisibility=hidden",)
+FLAGS += ("-fvisibility=hidden", "-Werror=implicit-function-declaration")
 #: What is added for each instruction set, in the order of kernels.LEVELS.
 LEVEL_FLAGS = (
     (),
@@ -31,7 +31,7 @@ class Texts(object):
     """An op's functions as C texts, and what the template must be told of them.
 
     functions: C source of op_term and its like. math: the functions of the C library that are called.
-    product: whether there are op_left and op_right. add, start, pad: the op's; start in C.
+    tgmath: whether they are to be called by their names for any type. product: whether there are op_left and op_right. add, start, pad: the op's; start in C.
     ordinary_grads, ordinary_terms: whether there are variants for ordinary operands. gradients: whether there are any.
     """
 
@@ -39,14 +39,9 @@ class Texts(object):
         self.functions, self.add, self.start, self.pad, self.math = functions, add, start, pad, math
         self.product = flags.get("product", False)
         self.gradients = flags.get("gradients", False)
+        self.tgmath = flags.get("tgmath", False)
         self.ordinary_grads = flags.get("ordinary_grads", False)
         self.ordinary_terms = flags.get("ordinary_terms", False)
-
-    @property
-    def starts_somehow(self):
-        """Whether there is a first sum even where the first term is left out."""
-        return self.start is not None or self.pad is not None
-
 
 def of_expressions(op, traced, dtype):
     """The Texts of a traced op."""
@@ -97,6 +92,36 @@ def of_expressions(op, traced, dtype):
     )
 
 
+def of_texts(op, dtype):
+    """The Texts of an op that was given as C (Op.from_c)."""
+    kind = ex.C_TYPES[dtype]
+    total = kind if ex.is_float(dtype) else "int64_t"
+    parts = [_c_function("op_term_", kind, ("w", "x"), op.multiply.text), _without_mode("op_term", dtype)]
+    gradients = ex.is_float(dtype) and op.grad_w is not None and not callable(op.add)
+    if gradients:
+        for name in ("grad_w", "grad_x"):
+            text = "g * ({})".format(getattr(op, name).text)
+            parts.append(_c_function("op_" + name, kind, ("g", "w", "x"), text))
+    if callable(op.add):
+        parts.append(_c_function("op_add", total, FOLDED, op.add.text))
+    return Texts(
+        "".join(parts),
+        "fold" if callable(op.add) else op.add,
+        _start(op, dtype),
+        op.pad_value_for(dtype),
+        gradients=gradients,
+        tgmath=True,
+    )
+
+
+def _c_function(name, kind, parameters, text):
+    declared = ", ".join("const {} {}".format(kind, parameter) for parameter in parameters)
+    unused = ", ".join("(void)" + parameter for parameter in parameters)
+    return "static inline __attribute__((always_inline)) {0} {1}({2}) {{\n    {3};\n    return ({0})({4});\n}}\n".format(
+        kind, name, declared, unused, text
+    )
+
+
 def _without_mode(name, dtype):
     kind = ex.C_TYPES[dtype]
     return (
@@ -122,16 +147,21 @@ def result_dtype(add, dtype):
     return "int64" if features.is_integer(dtype) and add not in ("max", "min") else dtype
 
 
-def unsupported(math):
-    """Why functions of the C library can't be had a vector at a time here; None where they can."""
-    if not math:
-        return None
+def unsupported(texts):
+    """Why these can't be compiled here, or would be slower than tensor operations; None where they can."""
+    if texts.start is None and texts.pad is None:
+        return "an add without an identity can't leave out padding in C"
+    missing = [function for function in texts.math if function not in vector_functions()]
+    return "this machine's C library has no {}() of vectors".format(missing[0]) if missing else None
+
+
+def vector_functions():
+    """The functions of the C library that are there for whole vectors."""
     name, _, version = _libc().partition(" ")
     numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else (0, 0)
-    for function in math:
-        if platform.machine() not in ("x86_64", "AMD64") or numbers < _VECTOR_FUNCTIONS[function]:
-            return "this machine's C library has no {}() of vectors".format(function)
-    return None
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    return sorted(function for function, since in _VECTOR_FUNCTIONS.items() if numbers >= since)
 
 
 def _libc():
@@ -143,7 +173,7 @@ def _libc():
 
 def flags(texts, level):
     """The compiler's flags."""
-    return FLAGS + LEVEL_FLAGS[level] + (("-lmvec",) if texts.math else ())
+    return FLAGS + LEVEL_FLAGS[level] + (("-lmvec",) if texts.math or texts.tgmath and vector_functions() else ())
 
 
 def source(texts, dtype, level):
@@ -181,10 +211,14 @@ def source(texts, dtype, level):
     lines = ["#include <math.h>", "#include <stdint.h>"]
     if texts.math:
         lines += ["#ifdef __clang__", '#error "clang has no functions of vectors"', "#endif"]
-    for function in texts.math:
+    if texts.tgmath:
+        lines.append("#ifndef __clang__")
+    for function in vector_functions() if texts.tgmath else texts.math:
         for end, kind in (("", "double"), ("f", "float")):
             arguments = ", ".join([kind] * (2 if function == "pow" else 1))
             lines.append('__attribute__((simd("notinbranch"))) {} {}{}({});'.format(kind, function, end, arguments))
+    if texts.tgmath:
+        lines += ["#endif", "#include <tgmath.h>"]
     lines += ["#define {} {}".format(*define) for define in defines]
     lines.append(lowlevel.template(0))
     if not floats:

@@ -1,0 +1,24 @@
+"""What Op.explain tells: which path an op takes, why, and its functions in C."""
+
+from im2col_compat import backends, features, kernels, source, tracing
+from im2col_compat.op import NAMED
+
+
+def of(op, dtype):
+    """The text of Op.explain."""
+    arrays = features.TORCH or features.NUMPY
+    lines = ["{} on {}:".format(op, dtype)]
+    forced = backends.forced()
+    if op is NAMED["dot"] and arrays is features.TORCH:
+        lines.append("PyTorch's own conv2d, linear and matmul.")
+    elif forced is not None:
+        lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
+    else:
+        found, reason = kernels.find(op, dtype, arrays)
+        if found is None:
+            lines.append("tensor operations, in blocks: {}.".format(reason))
+        else:
+            lines.append("C kernels, {}.".format(found.origin))
+            texts = found.texts or source.of_expressions(op, tracing.trace(op, dtype, arrays), dtype)
+            lines.append(texts.functions.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+    return "\n".join(lines)
