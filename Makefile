@@ -6,13 +6,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo clean
+.PHONY: test demo bench clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest tests
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
+
+bench: $(VENV)/installed $(VENV)/bench-tools
+	$(BIN)/python tests/bench/bench.py --output docs
 
 $(VENV)/base:
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +32,10 @@ $(VENV)/test-tools: $(VENV)/base
 
 $(VENV)/demo-tools: $(VENV)/base
 	$(BIN)/pip install --quiet scikit-learn matplotlib tqdm pillow
+	touch $@
+
+$(VENV)/bench-tools: $(VENV)/base tests/bench/requirements.txt
+	$(BIN)/pip install --quiet -r tests/bench/requirements.txt
 	touch $@
 
 clean:

@@ -34,6 +34,17 @@ class Op:
         name: Optional[str] = ...,
     ) -> None: ...
     def replace(self, **changes: Any) -> Op: ...
+    @classmethod
+    def from_c(
+        cls,
+        multiply: str,
+        add: str = ...,
+        identity: Union[float, str, None] = ...,
+        pad_value: Optional[float] = ...,
+        grad_w: Optional[str] = ...,
+        grad_x: Optional[str] = ...,
+    ) -> Op: ...
+    def explain(self, dtype: str = ...) -> str: ...
 
 _Op = Union[_Name, Op, _Function]
 

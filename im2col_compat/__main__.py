@@ -3,7 +3,7 @@
 import platform
 import warnings
 
-from im2col_compat import __version__, backend, backends, features, lowlevel
+from im2col_compat import __version__, backend, backends, features, kernels, lowlevel
 
 
 def report():
@@ -20,7 +20,8 @@ def report():
     for name in backends.NAMES:
         lines.append(("engine {!r}".format(str(name)), backends.why_missing(name) or "available"))
     lines.append(("engine chosen", _chosen()))
-    lines.append(("threads", _threads()))
+    lines.append(("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()]))
+    lines.append(("threads", features.threads()))
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 
 
@@ -41,12 +42,6 @@ def _chosen():
         return "{}, the first available one that serves a float32 {}".format(backend(), kind)
     except (RuntimeError, ValueError) as error:
         return "none: {}".format(error)
-
-
-def _threads():
-    if features.torch is None:
-        return "1"
-    return "{} in PyTorch's operations, 1 in the C library".format(int(features.torch.get_num_threads()))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and
     block, op.add over channel, kernel row, kernel column of op.multiply(weight, input), in
     input's dtype (int64 for sums of integers). Differentiable, twice where the op is.
-    Extra memory beside the result and the gradients stays under chunks.memory_limit (64 MiB),
-    with the exceptions named there.
+    Computed by C kernels where these serve the op, dtype and device (``Op.explain`` tells), and extra memory
+    beside the result and the gradients stays under 16 MiB a thread; else by tensor operations, and it stays
+    under chunks.memory_limit (64 MiB), with the exceptions named there.
 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
