@@ -248,16 +248,17 @@ static void pack_forward(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const struct slab *s = &f->slab;
     const int64_t e = p->kernels->element, filters = s->f1 - s->f0, depth = s->k1 - s->k0;
-    const int64_t group = s->g0 + task;
+    const int64_t chunks = ceiling(filters, f->chunk), group = task / chunks;
+    const int64_t o0 = task % chunks * f->chunk, o1 = smaller(filters, o0 + f->chunk);
     int64_t o;
     int rows;
 
     (void)scratch;
-    for (o = 0; o < filters; o += rows) {
-        const char *source = (const char *)p->w + ((group * p->filters + s->f0 + o) * taps(p) + s->k0) * e;
-        char *packed = f->weights + (task * filters + o) * depth * e;
+    for (o = o0; o < o1; o += rows) {
+        const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0 + o) * taps(p) + s->k0) * e;
+        char *packed = f->weights + (group * filters + o) * depth * e;
 
-        rows = tile_rows(smaller(filters, (o / f->chunk + 1) * f->chunk) - o, p->kernels->rows);
+        rows = tile_rows(o1 - o, p->kernels->rows);
         BY_SIZE(e, transpose, (const void *)source, taps(p), rows, depth, (void *)packed);
         if (p->kernels->ordinary & DOT_TERMS && !p->kernels->all_ordinary(rows * depth, packed))
             __atomic_store_n(&f->ordinary, 0, __ATOMIC_RELAXED);
@@ -354,7 +355,7 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
 
         f.slab = slab;
         f.ordinary = p->kernels->ordinary & DOT_TERMS;
-        parallel_for(p, groups, pack_forward, &f, scratch, 0);
+        parallel_for(p, groups * chunks, pack_forward, &f, scratch, 0);
         /* Some dozen tasks a thread, so that all end at about the same time. */
         f.panels = larger(1, smaller(panels, groups * chunks * panels / (16 * p->threads)));
         f.tasks_along = ceiling(panels, f.panels);
@@ -397,15 +398,17 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const struct slab *s = &f->slab;
     const int64_t e = p->kernels->element, filters = s->f1 - s->f0, depth = s->k1 - s->k0;
-    const char *source = (const char *)p->w + (((s->g0 + task) * p->filters + s->f0) * taps(p) + s->k0) * e;
+    const int64_t units = ceiling(depth, f->unit), group = task / units;
+    const int64_t k0 = task % units * f->unit, k1 = smaller(depth, k0 + f->unit);
+    const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0) * taps(p) + s->k0) * e;
     int64_t k, o;
     int rows;
 
     (void)scratch;
-    for (k = 0; k < depth; k += rows) {
-        char *packed = f->weights + (task * depth + k) * filters * e;
+    for (k = k0; k < k1; k += rows) {
+        char *packed = f->weights + (group * depth + k) * filters * e;
 
-        rows = tile_rows(smaller(depth, (k / f->unit + 1) * f->unit) - k, p->kernels->grad_rows);
+        rows = tile_rows(k1 - k, p->kernels->grad_rows);
         for (o = 0; o < filters; o++)
             memcpy(packed + o * rows * e, source + (o * taps(p) + k) * e, (size_t)(rows * e));
         if (p->kernels->ordinary & DOT_PARTIALS && !p->kernels->all_ordinary(rows * filters, packed))
@@ -477,7 +480,7 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
         f.slab = slab;
         f.ordinary = p->kernels->ordinary & DOT_PARTIALS;
         f.units_of_task = area(p) > CHUNK ? units : 1;
-        parallel_for(p, slab.g1 - slab.g0, pack_grad_x, &f, scratch, 0);
+        parallel_for(p, (slab.g1 - slab.g0) * units, pack_grad_x, &f, scratch, 0);
         parallel_for(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),
                      grad_x_task, &f, scratch, grad_x_scratch(p));
     } while (next_slab(p, &size, &slab));

@@ -172,6 +172,9 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
             NAME(copy)(from + s->image * p->y_strides[0] + (s->row * p->blocks[1] + s->column) * p->y_strides[2],
                        p->y_strides[2], s->count, end, tile + s->lane);
         }
+        __builtin_prefetch(from + segments[n - 1].image * p->y_strides[0] +
+                           (segments[n - 1].row * p->blocks[1] + segments[n - 1].column + segments[n - 1].count) *
+                               p->y_strides[2]);
     }
 }
 

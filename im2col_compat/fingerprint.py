@@ -38,6 +38,7 @@ def _of_python(function, callers):
         return None
     if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
         return None
+    helpers = []
     # co_names has attributes too: one that is a global's name as well is looked at for nothing.
     for name in code.co_names:
         value = function.__globals__.get(name)
@@ -45,12 +46,12 @@ def _of_python(function, callers):
             if not _is_fixed(value.__name__):
                 return None
         elif isinstance(value, types.FunctionType):
-            if not _is_fixed(value.__module__ or "") and _of_python(value, callers + (function,)) is None:
-                return None
+            if not _is_fixed(value.__module__ or ""):
+                helpers.append(_of_python(value, callers + (function,)))
         elif value is not None and not isinstance(value, (types.BuiltinFunctionType, type)):
             return None
     # A module that is run again has other globals.
-    return code, id(function.__globals__)
+    return None if None in helpers else (code, id(function.__globals__)) + tuple(helpers)
 
 
 def _is_fixed(module):

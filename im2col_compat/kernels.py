@@ -24,7 +24,7 @@ MOST_TRACES = 1000
 _found = {}  # what an op is made of: (Kernels, reason)
 _traced = {}  # what it was traced to: (Kernels, reason)
 _libraries = {}  # source: (address, reason)
-_sources = {}  # code of a function: the sources that it gave
+_sources = {}  # code of a function: what it was traced to
 _warned = False
 
 
@@ -89,6 +89,8 @@ def _find(op, dtype, arrays):
         return None, str(error)
     key = traced, op.add if isinstance(op.add, str) else None, op.identity, op.pad_value, dtype, level()
     if key not in _traced:
+        if _changes(op, key):
+            return None, "it gives other C from call to call"
         if len(_traced) > MOST_TRACES:
             _traced.clear()
         _traced[key] = _compiled(op, source.of_expressions(op, traced, dtype), dtype)
@@ -113,8 +115,6 @@ def _compiled(op, texts, dtype):
     for lower in range(best, -1, -1):
         text = source.source(texts, dtype, lower)
         if text not in _libraries:
-            if _changes(op, text):
-                return None, "it gives other C from call to call"
             _libraries[text] = _load(text, source.flags(texts, lower), repr(op))
         address, reason = _libraries[text]
         if address:
@@ -127,13 +127,15 @@ def _compiled(op, texts, dtype):
     return None, first
 
 
-def _changes(op, text):
+def _changes(op, key):
+    """Whether an op's function has led to too many others before this one."""
     code = getattr(op.multiply, "__code__", None)
     if code is None:
         return False
-    sources = _sources.setdefault(code, set())
-    sources.add(hash(text))
-    return len(sources) > MOST_SOURCES
+    others = _sources.setdefault(code, set())
+    if len(others) <= MOST_SOURCES:
+        others.add(key)
+    return len(others) > MOST_SOURCES
 
 
 def _load(text, flags, what):

@@ -1,0 +1,728 @@
+"""The fused C kernels against the tensor path, in every instruction set, and what can go wrong in C alone."""
+
+import itertools
+import operator
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
+
+from im2col_compat import Op, available_backends, conv2d, features, fused, kernels, linear, lowlevel, matmul, ops
+from im2col_compat import use_backend
+from im2col_compat.geometry import product
+from im2col_compat.op import resolve
+
+if lowlevel.missing:
+    pytest.skip("needs the C library", allow_module_level=True)
+
+INF = float("inf")
+KIND = "numpy" if torch is None else "tensor"
+E = np if torch is None else torch
+LEVELS = kernels.LEVELS[: lowlevel.level() + 1]
+#: Any forced engine takes the tensor path.
+TENSORS = available_backends()[-1]
+TOLERANCE = {"float32": 2e-5, "float64": 1e-11}
+
+needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
+needs_current_torch = pytest.mark.skipif(VARIABLES or not hasattr(torch, "nan_to_num"), reason="needs a torch of today")
+
+
+def halving(acc, term):
+    return acc * 0.5 + term
+
+
+NAMED = ["l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
+OWN = {
+    "polynomial": lambda w, x: w * x * x + w,
+    "product-of-sums": Op(lambda w, x: (w + x) * (w - 2), pad_value=1.5),
+    "left-out": Op(lambda w, x: abs(w - x) * x, pad_value=None),
+    "max": Op(lambda w, x: w * x, "max", pad_value=-0.5),
+    "max-left-out": Op(lambda w, x: w * x + x, "max", pad_value=None),
+    "min-infinite": Op(lambda w, x: x - w, "min", pad_value=INF),
+    "add": Op(operator.mul, halving),
+    "add-identity": Op(lambda w, x: abs(w - x), lambda acc, term: acc * 0.5 + term * acc * 0.1, identity=2),
+    "add-left-out": Op(operator.sub, halving, identity=1, pad_value=None),
+    "surrogate-w": Op(lambda w, x: w * w * x, grad_w=lambda w, x: x + 3),
+    "surrogates": Op(lambda w, x: (w - x) * 2, "sum", grad_w=lambda w, x: x * w, grad_x=lambda w, x: w.clip(-1, 1)),
+    "exp": lambda w, x: E.exp(-(w - x) * (w - x)),
+    "tanh": lambda w, x: E.tanh(w + x) * w,
+    "roots": Op(lambda w, x: E.sqrt(w * w + x * x + 1) / (1 + x * x), pad_value=0.25),
+    "where": lambda w, x: E.where(w > x, w * x, x),
+}
+if torch is not None:
+    OWN["surrogates"] = OWN["surrogates"].replace(grad_x=lambda w, x: w.clamp(-1, 1))
+if not hasattr(E, "where"):
+    del OWN["where"]
+OPS = dict(OWN, **{name: name for name in NAMED})
+
+#: (image shape, filters, kernel, stride, padding, dilation, groups): around the sizes of tiles, panels and blocks.
+GEOMETRIES = {
+    "one-pixel": ((1, 1, 1, 1), 1, (1, 1), 1, 0, 1, 1),
+    "plain": ((2, 3, 5, 17), 12, (3, 2), 1, 1, 1, 1),
+    "asymmetric": ((2, 2, 9, 11), 13, (2, 3), (2, 3), (1, 2), (2, 1), 1),
+    "two-steps": ((1, 2, 6, 75), 4, (2, 3), (1, 2), (0, 1), 1, 1),
+    "grouped": ((3, 6, 7, 6), 9, (3, 3), (2, 1), 1, 1, 3),
+    "depthwise": ((2, 7, 6, 7), 14, (3, 3), 1, 1, 1, 7),
+    "one-by-one": ((2, 257, 3, 11), 25, (1, 1), 1, 0, 1, 1),
+    "one-by-one-strided": ((2, 5, 9, 9), 17, (1, 1), 2, 0, 1, 1),
+    "one-by-one-padded": ((2, 5, 4, 3), 7, (1, 1), 1, 1, 1, 1),
+    "area-above-256": ((1, 2, 20, 18), 3, (17, 16), 1, (2, 0), 1, 1),
+    "row-kernel": ((2, 1, 2, 300), 2, (1, 270), 1, (0, 20), 1, 1),
+    "far-padding": ((1, 1, 3, 4), 8, (2, 3), (1, 2), (5, 40), 1, 1),
+    "far-dilation": ((1, 2, 4, 5), 3, (3, 3), 1, 9, 8, 1),
+    "tiny-images": ((70, 3, 2, 2), 5, (2, 2), 1, (1, 0), 1, 1),
+    "batch-of-pixels": ((77, 5, 1, 1), 24, (1, 1), 1, 0, 1, 1),
+    "positions-255": ((3, 2, 15, 17), 11, (1, 1), 1, 0, 1, 1),
+    "positions-256": ((2, 1, 18, 18), 2, (3, 3), 1, 0, 1, 1),
+    "positions-511": ((2, 2, 7, 73), 3, (3, 3), 1, 1, 1, 1),
+    "positions-513": ((2, 1, 28, 20), 6, (2, 2), 1, 0, 1, 1),
+    "taps-513": ((2, 57, 4, 5), 5, (3, 3), 1, 1, 1, 1),
+    "taps-1030": ((2, 103, 3, 6), 8, (2, 5), 1, (0, 1), 1, 1),
+    "filters-260": ((1, 2, 4, 6), 260, (2, 2), 1, 0, 1, 1),
+    "filters-600-of-groups": ((1, 4, 3, 3), 1200, (2, 2), 1, 1, 1, 2),
+}
+#: Those for what is expensive.
+FEW = ["plain", "asymmetric", "grouped", "area-above-256", "far-padding", "tiny-images", "taps-513", "filters-260"]
+
+
+def arguments(geometry, dtype, seed=0):
+    """x and w as NumPy arrays, and the other arguments of conv2d."""
+    shape, filters, kernel, stride, padding, dilation, groups = geometry
+    random = np.random.RandomState(seed)
+    # Rounded to the dtype, so that what depends on a sign depends on it alike in both.
+    x, w = (random.randn(*sizes).astype(dtype) for sizes in (shape, (filters, shape[1] // groups) + kernel))
+    return x, w, (stride, padding, dilation, groups)
+
+
+def convolved(geometry, op, dtype, path="auto", kind=KIND, seed=0):
+    """conv2d's result and, of tensors, the gradients of x and w."""
+    x, w, others = arguments(geometry, dtype, seed)
+    return results(lambda x, w: conv2d(x, w, None, *others, op=op), (x, w), dtype, path, kind)
+
+
+def results(call, operands, dtype, path="auto", kind=KIND, grad=None):
+    with use_backend(path):
+        tensors = [make(kind, array, dtype, requires_grad=kind == "tensor") for array in operands]
+        y = call(*tensors)
+        found = [values(y)]
+        if kind == "tensor":
+            if grad is None:
+                grad = np.random.RandomState(99).randn(*found[0].shape)
+            y.backward(make(kind, grad, dtype))
+            found += [values(tensor.grad) for tensor in tensors]
+    return found
+
+
+def assert_close(found, expected, dtype, what=""):
+    assert len(found) == len(expected)
+    for name, ours, theirs in zip(("result", "grad of x", "grad of w"), found, expected):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        finite = np.abs(theirs[np.isfinite(theirs)])
+        atol = TOLERANCE[dtype] * (finite.max() if finite.size else 1)
+        np.testing.assert_allclose(ours, theirs, TOLERANCE[dtype], atol, err_msg="{} {}".format(what, name))
+
+
+def needs_kernels(op, dtype, kind=KIND):
+    found, reason = kernels.find(resolve(op), dtype, features.NUMPY if kind == "numpy" else features.TORCH)
+    if found is None:
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def setting(monkeypatch):
+    """setting(isa, threads): these from here on, however small a problem is."""
+    monkeypatch.setenv("IM2COL_COMPAT_QUIET", "1")
+    monkeypatch.setattr(fused, "LEAST", 0)
+    # One function is compiled here for all dtypes and instruction sets.
+    monkeypatch.setattr(kernels, "MOST_SOURCES", 1000)
+
+    def change(isa=LEVELS[-1], threads=1):
+        monkeypatch.setenv("IM2COL_COMPAT_ISA", isa)
+        monkeypatch.setattr(features, "threads", lambda: threads)
+
+    change()
+    return change
+
+
+_expected = {}
+
+
+def expected_of(op, name, dtype):
+    key = op, name, dtype
+    if key not in _expected:
+        _expected[key] = convolved(GEOMETRIES[name], OPS[op], dtype, TENSORS)
+    return _expected[key]
+
+
+# ---------------------------------------------------------------- against the tensor path
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", NAMED)
+def test_named_ops_on_every_geometry(setting, op, dtype, isa):
+    """Result and gradients of each named op are the tensor path's, in each instruction set, with one and two threads."""
+    for name, geometry in sorted(GEOMETRIES.items()):
+        for threads in (1, 2):
+            setting(isa, threads)
+            assert needs_kernels(op, dtype).origin == "built in, " + isa
+            found = convolved(geometry, op, dtype)
+            assert_close(found, expected_of(op, name, dtype), dtype, "{} {}".format(name, threads))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", sorted(OWN))
+def test_own_ops(setting, op, dtype):
+    """So are those of ops that are compiled at run time."""
+    isas = LEVELS if op in ("polynomial", "max-left-out", "add-left-out") else LEVELS[-1:]
+    for isa, name in itertools.product(isas, FEW):
+        setting(isa, 2)
+        needs_kernels(OPS[op], dtype)
+        assert_close(convolved(GEOMETRIES[name], OPS[op], dtype), expected_of(op, name, dtype), dtype, name)
+
+
+@pytest.mark.parametrize("op", NAMED + ["add"])
+def test_arrays(setting, op):
+    """NumPy arrays have the same results, where torch is there too."""
+    needs_kernels(OPS[op], "float32", "numpy")
+    for name in FEW:
+        found = convolved(GEOMETRIES[name], OPS[op], "float32", kind="numpy")
+        assert_close(found, expected_of(op, name, "float32")[:1], "float32", name)
+
+
+FILTERS = (1, 2, 3, 4, 7, 8, 11, 12, 13, 16, 17, 24, 25, 28, 47, 48, 52)
+POSITIONS = (1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 65)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("op", ["l1", "max_plus"])
+def test_every_size_of_tile(setting, op, isa):
+    """Filters, positions and taps around whole tiles and panels: linear against its formula."""
+    setting(isa)
+    random = np.random.RandomState(0)
+    for filters, count, taps in itertools.product(FILTERS, POSITIONS, (1, 2, 3, 5)):
+        x, w, grad = (random.randn(*shape) for shape in ((count, taps), (filters, taps), (count, filters)))
+        terms = w - x[:, None] if op == "l1" else w + x[:, None]
+        if op == "l1":
+            expected = [abs(terms).sum(2)]
+            partial = grad[:, :, None] * np.sign(terms)
+            expected += [-partial.sum(1), partial.sum(0)]
+        else:
+            expected = [terms.max(2)]
+            partial = grad[:, :, None] * (terms == terms.max(2)[:, :, None])
+            expected += [partial.sum(1), partial.sum(0)]
+        found = results(lambda x, w: linear(x, w, op=op), (x, w), "float64", grad=grad)
+        for ours, theirs in zip(found, expected):
+            np.testing.assert_allclose(ours, theirs, 1e-12, 1e-12, err_msg=str((filters, count, taps)))
+
+
+@pytest.mark.parametrize("taps", [255, 256, 257, 511, 512, 513, 1030])
+def test_blocks_of_taps(setting, taps):
+    """Long dot products, whose terms are added up in blocks, with fewer and more filters than a tile has."""
+    for op, filters, isa in itertools.product(("l1", "min_plus", "l2"), (1, 13), LEVELS):
+        setting(isa, 2)
+        random = np.random.RandomState(0)
+        operands = random.randn(9, taps).astype("float32"), random.randn(filters, taps).astype("float32")
+        found, expected = (
+            results(lambda x, w: linear(x, w, op=op), operands, "float32", path) for path in ("auto", TENSORS)
+        )
+        assert_close(found, expected, "float32", (op, filters, isa))
+
+
+SIZE = st.integers(1, 40)
+SMALL = st.integers(1, 4)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    op=st.sampled_from(NAMED + ["polynomial", "left-out", "max-left-out", "add-left-out"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    level=st.sampled_from(LEVELS),
+    threads=st.sampled_from([1, 2]),
+    batch=SMALL,
+    groups=st.integers(1, 3),
+    channels=SMALL,
+    filters=st.integers(1, 14),
+    image=st.tuples(SIZE, SIZE),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(SMALL, SMALL),
+    padding=st.tuples(st.integers(0, 12), st.integers(0, 12)),
+    dilation=st.tuples(SMALL, SMALL),
+)
+def test_any_geometry(op, dtype, level, threads, batch, groups, channels, filters, image, kernel, stride, padding, dilation):
+    """Result and gradients are the tensor path's on random geometries."""
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+    image = tuple(max(size, need - 2 * pad) for size, need, pad in zip(image, reach, padding))
+    blocks = product((size + 2 * p - need) // s + 1 for size, p, need, s in zip(image, padding, reach, stride))
+    batch = max(1, min(batch, 10**6 // (blocks * groups * filters * channels * product(kernel))))
+    geometry = ((batch, channels * groups) + image, filters * groups, kernel, stride, padding, dilation, groups)
+    monkeypatch = {"IM2COL_COMPAT_ISA": level, "IM2COL_COMPAT_QUIET": "1"}
+    before = {name: os.environ.get(name) for name in monkeypatch}
+    least, threads_ = fused.LEAST, features.threads
+    try:
+        os.environ.update(monkeypatch)
+        fused.LEAST, features.threads = 0, lambda: threads
+        if kernels.find(resolve(OPS[op]), dtype, features.NUMPY if KIND == "numpy" else features.TORCH)[0]:
+            found = convolved(geometry, OPS[op], dtype)
+            assert_close(found, convolved(geometry, OPS[op], dtype, TENSORS), dtype)
+    finally:
+        fused.LEAST, features.threads = least, threads_
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@pytest.mark.parametrize("op", ["l1", "xnor", "max_plus", "polynomial", "add"])
+def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
+    """Results and gradients are in an order that depends on shapes alone: PyTorch's threads or our own, and however many."""
+    geometries = [
+        ((2, 40, 13, 17), 50, (3, 3), 1, 1, 1, 1),
+        ((70, 8, 3, 3), 30, (2, 2), 1, 1, 1, 2),
+        ((1, 3, 24, 30), 7, (17, 16), 1, 3, 1, 1),
+    ]
+    needs_kernels(OPS[op], "float32")
+    for geometry in geometries:
+        expected = None
+        for threads, ours in itertools.product((1, 2, 3, 5), (False, True)):
+            setting(threads=threads)
+            with monkeypatch.context() if hasattr(monkeypatch, "context") else None as patch:
+                if ours:
+                    patch.setattr(features, "parallel", lambda: 0)
+                found = convolved(geometry, OPS[op], "float32")
+            expected = expected or found
+            for our, their in zip(found, expected):
+                np.testing.assert_array_equal(our, their)
+
+
+# ---------------------------------------------------------------- infinities and NaN
+
+
+@needs_current_torch
+@pytest.mark.parametrize("op", NAMED + ["polynomial", "left-out", "max-left-out", "add-left-out", "exp", "where"])
+def test_infinities_and_nan(setting, op):
+    """NaN, inf and -inf in x, w or the gradient come out where they do on the tensor path, and nowhere else."""
+    random = np.random.RandomState(0)
+    for name, where, isa in itertools.product(["plain", "asymmetric", "grouped", "taps-513"], range(4), LEVELS):
+        if op in OWN and isa != LEVELS[-1]:
+            continue
+        setting(isa)
+        needs_kernels(OPS[op], "float32")
+        x, w, others = arguments(GEOMETRIES[name], "float32")
+        y = values(conv2d(make(KIND, x), make(KIND, w), None, *others, op=OPS[op]))
+        grad = random.randn(*y.shape)
+        for i, array in enumerate((x, w, grad)):
+            if where in (i, 3):
+                chosen = random.choice(array.size, 4, replace=False)
+                array.flat[chosen] = [np.nan, INF, -INF, 0]
+        pair = []
+        for path in ("auto", TENSORS):
+            call = lambda x, w: conv2d(x, w, None, *others, op=OPS[op])  # noqa: E731
+            pair.append(results(call, (x, w), "float32", path, grad=grad))
+        assert_close(pair[0], pair[1], "float32", (name, where, isa))
+
+
+# ---------------------------------------------------------------- integers
+
+
+def wrapped(values, dtype="int64"):
+    """Python's integers as a dtype that wraps."""
+    bits = 8 * np.dtype(dtype).itemsize
+    low = 0 if dtype.startswith("u") else -(1 << bits - 1)
+    return np.array([(int(v) - low) % (1 << bits) + low for v in values.ravel()], dtype).reshape(values.shape)
+
+
+INTEGER_OPS = {
+    "product": (lambda w, x: w * x, operator.mul, "sum"),
+    "difference": (Op(lambda w, x: w - x + 3, pad_value=None), lambda w, x: w - x + 3, "sum"),
+    "bits": (Op(lambda w, x: ~(w ^ x), pad_value=None), lambda w, x: ~(w ^ x), "sum"),
+    "max": (Op(lambda w, x: w * x, "max", pad_value=7), operator.mul, "max"),
+    "min": (Op(lambda w, x: w + x, "min", pad_value=None), operator.add, "min"),
+    "max_plus": ("max_plus", operator.add, "max"),
+    "add": (Op(lambda w, x: w - x, lambda a, t: a * 3 - t, identity=5, pad_value=None), operator.sub, "add"),
+}
+
+
+@pytest.mark.parametrize("op", sorted(INTEGER_OPS))
+@pytest.mark.parametrize("kind,dtype", [(k, d) for k in KINDS if k != "raw" for d in INTEGERS if has(k, d)])
+def test_integers(setting, kind, dtype, op):
+    """Terms wrap in the operands' dtype, sums add them in int64, extrema keep the dtype: against nested loops."""
+    given, multiply, add = INTEGER_OPS[op]
+    found_kernels = needs_kernels(given, dtype, kind)
+    # Built from int64's bits, as NumPy's generators differ in what they give.
+    info, random = np.iinfo(dtype), np.random.RandomState(0)
+    shapes = (2, 4, 6, 21), (6, 2, 3, 2)
+    x, w = (np.frombuffer(random.bytes(product(s) * np.dtype(dtype).itemsize), dtype).reshape(s) for s in shapes)
+    pad = resolve(given).pad_value_for(dtype)
+    term = lambda w, x: int(wrapped(np.array(multiply(int(w), int(x)), object), dtype))  # noqa: E731
+    adds = {
+        "sum": (operator.add, 0),
+        "max": (max, int(info.min)),
+        "min": (min, int(info.max)),
+        "add": (lambda a, t: a * 3 - t, 5),
+    }
+    expected = oracle.conv2d(x, w, term, *(adds[add] + (pad,)), stride=(2, 1), pads=(1, 1, 2, 2), groups=2)
+    result = dtype if add in ("max", "min") else "int64"
+    for isa in LEVELS:
+        setting(isa, 2)
+        found = conv2d(make(kind, x, dtype), make(kind, w, dtype), None, (2, 1), (1, 2), 1, 2, op=given)
+        assert dtype_of(found) == result == found_kernels.result_dtype
+        np.testing.assert_array_equal(values(found), values(make(kind, wrapped(expected, result), result)))
+
+
+# ---------------------------------------------------------------- layouts
+
+
+def layouts(array):
+    """The same values, laid out in other ways, as NumPy arrays."""
+    yield "fortran", np.asfortranarray(array)
+    yield "reversed", array[..., ::-1].copy()[..., ::-1]
+    yield "upside-down", array[:, ::-1].copy()[:, ::-1]
+    yield "sliced", np.repeat(array, 3, -1)[..., ::3]
+    raw = np.zeros(array.nbytes + 1, np.uint8)
+    misaligned = raw[1:].view(array.dtype).reshape(array.shape)
+    misaligned[...] = array
+    yield "misaligned", misaligned
+    yield "other-end", array.astype(array.dtype.newbyteorder())
+    readonly = array.copy()
+    readonly.flags.writeable = False
+    yield "read-only", readonly
+
+
+@pytest.mark.parametrize("op", ["l1", "max_plus", "add"])
+def test_layouts_of_arrays(setting, op):
+    """However an array lies in memory, its result is the same."""
+    x, w, others = arguments(GEOMETRIES["asymmetric"], "float32")
+    expected = conv2d(x, w, None, *others, op=OPS[op])
+    for (name, other_x), (_, other_w) in zip(layouts(x), layouts(w)):
+        np.testing.assert_allclose(conv2d(other_x, other_w, None, *others, op=OPS[op]), expected, 1e-5, 1e-5, err_msg=name)
+
+
+@needs_torch
+@pytest.mark.parametrize("op", ["l1", "max_plus", "add", "xnor"])
+def test_layouts_of_tensors(setting, op):
+    """However operands and the gradient lie in memory, results and gradients are the same; gradients reach the leaves."""
+    x, w, others = arguments(GEOMETRIES["grouped"], "float64")
+    needs_kernels(OPS[op], "float64")
+    y = values(conv2d(make(KIND, x), make(KIND, w), None, *others, op=OPS[op]))
+    grad = np.random.RandomState(1).randn(*y.shape)
+    changes = {
+        "plain": lambda t: t,
+        "channels-last": lambda t: t.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        "batch-last": lambda t: t.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        "transposed": lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
+        "second-half": lambda t: torch.cat([t, t], 1)[:, t.shape[1] :],
+        "right-half": lambda t: torch.cat([t, t], 3)[:, :, :, t.shape[3] :],
+        "odd-rows": lambda t: torch.stack([t, t], 3).view(t.shape[0], t.shape[1], -1, t.shape[3])[:, :, 1::2]
+        if False
+        else torch.stack([t, t], 3)[:, :, :, 1],
+        "odd-columns": lambda t: torch.stack([t, t], 4)[..., 1],
+    }
+    expected = None
+    for threads in (1, 2):
+        setting(threads=threads)
+        for name in ["plain"] + sorted(set(changes) - {"plain"}):
+            change = changes[name]
+            x_, w_ = (make(KIND, array, requires_grad=True) for array in (x, w))
+            y = conv2d(change(x_), change(w_), None, *others, op=OPS[op])
+            y.backward(change(make(KIND, grad)))
+            found = [values(t) for t in (y, x_.grad, w_.grad)]
+            expected = expected or found
+            assert_close(found, expected, "float64", name)
+
+
+@needs_torch
+@pytest.mark.parametrize("op", ["l1", "max_plus", "add", "xnor"])
+def test_expanded_operands_and_gradients(setting, op):
+    """sum()'s gradient, one number expanded, means ones; expanded operands get the sums of their parts' gradients."""
+    x, w, others = arguments(GEOMETRIES["grouped"], "float64")
+    needs_kernels(OPS[op], "float64")
+    call = lambda x, w: conv2d(x, w, None, *others, op=OPS[op])  # noqa: E731
+    ones = np.ones(values(call(make(KIND, x), make(KIND, w))).shape)
+    expected = results(call, (x, w), "float64", grad=ones)
+    x_, w_ = (make(KIND, array, requires_grad=True) for array in (x, w))
+    call(x_, w_).sum().backward()
+    assert_close([values(x_.grad), values(w_.grad)], expected[1:], "float64")
+    x, w = x[:1, :, :, :1], w[:, :1]
+    expand = lambda x, w: (x.expand(3, 6, 7, 6), w.expand(9, 2, 3, 3))  # noqa: E731
+    found, expected = (
+        results(lambda x, w: call(*expand(x, w)), (x, w), "float64", path) for path in ("auto", TENSORS)
+    )
+    assert_close(found, expected, "float64")
+
+
+SHAPES = [
+    ((3, 7), (7, 4)),
+    ((7,), (7, 4)),
+    ((3, 7), (7,)),
+    ((7,), (7,)),
+    ((5, 3, 7), (7, 4)),
+    ((3, 7), (5, 7, 4)),
+    ((5, 3, 7), (5, 7, 4)),
+    ((2, 1, 3, 7), (5, 7, 4)),
+    ((2, 1, 3, 7), (1, 5, 7, 4)),
+    ((1, 3, 7), (2, 5, 7, 4)),
+    ((2, 5, 13, 7), (1, 1, 7, 33)),
+    ((2, 1, 1, 7), (2, 5, 7, 1)),
+]
+
+
+@pytest.mark.parametrize("op", ["l1", "max_plus", "add", "polynomial"])
+def test_matmul_and_linear(setting, op):
+    """Every way of broadcasting, and operands that are transposed, with gradients."""
+    needs_kernels(OPS[op], "float64")
+    random = np.random.RandomState(0)
+    calls = [(lambda a, b: matmul(a, b, op=OPS[op]), a, b) for a, b in SHAPES if not VARIABLES or len(a + b) > 2]
+    calls += [
+        (lambda x, w: linear(x, w, op=OPS[op]), x, w)
+        for x, w in itertools.product([(3, 7), (2, 4, 7), (2, 1, 3, 7)], [(7,), (5, 7), (13, 7)])
+    ]
+    turn = (lambda t: t.transpose(0, 1)) if KIND == "tensor" else np.transpose
+    calls += [
+        (lambda a, b: matmul(turn(a), turn(b), op=OPS[op]), (33, 14), (9, 33)),
+        (lambda a, b: linear(turn(a), turn(b), op=OPS[op]), (33, 14), (33, 9)),
+        (lambda a, b: turn(matmul(a, b, op=OPS[op])), (14, 33), (33, 9)),
+        (lambda a, b: turn(linear(a, b, op=OPS[op])), (14, 33), (9, 33)),
+    ]
+    for i, (call, a, b) in enumerate(calls):
+        operands = random.randn(*a), random.randn(*b)
+        for threads in (1, 2):
+            setting(threads=threads)
+            found, expected = (results(call, operands, "float64", path) for path in ("auto", TENSORS))
+            assert_close(found, expected, "float64", (i, a, b))
+
+
+# ---------------------------------------------------------------- derivatives, accuracy
+
+
+@needs_torch
+@pytest.mark.parametrize("op", ["l1", "l2", "max_plus", "polynomial", "max", "add", "add-left-out"])
+def test_second_derivatives(setting, op):
+    """gradcheck holds for the kernels, gradgradcheck through the tensor path, where no engine is forced."""
+    from torch.autograd import gradcheck
+    from torch.autograd.gradcheck import gradgradcheck
+
+    needs_kernels(OPS[op], "float64")
+    random = np.random.RandomState(3)
+    x, w = (make(KIND, random.randn(*shape), requires_grad=True) for shape in ((2, 2, 3, 3), (2, 1, 2, 2)))
+    function = lambda x, w: conv2d(x, w, None, (2, 1), (1, 0), 1, 2, op=OPS[op])  # noqa: E731
+    assert gradcheck(function, (x, w))
+    assert gradgradcheck(function, [x, w] if VARIABLES else (x, w))
+
+
+@needs_torch
+@pytest.mark.parametrize("op", ["sum", "max_plus", "add"])
+@pytest.mark.parametrize("along", ["taps", "positions", "images", "filters"])
+def test_long_sums_are_accurate(setting, along, op):
+    """200,000 numbers added up, in a result or in a gradient, are as close to the exact sum as torch's, or nearly."""
+    count = 200000
+    own = {
+        "sum": lambda w, x: w * x,
+        "max_plus": "max_plus",
+        "add": Op(operator.mul, lambda acc, term: acc + term),
+    }[op]
+    if along == "taps" and op != "sum":
+        pytest.skip("no sum of many terms, or one in the order that the user wants")
+    needs_kernels(own, "float32")
+    numbers = np.random.RandomState(0).rand(count).astype("float32")
+    one, many = make(KIND, np.ones((1, 1)), "float32", True), make(KIND, np.ones((count, 1)), "float32", True)
+    terms = make(KIND, numbers, "float32")
+    if along == "taps":
+        found = matmul(make(KIND, np.ones((1, count)), "float32"), terms.view(count, 1), op=own)
+    elif along == "positions":
+        linear(many, one, op=own).backward(terms.view(count, 1))
+        found = one.grad
+    elif along == "images":
+        conv2d(many.view(count // 4, 1, 2, 2), one.view(1, 1, 1, 1), op=own).backward(terms.view(count // 4, 1, 2, 2))
+        found = one.grad
+    else:
+        linear(one, many, op=own).backward(terms.view(1, count))
+        found = one.grad
+    exact = numbers.astype("float64").sum()
+    theirs = abs(float(values(terms.sum()).sum()) - exact) / exact
+    assert abs(float(values(found).sum()) - exact) / exact < max(4 * theirs, 1e-6)
+
+
+# ---------------------------------------------------------------- memory
+
+# In a process of its own. Writing 5 there resets the peak; a child's ru_maxrss would start at its parent's.
+MEASURE = """
+import operator
+import numpy as np
+import im2col_compat as ic
+from im2col_compat import features
+torch = features.torch
+if torch is not None:
+    torch.set_num_threads(2)
+
+def peak():
+    with open("/proc/self/status") as lines:
+        return [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")][0]
+
+def reset():
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return peak()
+
+def make(*shape):
+    array = np.random.RandomState(0).rand(*shape).astype("float32")
+    return array if torch is None else torch.autograd.Variable(torch.from_numpy(array), requires_grad=True)
+
+def size(t):
+    return 4 * int(np.prod([int(n) for n in t.shape]))
+
+own_add = ic.Op(operator.mul, lambda acc, term: acc * 0.5 + term)
+small = make(2, 2, 6, 6), make(3, 2, 3, 3)
+op = {op}
+y = ic.conv2d(*small, op=op)  # loads what is loaded once
+if torch is not None:
+    y.sum().backward()
+x, w = make{x}, make{w}
+before = reset()
+y = {call}
+print(peak() - before - size(y))
+if torch is not None:
+    before = reset()
+    # sum()'s gradient is expanded; linear's is copied
+    y.sum().backward()
+    print(peak() - before - size(x) - size(w) - ("linear" in "{call}") * size(y))
+"""
+CONV = "ic.conv2d(x, w, padding=1, op=op)"
+LINEAR = "ic.linear(x, w, op=op)"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
+@pytest.mark.parametrize(
+    "op,call,x,w",
+    [
+        ("'l1'", LINEAR, (4, 4096), (8192, 4096)),
+        ("'max_plus'", LINEAR, (4, 4096), (8192, 4096)),
+        ("'l1'", LINEAR, (32, 100000), (33, 100000)),
+        ("'l1'", CONV, (1, 12000, 4, 4), (13, 12000, 3, 3)),
+        ("'xnor'", CONV, (1, 12000, 3, 3), (13, 12000, 3, 3)),
+        ("'max_plus'", CONV, (1, 12000, 3, 3), (3, 12000, 3, 3)),
+        ("own_add", CONV, (1, 12000, 3, 3), (2, 12000, 3, 3)),
+        ("'adder'", CONV, (1, 4, 40, 40), (3000, 4, 3, 3)),
+        ("'min_plus'", CONV, (1, 1, 30, 30), (3000, 1, 3, 3)),
+        ("own_add", CONV, (1, 1, 60, 60), (3000, 1, 3, 3)),
+        ("'l2'", CONV, (1, 2, 1500, 1500), (2, 2, 3, 3)),
+        ("'max_plus'", CONV, (1, 2, 1500, 1500), (2, 2, 3, 3)),
+    ],
+)
+def test_memory(op, call, x, w):
+    """Beside results and gradients, two threads take at most 16 MiB each, whatever is large."""
+    environment = dict(os.environ, OMP_NUM_THREADS="2", IM2COL_COMPAT_QUIET="1")
+    environment.pop("IM2COL_COMPAT_ISA", None)
+    code = MEASURE.format(op=op, call=call, x=x, w=w)
+    output = subprocess.check_output([sys.executable, "-c", code], cwd="/", env=environment).decode().split()
+    extra = [round(float(number) / 2**20, 1) for number in output]
+    assert max(extra) <= 2 * 16 + 4, extra
+
+
+# ---------------------------------------------------------------- processes, signals
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_children_compute(setting):
+    """A forked child computes what its parent did, with one and two threads, and ends."""
+    setting(threads=2)
+    expected = convolved(GEOMETRIES["plain"], "l1", "float32")
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            same = True
+            for threads in (1, 2):
+                setting(threads=threads)
+                # Not backward(): PyTorch's own autograd doesn't survive forks.
+                x, w, others = arguments(GEOMETRIES["plain"], "float32")
+                found = conv2d(make(KIND, x), make(KIND, w), None, *others, op="l1")
+                same = same and (values(found) == expected[0]).all()
+            code = 0 if same else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+INTERRUPTED = """
+import sys, time
+import numpy as np
+import im2col_compat as ic
+from im2col_compat import features
+x, w = np.zeros((300, 64, 64, 64), "float32"), np.zeros((64, 64, 3, 3), "float32")
+if features.torch is not None:
+    x, w = (features.torch.autograd.Variable(features.torch.from_numpy(t)) for t in (x, w))
+ic.conv2d(x[:1], w, op="l1")
+sys.stdout.write("started\\n")
+sys.stdout.flush()
+try:
+    for _ in range(100):
+        ic.conv2d(x, w, op="l1")
+except KeyboardInterrupt:
+    sys.stdout.write("interrupted %r\\n" % time.time())
+ic.conv2d(x[:1], w, op="l1")
+sys.stdout.write("works\\n")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_interrupts():
+    """Ctrl-C gets through to a long call, soon, and the next call works."""
+    child = subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd="/", stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline().strip() == b"started"
+        time.sleep(0.5)
+        sent = time.time()
+        child.send_signal(signal.SIGINT)
+        output = child.communicate()[0].decode().split()
+    finally:
+        if child.poll() is None:
+            child.kill()
+    assert output[0] == "interrupted" and output[2] == "works" and child.returncode == 0
+    assert float(output[1]) - sent < 3
+
+
+@pytest.mark.parametrize("threads", ["0", "-3", "1", "2", "1000", "none", ""])
+def test_odd_numbers_of_threads(threads):
+    """Whatever OMP_NUM_THREADS says, there is a result."""
+    code = (
+        "import numpy as np, im2col_compat as ic;"
+        "print(ic.conv2d(np.ones((3, 8, 40, 40)), np.zeros((8, 8, 3, 3)), op='l1').sum())"
+    )
+    environment = dict(os.environ, OMP_NUM_THREADS=threads)
+    output = subprocess.check_output([sys.executable, "-c", code], cwd="/", env=environment)
+    assert float(output) == 3 * 8 * 38 * 38 * 72
+
+
+# ---------------------------------------------------------------- nothing at all
+
+
+@needs_torch
+@pytest.mark.skipif(VARIABLES, reason="torch 0.3 has no empty tensors")
+def test_empty_operands(setting):
+    """Empty batches, no taps, no filters: as on the tensor path, gradients included, or the same error."""
+    calls = [(linear, (0, 4), (3, 4)), (linear, (3, 0), (2, 0)), (matmul, (2, 0), (0, 3)), (matmul, (2, 3, 4), (2, 4, 0))]
+    calls += [(conv2d, (0, 2, 5, 5), (3, 2, 3, 3)), (conv2d, (1, 2, 5, 5), (0, 2, 3, 3)), (conv2d, (1, 0, 5, 5), (2, 0, 3, 3))]
+    for op, (function, a, b) in itertools.product(["l1", "max_plus", "add"], calls):
+        outcomes = []
+        for path in ("auto", TENSORS):
+            try:
+                outcomes.append(results(lambda x, w: function(x, w, op=OPS[op]), (np.zeros(a), np.zeros(b)), "float64", path))
+            except Exception as error:
+                outcomes.append(type(error))
+        if isinstance(outcomes[0], type) or isinstance(outcomes[1], type):
+            assert outcomes[0] is outcomes[1], (op, function, a, b)
+        else:
+            assert_close(outcomes[0], outcomes[1], "float64")

@@ -1,0 +1,257 @@
+"""Which kernels an op gets, and what is said about it: explain, from_c, compilation and its failures."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensors import KINDS, make, some, torch, values
+
+from im2col_compat import Op, conv2d, features, kernels, linear, lowlevel, matmul, ops, use_backend
+
+needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
+needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
+ARRAYS = features.TORCH or features.NUMPY
+
+
+def compiles():
+    """Whether an op that no other test has can be compiled here."""
+    found, _ = kernels.find(Op(lambda w, x: w * x + w - x), "float64", ARRAYS)
+    return found is not None
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    monkeypatch.setenv("IM2COL_COMPAT_QUIET", "1")
+    if lowlevel.missing or not compiles():
+        pytest.skip("needs a C compiler")
+
+
+def run(code, **environment):
+    """(standard output, standard error) of a Python of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=dict(os.environ, **environment),
+    )
+    out, err = process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode(), err.decode()
+
+
+# ---------------------------------------------------------------- explain
+
+
+@needs_library
+def test_explain_names_the_path_and_the_reason(compiler):
+    """Built in, compiled, or tensor operations and why; with the C where there is some."""
+    assert "built in" in ops.l1.explain() and "fabsf(" in ops.l1.explain() and "fabs(" in ops.l1.explain("float64")
+    assert "compiled" in Op(lambda w, x: w * x * x).explain()
+    assert "int32_t" in Op(lambda w, x: ~(w ^ x)).explain("int32")
+    for function, reason in (
+        (lambda w, x: w * x.sum(), "reduction"),
+        (lambda w, x: w if w > x else x, "branch"),
+        (lambda w, x: w[0], "index"),
+        (lambda w, x: 1 / 0, "ZeroDivisionError"),
+    ):
+        text = Op(function).explain()
+        assert "tensor operations" in text and reason in text, text
+    assert "float16" in ops.l1.explain("float16")
+    with use_backend("slices"):
+        assert "slices" in ops.l1.explain()
+
+
+@needs_torch
+@needs_library
+def test_explain_of_captured_tensors_and_dot():
+    """A captured tensor is a reason; "dot" is PyTorch's."""
+    slope = torch.ones(1)
+    assert "captured tensor" in Op(lambda w, x: slope * w * x).explain()
+    assert "PyTorch" in ops.dot.explain()
+
+
+# ---------------------------------------------------------------- which kernels
+
+
+@needs_library
+def test_named_ops_are_built_in():
+    """Every named op but "dot" has kernels for both floats at every instruction set; changes that don't matter keep them."""
+    for name in ("l1", "adder", "l2", "xnor", "max_plus", "min_plus"):
+        for dtype in ("float32", "float64"):
+            found, reason = kernels.find(getattr(ops, name), dtype, ARRAYS)
+            assert reason is None and found.origin.startswith("built in") and found.dtype == dtype
+    assert kernels.find(ops.adder.replace(normalize_grad_w=0.2), "float32", ARRAYS)[0].origin.startswith("built in")
+
+
+@needs_library
+def test_instruction_sets(monkeypatch):
+    """IM2COL_COMPAT_ISA lowers the instruction set, never raises it, and must be a known name."""
+    monkeypatch.setenv(kernels.VARIABLE, "baseline")
+    assert "baseline" in ops.l1.explain() and kernels.level() == 0
+    monkeypatch.setenv(kernels.VARIABLE, "avx512")
+    assert kernels.level() == lowlevel.level()
+    monkeypatch.setenv(kernels.VARIABLE, "sse9")
+    with pytest.raises(ValueError) as info:
+        conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), op="l1")
+    assert "sse9" in str(info.value) and "avx2" in str(info.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captured_numbers_may_change(kind):
+    """A function that captures a number computes with what it is at each call, after any number of calls."""
+    x, w = some((2, 5), seed=1), some((3, 5), seed=2)
+    state = {"scale": 0.0}
+    op = Op(lambda w, x: state["scale"] * w * x)
+    for scale in range(kernels.MOST_SOURCES + 4):
+        state["scale"] = float(scale)
+        found = values(linear(make(kind, x), make(kind, w), op=op))
+        np.testing.assert_array_equal(found, scale * np.matmul(x, w.T))
+
+
+def test_changing_numbers_stop_being_compiled(compiler):
+    """A function that gives other C from call to call goes to tensor operations, and says so."""
+    state = {"scale": 0.0}
+    op = Op(lambda w, x: state["scale"] * w * x + x)
+    for scale in range(kernels.MOST_SOURCES + 1):
+        state["scale"] = scale + 0.25
+        text = op.explain()
+    assert "from call to call" in text
+
+
+def helper(w, x):
+    return w * x
+
+
+def test_functions_that_cannot_change_are_traced_once(compiler, monkeypatch):
+    """Lambdas of one piece of code share their kernels without being traced again, unless they capture something."""
+    calls = []
+    trace = kernels.tracing.trace
+    monkeypatch.setattr(kernels.tracing, "trace", lambda *args: calls.append(args) or trace(*args))
+    for make_op, expected in (
+        (lambda: Op(lambda w, x: abs(w - x) + w), 1),
+        (lambda: Op(lambda w, x: helper(w, x) + w), 1),
+        (lambda factor=2: Op(lambda w, x: factor * w * x), 3),
+    ):
+        del calls[:]
+        found = [kernels.find(make_op(), "float64", ARRAYS) for _ in range(3)]
+        assert [reason for _, reason in found] == [None] * 3
+        found = [kernels_.address for kernels_, _ in found]
+        assert len(calls) == expected and len(set(found)) == 1
+
+
+# ---------------------------------------------------------------- Op.from_c
+
+
+@pytest.mark.parametrize(
+    "arguments,error,message",
+    [
+        (dict(multiply=3), TypeError, "multiply.*3"),
+        (dict(multiply="w * x; return 0"), ValueError, "multiply.*single C expression"),
+        (dict(multiply=""), ValueError, "multiply"),
+        (dict(multiply="w", add=3), TypeError, "add.*3"),
+        (dict(multiply="w", add="acc * term", identity="one"), ValueError, "identity.*one"),
+        (dict(multiply="w", grad_w="x"), ValueError, "grad_w.*grad_x"),
+        (dict(multiply="w", identity="0"), ValueError, "identity"),
+    ],
+)
+def test_wrong_c(arguments, error, message):
+    """from_c checks its arguments and names the wrong one."""
+    import re
+
+    with pytest.raises(error) as info:
+        Op.from_c(**arguments)
+    assert re.search(message, str(info.value)), str(info.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_from_c_is_what_it_says(kind, dtype, compiler):
+    """C expressions compute what the same functions in Python do, sums, maxima and own adds, in every dtype."""
+    x, w = (make(kind, some(shape, dtype, seed=i), dtype) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 2, 3)]))
+    for of_c, of_python in (
+        (Op.from_c("w * x + w"), Op(lambda w, x: w * x + w)),
+        (Op.from_c("w * x", add="acc + term", identity="0"), Op(lambda w, x: w * x)),
+        (Op.from_c("w - x", add="max", pad_value=3), Op(lambda w, x: w - x, "max", pad_value=3)),
+        (
+            Op.from_c("w * x", add="2 * acc + term", identity="1"),
+            Op(lambda w, x: w * x, lambda acc, term: 2 * acc + term, identity=1),
+        ),
+        (Op.from_c("w - x", add="term - acc"), Op(lambda w, x: w - x, lambda acc, term: term - acc)),
+    ):
+        found = conv2d(x, w, padding=1, op=of_c)
+        with use_backend("slices"):
+            expected = conv2d(x, w, padding=1, op=of_python)
+        np.testing.assert_array_equal(values(found), values(expected))
+
+
+@needs_torch
+def test_gradients_of_c(compiler):
+    """grad_w and grad_x are the gradients; without them, and in the second derivative, there is an error that says so."""
+    x, w = (make("tensor", some(shape, seed=i), requires_grad=True) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 2, 3)]))
+    op = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
+    found = torch.autograd.grad([conv2d(x, w, op=op).sum()], [x, w])
+    expected = torch.autograd.grad([conv2d(x, w, op="l1").sum()], [x, w])
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_array_equal(values(ours), values(theirs))
+    with pytest.raises(RuntimeError) as info:
+        conv2d(x, w, op=Op.from_c("w * x")).sum().backward()
+    assert "grad_w" in str(info.value)
+
+
+def test_c_that_cannot_run(compiler):
+    """What doesn't compile gives the compiler's message; where no kernels serve, the error says what they need."""
+    x = np.ones((1, 1, 3, 3))
+    with pytest.raises(RuntimeError) as info:
+        conv2d(x, x, op=Op.from_c("nonesuch(w)"))
+    assert "nonesuch" in str(info.value) and "error" in str(info.value)
+    with pytest.raises(RuntimeError) as info:
+        conv2d(x.astype("complex128"), x.astype("complex128"), op=Op.from_c("w * x"))
+    assert "complex128" in str(info.value)
+    with use_backend("slices"):
+        with pytest.raises(RuntimeError) as info:
+            matmul(x[0, 0], x[0, 0], op=Op.from_c("w * x"))
+        assert "engine" in str(info.value)
+
+
+# ---------------------------------------------------------------- where compiling fails, and where it has been done
+
+CALL = """
+import warnings
+import numpy as np
+from im2col_compat import conv2d
+x = np.arange(32.0).reshape(1, 2, 4, 4)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(3):
+        y = conv2d(x, x[:, :, :2, :2], op=lambda w, x: w * x - 17 * w)
+print(float(y.sum()))
+print([str(warning.message) for warning in caught])
+"""
+
+
+@needs_library
+def test_without_a_compiler(tmpdir):
+    """No compiler: the same result by tensor operations, and one warning that says why."""
+    expected = run(CALL, IM2COL_COMPAT_BACKEND="slices")[0].splitlines()[0]
+    value, caught = run(CALL, CC="/nonexistent/cc", IM2COL_COMPAT_CACHE=str(tmpdir))[0].splitlines()
+    assert value == expected
+    assert caught.count("im2col_compat") == 1 and "no C compiler" in caught
+
+
+def test_a_second_process_compiles_nothing(compiler, tmpdir):
+    """Compiling is announced, once; another process takes the result from the cache, in silence."""
+    cache = dict(IM2COL_COMPAT_CACHE=str(tmpdir), IM2COL_COMPAT_QUIET="0")
+    first, announced = run(CALL, **cache)
+    assert announced.count("compiled") == 1
+    second, silence = run(CALL, **cache)
+    assert second == first and "compiled" not in silence and first.splitlines()[1] == "[]"
+
+
+def test_importing_compiles_nothing(tmpdir):
+    """Importing the package runs no compiler and touches no cache."""
+    folder = str(tmpdir.join("cache"))
+    _, err = run("import im2col_compat", IM2COL_COMPAT_CACHE=folder, CC="false")
+    assert not os.path.exists(folder) and "compiled" not in err
