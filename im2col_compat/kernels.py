@@ -24,7 +24,7 @@ MOST_TRACES = 1000
 _found = {}  # what an op is made of: (Kernels, reason)
 _traced = {}  # what it was traced to: (Kernels, reason)
 _libraries = {}  # source: (address, reason)
-_sources = {}  # code of a function: what it was traced to
+_sources = {}  # (code of a function, dtype, level): what it was traced to
 _warned = False
 
 
@@ -132,7 +132,7 @@ def _changes(op, key):
     code = getattr(op.multiply, "__code__", None)
     if code is None:
         return False
-    others = _sources.setdefault(code, set())
+    others = _sources.setdefault((code,) + key[-2:], set())
     if len(others) <= MOST_SOURCES:
         others.add(key)
     return len(others) > MOST_SOURCES
