@@ -279,7 +279,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
     const int64_t end = smaller(positions(p), start + f->panels * lanes);
     const int64_t filter = (s->g0 + group) * p->filters + s->f0;
     char *panel = scratch, *mask = panel + aligned(f->depth * lanes * e);
-    char *tile = mask + aligned(p->skips ? f->depth * lanes * e : 0);
+    char *tile = mask + (p->skips ? aligned(f->depth * lanes * e) : 0);
     struct segment segments[POSITIONS];
     int64_t position;
 
@@ -501,7 +501,7 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw
     const int64_t e = kernels->element, vector = kernels->lanes / 2, stride = ceiling(count, vector) * vector;
     const int64_t filter = group * p->filters + f0, weight = filter * taps(p) + k0;
     char *panel = scratch, *mask = panel + aligned((k1 - k0) * stride * e);
-    char *tile = mask + aligned(p->skips ? (k1 - k0) * stride * e : 0);
+    char *tile = mask + (p->skips ? aligned((k1 - k0) * stride * e) : 0);
     struct segment segments[POSITIONS];
     const int n = list_segments(p, start, count, segments);
     const int padded = pack(p, group, k0, k1, segments, n, stride, panel) && p->skips;
@@ -611,7 +611,7 @@ static void arg_task(void *context, int64_t task, char *scratch)
     const int64_t e = kernels->element, lanes = kernels->lanes, depth = forward_depth(p), filters = f->f1 - f->f0;
     const int64_t position = f->start + task * lanes;
     char *panel = scratch, *mask = panel + aligned(depth * lanes * e);
-    char *best = mask + aligned(p->skips ? depth * lanes * e : 0);
+    char *best = mask + (p->skips ? aligned(depth * lanes * e) : 0);
     int32_t *arg = f->arg + task * filters * lanes;
     struct segment segments[POSITIONS];
     const int n = list_segments(p, position, smaller(lanes, f->end - position), segments);

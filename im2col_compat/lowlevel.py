@@ -82,6 +82,10 @@ def advise(address, size):
     lib.dot_advise(ffi.cast("void *", address), size)
 
 
+def _workspace(size):
+    return np.empty(size + 63, np.uint8)
+
+
 def dot(call, problem, kernels, threads, w, x, result, dx, dw):
     """One of dot.h's calls (by number, as in dot_workspace) on addresses of dense data; 0 for what isn't wanted.
 
@@ -100,7 +104,8 @@ def dot(call, problem, kernels, threads, w, x, result, dx, dw):
     p.threads = threads
     p.parallel = ffi.cast("void *", features.parallel())
     p.kernels = ffi.cast("struct dot_kernels *", kernels.address)
-    workspace = np.empty(lib.dot_workspace(p, call) + 63, np.uint8)
+    workspace = _workspace(lib.dot_workspace(p, call))
+    # Rows of panels begin where cache lines do.
     address = (workspace.__array_interface__["data"][0] + 63) // 64 * 64
     result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, address))
     if call == 0:

@@ -296,7 +296,7 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
         expected = None
         for threads, ours in itertools.product((1, 2, 3, 5), (False, True)):
             setting(threads=threads)
-            with monkeypatch.context() if hasattr(monkeypatch, "context") else None as patch:
+            with monkeypatch.context() as patch:
                 if ours:
                     patch.setattr(features, "parallel", lambda: 0)
                 found = convolved(geometry, OPS[op], "float32")
@@ -512,7 +512,7 @@ def test_second_derivatives(setting, op):
 
     needs_kernels(OPS[op], "float64")
     random = np.random.RandomState(3)
-    x, w = (make(KIND, random.randn(*shape), requires_grad=True) for shape in ((2, 2, 3, 3), (2, 1, 2, 2)))
+    x, w = (make(KIND, random.randn(*shape), requires_grad=True) for shape in ((1, 2, 3, 2), (2, 1, 2, 1)))
     function = lambda x, w: conv2d(x, w, None, (2, 1), (1, 0), 1, 2, op=OPS[op])  # noqa: E731
     assert gradcheck(function, (x, w))
     assert gradgradcheck(function, [x, w] if VARIABLES else (x, w))
