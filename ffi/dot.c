@@ -632,8 +632,8 @@ static void arg_task(void *context, int64_t task, char *scratch)
     }
 }
 
-/* One filter's gradients at positions of one panel. */
-static void add_partials(const struct extremum *f, int64_t filter, int64_t start, int64_t count, int dw, int dx)
+/* One filter's gradients at positions of one panel: to the filter's dw, or to dx. */
+static void add_partials(const struct extremum *f, int64_t filter, int64_t start, int64_t count, char *dw, char *dx)
 {
     const struct dot_problem *p = f->p;
     const int64_t lanes = p->kernels->lanes, offset = start - f->start;
@@ -641,19 +641,25 @@ static void add_partials(const struct extremum *f, int64_t filter, int64_t start
     struct segment segments[POSITIONS];
     const int n = list_segments(p, start, count, segments);
 
-    BY_TYPE(p->kernels->element, add_partials, p, f->group, f->f0 + filter, segments, n, arg, f->grad,
-            dw ? f->dw : NULL, dx ? f->dx : NULL);
+    BY_TYPE(p->kernels->element, add_partials, p, f->group, f->f0 + filter, segments, n, arg, f->grad, dw, dx);
 }
 
 static void extremum_dw_task(void *context, int64_t task, char *scratch)
 {
     const struct extremum *f = (const struct extremum *)context;
-    const int64_t lanes = f->p->kernels->lanes;
-    int64_t position;
+    const int64_t lanes = f->p->kernels->lanes, e = f->p->kernels->element;
+    char *dw = f->dw + (f->group * f->p->filters + f->f0 + task) * taps(f->p) * e;
+    int64_t block, position;
 
-    (void)scratch;
-    for (position = f->start; position < f->end; position += lanes)
-        add_partials(f, task, position, smaller(lanes, f->end - position), 1, 0);
+    /* Summed up in blocks, as everything is. */
+    for (block = f->start; block < f->end; block += POSITIONS) {
+        const int64_t end = smaller(f->end, block + POSITIONS);
+
+        memset(scratch, 0, (size_t)(taps(f->p) * e));
+        for (position = block; position < end; position += lanes)
+            add_partials(f, task, position, smaller(lanes, end - position), scratch, NULL);
+        BY_TYPE(e, add, taps(f->p), scratch, dw);
+    }
 }
 
 static void extremum_dx_task(void *context, int64_t task, char *scratch)
@@ -667,16 +673,16 @@ static void extremum_dx_task(void *context, int64_t task, char *scratch)
     for (; position < end; position += step) {
         step = smaller(lanes - (position - f->start) % lanes, end - position);
         for (o = 0; o < f->f1 - f->f0; o++)
-            add_partials(f, o, position, step, 0, 1);
+            add_partials(f, o, position, step, NULL, f->dx);
     }
 }
 
 static int64_t extremum_scratch(const struct dot_problem *p)
 {
     const int64_t panel = aligned(forward_depth(p) * p->kernels->lanes * p->kernels->element);
+    const int64_t best = aligned(smaller(p->filters, ARG_FILTERS) * p->kernels->lanes * p->kernels->element);
 
-    return panel + (p->skips ? panel : 0) +
-           aligned(smaller(p->filters, ARG_FILTERS) * p->kernels->lanes * p->kernels->element);
+    return larger(panel + (p->skips ? panel : 0) + best, aligned(taps(p) * p->kernels->element));
 }
 
 static int64_t extremum_args(const struct dot_problem *p)
@@ -698,7 +704,7 @@ void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, 
                 f.end = smaller(positions(p), f.start + step);
                 parallel_for(p, ceiling(f.end - f.start, lanes), arg_task, &f, scratch, extremum_scratch(p));
                 if (dw != NULL)
-                    parallel_for(p, f.f1 - f.f0, extremum_dw_task, &f, scratch, 0);
+                    parallel_for(p, f.f1 - f.f0, extremum_dw_task, &f, scratch, extremum_scratch(p));
                 if (dx != NULL)
                     parallel_for(p, (f.end - 1) / length(p) - f.start / length(p) + 1, extremum_dx_task, &f, scratch, 0);
             }

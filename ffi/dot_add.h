@@ -38,6 +38,14 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
     }
 }
 
+static void NAME(add)(int64_t count, const void *values, void *sums)
+{
+    int64_t i;
+
+    for (i = 0; i < count; i++)
+        ((ELEMENT *)sums)[i] += ((const ELEMENT *)values)[i];
+}
+
 /* One filter's gradients, each to the weight and the pixel that were chosen: arg holds one k a lane, -1 for none. */
 static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments,
                                int n, const int32_t *arg, const void *grad, void *dw, void *dx)
@@ -73,7 +81,7 @@ static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64
     p->kernels->partials(count, g, w, x, gw, gx);
     for (j = 0; j < count; j++) {
         if (dw != NULL && arg[j] >= 0)
-            ((ELEMENT *)dw)[row + arg[j]] += gw[j];
+            ((ELEMENT *)dw)[arg[j]] += gw[j];
         if (dx != NULL && pixel[j] >= 0)
             ((ELEMENT *)dx)[pixel[j]] += gx[j];
     }

@@ -64,8 +64,8 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
 #else
                 const SUM term = OP(term)(FUSED, one, w[i], x[j]);
-                const SUM best = ordinary ? (BETTER(term, acc[i][j]) ? term : acc[i][j])
-                                          : (BETTER(term, acc[i][j]) | (term != term) ? term : acc[i][j]);
+                const int better = ordinary ? BETTER(term, acc[i][j]) : (BETTER(term, acc[i][j]) | (term != term));
+                const SUM best = better ? term : acc[i][j];
                 acc[i][j] = !masked || mask[j] != 0 ? best : acc[i][j];
 #endif
             }
@@ -394,8 +394,9 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
                 columns[k * LANES + j] += there ? of_x : 0;
                 partial[j] = there ? of_w : 0;
             }
-            for (j = 0; j < count; j++)
-                dw[k] += partial[j];
+            for (j = 1; j < count; j++)
+                partial[0] += partial[j];
+            dw[k] += partial[0];
         }
     }
 }

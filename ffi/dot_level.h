@@ -43,10 +43,13 @@
 #define LANE_LOOP
 #define ROW_LOOP
 #endif
+/* Makes a variable's value unknown to the compiler; the letter is that of vector registers. */
+#if defined(__SSE__)
 #define HIDE(value) __asm__("" : "+x"(value))
-#if !defined(__x86_64__) && !defined(__i386__)
-#undef HIDE
+#elif defined(__aarch64__)
 #define HIDE(value) __asm__("" : "+w"(value))
+#else
+#define HIDE(value) __asm__("" : "+m"(value))
 #endif
 #define DIFFERENCE(a, b) (fused ? FMA(a, one, -(b)) : (a) - (b))
 #define PLUS(a, b) (fused ? FMA(a, one, b) : (a) + (b))

@@ -49,7 +49,7 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
     WORD pad;
 
     memcpy(&pad, p->pad, sizeof pad);
-    if (p->x_strides[1] == 1 && area(p) == 1 && n == 1) {
+    if (p->x_strides[1] == 1 && area(p) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 && p->before[1] == 0) {
         NAME(turn)(channel + segments->column * step, step, k1 - k0, used, lanes, panel);
         for (k = k0; k < k1; k++)
             for (j = used; j < lanes; j++)
@@ -81,7 +81,8 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
             }
             for (j = 0; j < s->first; j++)
                 out[j] = pad;
-            NAME(copy)(rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
+            if (s->first < s->last)
+                NAME(copy)(rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
             for (j = s->last; j < count; j++)
                 out[j] = pad;
             padded = 1;
@@ -152,7 +153,9 @@ static void NAME(transpose)(const WORD *source, int64_t stride, int rows, int64_
 static void NAME(gather)(const struct dot_problem *p, const void *result, int64_t filter, int64_t filters,
                          const struct segment *segments, int n, int64_t lanes, void *rows)
 {
-    const WORD *end = (const WORD *)result + p->batch * p->y_strides[0];
+    /* Behind the last element: gradients may be parts of larger tensors. */
+    const WORD *end = (const WORD *)result + (p->batch - 1) * p->y_strides[0] +
+                      (p->groups * p->filters - 1) * p->y_strides[1] + (length(p) - 1) * p->y_strides[2] + 1;
     int64_t o;
     int i;
 

@@ -111,7 +111,7 @@ class _NumPy(object):
         return x.dtype.kind in "biufc"
 
     def dense(self, x):
-        return np.ascontiguousarray(x)
+        return np.require(x, requirements="CA")
 
     def address(self, x):
         return x.__array_interface__["data"][0]
@@ -476,7 +476,7 @@ def threads():
     if torch is not None:
         return torch.get_num_threads()
     try:
-        return int(os.environ["OMP_NUM_THREADS"])
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     except (KeyError, ValueError):
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 

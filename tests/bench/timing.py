@@ -7,8 +7,8 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-ROUNDS, SECONDS = 15, 3.0
-SLOW, SLOW_ROUNDS = 1.0, 3  # contestants that take longer than a second a call run in the first three rounds only
+ROUNDS, SECONDS = 11, 2.0
+SLOW, SLOW_ROUNDS = 0.2, 3  # contestants that take longer than that a call run in the first three rounds only
 LEAST = 0.005  # a measurement repeats its call until it takes this long
 PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
 
