@@ -726,16 +726,23 @@ static int64_t fold_history(const struct dot_problem *p)
     return aligned((ceiling(taps(p), 128) + 128) * p->kernels->lanes * p->kernels->total);
 }
 
+static int64_t fold_scratch(const struct dot_problem *p)
+{
+    const int64_t e = p->kernels->element;
+
+    return (p->skips ? 3 : 2) * aligned(taps(p) * p->kernels->lanes * e) + fold_history(p) +
+           aligned(p->kernels->lanes * e) + aligned(taps(p) * e);
+}
+
 static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t f1, int64_t position, int64_t count,
-                       char *scratch)
+                       char *dw, char *scratch)
 {
     const struct dot_problem *p = f->p;
     const struct dot_kernels *kernels = p->kernels;
     const int64_t e = kernels->element, lanes = kernels->lanes, filter = group * p->filters;
     const int64_t panel_bytes = aligned(taps(p) * lanes * e);
     char *panel = scratch, *columns = panel + panel_bytes, *mask = columns + panel_bytes;
-    char *history = mask + (p->skips ? panel_bytes : 0), *unused = history + fold_history(p);
-    char *grads = unused + aligned(taps(p) * e);
+    char *history = mask + (p->skips ? panel_bytes : 0), *grads = history + fold_history(p);
     struct segment segments[POSITIONS];
     const int n = list_segments(p, position, count, segments);
     const int padded = pack(p, group, 0, taps(p), segments, n, lanes, panel) && p->skips;
@@ -744,13 +751,11 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     if (padded)
         pack_mask(p, 0, taps(p), segments, n, lanes, mask);
     memset(columns, 0, (size_t)(taps(p) * lanes * e));
-    memset(unused, 0, (size_t)(taps(p) * e));
     for (o = f0; o < f1; o++) {
         BY_SIZE(e, gather, p, f->grad, filter + o, 1, segments, n, lanes, grads);
         memset(grads + count * e, 0, (size_t)((lanes - count) * e));
         kernels->fold_grad(taps(p), count, (const char *)p->w + (filter + o) * taps(p) * e, panel,
-                           padded ? mask : NULL, grads, history, f->dw ? f->dw + (filter + o) * taps(p) * e : unused,
-                           columns);
+                           padded ? mask : NULL, grads, history, dw, columns);
     }
     if (f->dx != NULL)
         BY_TYPE(e, add_columns, p, group, 0, taps(p), segments, n, lanes, columns, f->dx);
@@ -761,10 +766,18 @@ static void fold_dw_task(void *context, int64_t task, char *scratch)
     const struct fold *f = (const struct fold *)context;
     const int64_t lanes = f->p->kernels->lanes, chunks = ceiling(f->p->filters, f->filters);
     const int64_t f0 = task % chunks * f->filters, f1 = smaller(f->p->filters, f0 + f->filters);
-    int64_t position;
+    const int64_t group = task / chunks, e = f->p->kernels->element, all = positions(f->p);
+    char *dw = scratch + fold_scratch(f->p) - aligned(taps(f->p) * e);
+    int64_t filter, block, position;
 
-    for (position = 0; position < positions(f->p); position += lanes)
-        fold_panel(f, task / chunks, f0, f1, position, smaller(lanes, positions(f->p) - position), scratch);
+    /* Summed up in blocks, as everything is. */
+    for (filter = f0; filter < f1; filter++)
+        for (block = 0; block < all; block += POSITIONS) {
+            memset(dw, 0, (size_t)(taps(f->p) * e));
+            for (position = block; position < smaller(all, block + POSITIONS); position += lanes)
+                fold_panel(f, group, filter, filter + 1, position, smaller(lanes, all - position), dw, scratch);
+            BY_TYPE(e, add, taps(f->p), dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
+        }
 }
 
 static void fold_dx_task(void *context, int64_t task, char *scratch)
@@ -773,18 +786,12 @@ static void fold_dx_task(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const int64_t lanes = p->kernels->lanes, images = images_of_task(p);
     const int64_t first = task / p->groups * images, end = smaller(p->batch, first + images) * length(p);
+    char *unused = scratch + fold_scratch(p) - aligned(taps(p) * p->kernels->element);
     int64_t position;
 
+    memset(unused, 0, (size_t)(taps(p) * p->kernels->element));
     for (position = first * length(p); position < end; position += lanes)
-        fold_panel(f, task % p->groups, 0, p->filters, position, smaller(lanes, end - position), scratch);
-}
-
-static int64_t fold_scratch(const struct dot_problem *p)
-{
-    const int64_t e = p->kernels->element;
-
-    return (p->skips ? 3 : 2) * aligned(taps(p) * p->kernels->lanes * e) + fold_history(p) + aligned(taps(p) * e) +
-           aligned(p->kernels->lanes * e);
+        fold_panel(f, task % p->groups, 0, p->filters, position, smaller(lanes, end - position), unused, scratch);
 }
 
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace)

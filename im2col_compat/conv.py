@@ -148,11 +148,11 @@ def _check_alike(arrays, function, op, arguments):
 
 def _kernels(op, arrays, w, x):
     """The C kernels for these operands; None where tensor operations do it."""
-    if op is NAMED["dot"] or backends.forced() is not None or arrays.device(x) != "cpu" or not arrays.is_dense_kind(x):
+    if op is NAMED["dot"] or backends.forced() is not None or 0 in tuple(w.shape) + tuple(x.shape):
         return None
-    if 0 in tuple(w.shape) + tuple(x.shape) or arrays is features.NUMPY and not x.dtype.isnative:
-        return None
-    found, reason = kernels.find(op, arrays.dtype(x), arrays)
+    found, reason = None, "only kernels evaluate it, and they take CPU memory"
+    if arrays.in_memory(w) and arrays.in_memory(x):
+        found, reason = kernels.find(op, arrays.dtype(x), arrays)
     if found is None and isinstance(op.multiply, CText):
         raise RuntimeError("{}: {}".format(op, reason))
     return found

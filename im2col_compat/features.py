@@ -110,6 +110,10 @@ class _NumPy(object):
     def is_dense_kind(self, x):
         return x.dtype.kind in "biufc"
 
+    def in_memory(self, x):
+        """Whether C can read x's elements, now."""
+        return self.is_dense_kind(x) and x.dtype.isnative
+
     def dense(self, x):
         return np.require(x, requirements="CA")
 
@@ -206,6 +210,15 @@ class _Torch(object):
         if VARIABLES:
             return "cuda:{}".format(x.get_device()) if x.is_cuda else "cpu"
         return str(x.device)
+
+    def in_memory(self, x):
+        # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
+        if VARIABLES:
+            return not x.is_cuda
+        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and not (capturing() or _transforming())
+        if hasattr(x, "_is_zerotensor") and x._is_zerotensor():
+            return False
+        return plain and self.device(x) == "cpu" and self.is_dense_kind(x)
 
     def is_dense_kind(self, x):
         return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
@@ -583,6 +596,20 @@ UNFOLD_IS_CURRENT = HAS_UNFOLD and _takes_unbatched()
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
     return _is_compiling() or torch.jit.is_tracing()
+
+
+def _transforming():
+    """Whether operations go to something else than tensors: a dispatch mode (fake tensors, make_fx) or functionalization."""
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    if modes is not None and modes():
+        return True
+    functional = getattr(torch._C, "_functionalization_reapply_views_tls", None)
+    interpreters = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    if functional is None or interpreters is None:
+        return False
+    # Gradients of torch.func's go through autograd Functions as any others do.
+    top = interpreters()
+    return top is not None and top.key().name not in ("Grad",)
 
 
 if UNFOLD_IS_CURRENT and hasattr(torch, "compiler"):

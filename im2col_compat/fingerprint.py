@@ -18,27 +18,36 @@ def of(op):
     prints = [part if part is None or isinstance(part, str) else _of_function(part, ()) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
         return None
-    return tuple(prints) + (op.identity, op.pad_value)
+    # By their text: to Python, -0.0 is 0.0 and 1 is True.
+    return tuple(prints) + (repr(op.identity), repr(op.pad_value))
 
 
 def _of_function(function, callers):
     if isinstance(function, CText):
-        return function.text
+        return function
     if isinstance(function, types.FunctionType):
         return _of_python(function, callers)
-    module = getattr(function, "__module__", None) or getattr(type(function), "__module__", "")
-    # Functions in C: operator.mul, torch.min, numpy.minimum.
-    in_c = not hasattr(function, "__dict__") and isinstance(function, types.BuiltinFunctionType)
-    return function if in_c or type(function).__name__ == "ufunc" and _is_fixed(module) else None
+    return function if _is_in_c(function) else None
+
+
+def _is_in_c(function):
+    """operator.mul, torch.min, numpy.minimum; not the method of an object, which may change."""
+    if type(function).__name__ == "ufunc":
+        return True
+    owner = getattr(function, "__self__", None)
+    return isinstance(function, types.BuiltinFunctionType) and (
+        owner is None or isinstance(owner, (types.ModuleType, type)) or type(owner).__name__ == "_VariableFunctionsClass"
+    )
 
 
 def _of_python(function, callers):
     code = function.__code__
-    if function.__closure__ or function.__defaults__ or function in callers:
+    captures = function.__closure__ or function.__defaults__ or getattr(function, "__kwdefaults__", None)
+    if captures or function.__dict__ or function in callers:
         return None
     if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
         return None
-    helpers = []
+    reached = []
     # co_names has attributes too: one that is a global's name as well is looked at for nothing.
     for name in code.co_names:
         value = function.__globals__.get(name)
@@ -47,12 +56,14 @@ def _of_python(function, callers):
                 return None
         elif isinstance(value, types.FunctionType):
             if not _is_fixed(value.__module__ or ""):
-                helpers.append(_of_python(value, callers + (function,)))
-        elif value is not None and not isinstance(value, (types.BuiltinFunctionType, type)):
+                value = _of_python(value, callers + (function,))
+                if value is None:
+                    return None
+        elif value is not None and not _is_in_c(value):
             return None
-    # A module that is run again has other globals.
-    return None if None in helpers else (code, id(function.__globals__)) + tuple(helpers)
+        reached.append((name, value))
+    return (code,) + tuple(reached)
 
 
 def _is_fixed(module):
-    return module.split(".")[0] in _FIXED or module in ("builtins", "__builtin__")
+    return module.split(".")[0] in _FIXED

@@ -11,7 +11,7 @@ import numpy as np
 from im2col_compat import features, lowlevel, plans
 from im2col_compat.geometry import product
 
-#: Multiplications after which a call comes back to Python, so that Ctrl-C gets through.
+#: Multiplications after which a call comes back to Python before its next image, so that Ctrl-C gets through.
 STEP = 2 * 10**9
 #: Multiplications below which a second thread costs more than it brings.
 LEAST = 300000
@@ -113,7 +113,7 @@ def matmul(op, kernels, arrays, w, x):
         filters=filters,
         channels=taps,
         count=count,
-        x_strides=(taps * count, count, count, 1),
+        x_strides=(groups * taps * count, count, count, 1),
         y_shape=batch + (rows, count),
         y_strides=(groups * filters * count, count, 1),
     )
@@ -207,7 +207,9 @@ class _Fused(features.Function):
                 dw, dx = features.partials(ctx.evaluate(w, x), (w, x), grad, create_graph)
             return dw, dx, None, None, None
         if not ctx.kernels.gradients:
-            raise RuntimeError("this op has no gradient: its functions are not tensors', and it has no grad_w and grad_x")
+            raise RuntimeError(
+                "this op has no gradient: its functions are not tensors', and it has no grad_w and grad_x"
+            )
         dw, dx = _gradients(ctx.problem, ctx.kernels, w, x, grad, ctx.needs_input_grad[:2])
         return dw, dx, None, None, None
 

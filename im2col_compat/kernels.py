@@ -16,15 +16,17 @@ VARIABLE = "IM2COL_COMPAT_ISA"
 LEVELS = ("baseline", "avx2", "avx512")
 #: How many sources one function may give: numbers in it that change from call to call must not
 #: lead to a compilation each.
-MOST_SOURCES = 8
+MOST_SOURCES = 16
 
 #: Results of tracing that are remembered at most.
 MOST_TRACES = 1000
 
+INFINITY = float("inf")
+
 _found = {}  # what an op is made of: (Kernels, reason)
 _traced = {}  # what it was traced to: (Kernels, reason)
 _libraries = {}  # source: (address, reason)
-_sources = {}  # (code of a function, dtype, level): what it was traced to
+_sources = {}  # (codes of the functions, dtype, level): what they were traced to
 _warned = False
 
 
@@ -66,12 +68,18 @@ def find(op, dtype, arrays):
         return None, lowlevel.missing
     if dtype not in C_TYPES:
         return None, "there are no C kernels for {}".format(dtype)
+    # An infinite pad value of integers means that padding is left out.
+    pad_fits = op.pad_value in (INFINITY, -INFINITY) or _fits(op.pad_value, dtype)
+    if not (pad_fits and _fits(op.identity, "int64" if features.is_integer(dtype) else dtype)):
+        return None, "its pad_value or identity isn't a {}".format(dtype)
     # Functions that may give something else at each call are traced at each.
     key = fingerprint.of(op)
     if key is None:
         return _find(op, dtype, arrays)
     key += dtype, arrays.name, level()
     if key not in _found:
+        if len(_found) > MOST_TRACES:
+            _found.clear()
         _found[key] = _find(op, dtype, arrays)
     return _found[key]
 
@@ -87,9 +95,10 @@ def _find(op, dtype, arrays):
         traced = tracing.trace(op, dtype, arrays)
     except tracing.Untraceable as error:
         return None, str(error)
-    key = traced, op.add if isinstance(op.add, str) else None, op.identity, op.pad_value, dtype, level()
+    key = traced, op.add if isinstance(op.add, str) else None, repr(op.identity), repr(op.pad_value), dtype, level()
     if key not in _traced:
         if _changes(op, key):
+            _warn_of_changes(op)
             return None, "it gives other C from call to call"
         if len(_traced) > MOST_TRACES:
             _traced.clear()
@@ -97,12 +106,26 @@ def _find(op, dtype, arrays):
     return _traced[key]
 
 
+def _fits(value, dtype):
+    """Whether a number, or None, is one that a dtype has."""
+    if value is None or value != value:
+        return not features.is_integer(dtype) or value is None
+    if isinstance(value, complex):
+        return False
+    if abs(value) == INFINITY:
+        return not features.is_integer(dtype)
+    if not features.is_integer(dtype):
+        return abs(value) <= float(features.np.finfo(dtype).max)
+    low, high = features.limits(dtype)
+    return int(value) == value and low <= value <= high
+
+
 def _built_in(op, dtype):
     """The named op that computes the same as `op`, where its kernels are built in; or None."""
     if dtype not in ("float32", "float64"):
         return None
     for name, named in NAMED.items():
-        same = all(getattr(op, part) is getattr(named, part) for part in ("multiply", "add", "grad_w", "grad_x"))
+        same = all(getattr(op, part) == getattr(named, part) for part in ("multiply", "add", "grad_w", "grad_x"))
         if name != "dot" and same and (op.pad_value is None) == (named.pad_value is None):
             return named
     return None
@@ -129,10 +152,9 @@ def _compiled(op, texts, dtype):
 
 def _changes(op, key):
     """Whether an op's function has led to too many others before this one."""
-    code = getattr(op.multiply, "__code__", None)
-    if code is None:
-        return False
-    others = _sources.setdefault((code,) + key[-2:], set())
+    # A function made anew at each call is known by its code, an object by its class.
+    codes = tuple(getattr(part, "__code__", type(part)) for part in (op.multiply, op.add, op.grad_w, op.grad_x))
+    others = _sources.setdefault(codes + key[-2:], set())
     if len(others) <= MOST_SOURCES:
         others.add(key)
     return len(others) > MOST_SOURCES
@@ -158,5 +180,14 @@ def _warn_once(reason):
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason),
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
+
+
+def _warn_of_changes(op):
+    warnings.warn(
+        "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is "
+        "evaluated with tensor operations, which is slower".format(op, MOST_SOURCES),
+        RuntimeWarning,
+        stacklevel=6,
+    )

@@ -31,7 +31,8 @@ class Texts(object):
     """An op's functions as C texts, and what the template must be told of them.
 
     functions: C source of op_term and its like. math: the functions of the C library that are called.
-    tgmath: whether they are to be called by their names for any type. product: whether there are op_left and op_right. add, start, pad: the op's; start in C.
+    tgmath: whether they are to be called by their names for any type. product: whether there are op_left and
+    op_right. add, start, pad: the op's; start in C, None where the first term is it.
     ordinary_grads, ordinary_terms: whether there are variants for ordinary operands. gradients: whether there are any.
     """
 
@@ -42,6 +43,7 @@ class Texts(object):
         self.tgmath = flags.get("tgmath", False)
         self.ordinary_grads = flags.get("ordinary_grads", False)
         self.ordinary_terms = flags.get("ordinary_terms", False)
+
 
 def of_expressions(op, traced, dtype):
     """The Texts of a traced op."""
@@ -117,8 +119,10 @@ def of_texts(op, dtype):
 def _c_function(name, kind, parameters, text):
     declared = ", ".join("const {} {}".format(kind, parameter) for parameter in parameters)
     unused = ", ".join("(void)" + parameter for parameter in parameters)
-    return "static inline __attribute__((always_inline)) {0} {1}({2}) {{\n    {3};\n    return ({0})({4});\n}}\n".format(
-        kind, name, declared, unused, text
+    return (
+        "static inline __attribute__((always_inline)) {0} {1}({2}) {{\n    {3};\n    return ({0})({4});\n}}\n".format(
+            kind, name, declared, unused, text
+        )
     )
 
 

@@ -141,18 +141,31 @@ def needs_kernels(op, dtype, kind=KIND):
 
 @pytest.fixture
 def setting(monkeypatch):
-    """setting(isa, threads): these from here on, however small a problem is."""
+    """setting(isa, threads): these from here on, however small a problem is. No call may write behind its workspace."""
     monkeypatch.setenv("IM2COL_COMPAT_QUIET", "1")
     monkeypatch.setattr(fused, "LEAST", 0)
-    # One function is compiled here for all dtypes and instruction sets.
-    monkeypatch.setattr(kernels, "MOST_SOURCES", 1000)
+    workspaces = []
+
+    def check():
+        for whole, size in workspaces:
+            start = -whole.ctypes.data % 64  # where lowlevel has it begin
+            assert (whole[start + size :] == 171).all(), "a workspace of {} bytes is too small".format(size)
+        del workspaces[:]
+
+    def guarded(size):
+        check()
+        workspaces.append((np.full(size + 4096, 171, np.uint8), size))
+        return workspaces[0][0]
+
+    monkeypatch.setattr(lowlevel, "_workspace", guarded)
 
     def change(isa=LEVELS[-1], threads=1):
         monkeypatch.setenv("IM2COL_COMPAT_ISA", isa)
         monkeypatch.setattr(features, "threads", lambda: threads)
 
     change()
-    return change
+    yield change
+    check()
 
 
 _expected = {}
@@ -260,7 +273,9 @@ SMALL = st.integers(1, 4)
     padding=st.tuples(st.integers(0, 12), st.integers(0, 12)),
     dilation=st.tuples(SMALL, SMALL),
 )
-def test_any_geometry(op, dtype, level, threads, batch, groups, channels, filters, image, kernel, stride, padding, dilation):
+def test_any_geometry(
+    op, dtype, level, threads, batch, groups, channels, filters, image, kernel, stride, padding, dilation
+):
     """Result and gradients are the tensor path's on random geometries."""
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
     image = tuple(max(size, need - 2 * pad) for size, need, pad in zip(image, reach, padding))
@@ -406,7 +421,9 @@ def test_layouts_of_arrays(setting, op):
     x, w, others = arguments(GEOMETRIES["asymmetric"], "float32")
     expected = conv2d(x, w, None, *others, op=OPS[op])
     for (name, other_x), (_, other_w) in zip(layouts(x), layouts(w)):
-        np.testing.assert_allclose(conv2d(other_x, other_w, None, *others, op=OPS[op]), expected, 1e-5, 1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            conv2d(other_x, other_w, None, *others, op=OPS[op]), expected, 1e-5, 1e-5, err_msg=name
+        )
 
 
 @needs_torch
@@ -454,9 +471,7 @@ def test_expanded_operands_and_gradients(setting, op):
     assert_close([values(x_.grad), values(w_.grad)], expected[1:], "float64")
     x, w = x[:1, :, :, :1], w[:, :1]
     expand = lambda x, w: (x.expand(3, 6, 7, 6), w.expand(9, 2, 3, 3))  # noqa: E731
-    found, expected = (
-        results(lambda x, w: call(*expand(x, w)), (x, w), "float64", path) for path in ("auto", TENSORS)
-    )
+    found, expected = (results(lambda x, w: call(*expand(x, w)), (x, w), "float64", path) for path in ("auto", TENSORS))
     assert_close(found, expected, "float64")
 
 
@@ -724,13 +739,24 @@ def test_odd_numbers_of_threads(threads):
 @pytest.mark.skipif(VARIABLES, reason="torch 0.3 has no empty tensors")
 def test_empty_operands(setting):
     """Empty batches, no taps, no filters: as on the tensor path, gradients included, or the same error."""
-    calls = [(linear, (0, 4), (3, 4)), (linear, (3, 0), (2, 0)), (matmul, (2, 0), (0, 3)), (matmul, (2, 3, 4), (2, 4, 0))]
-    calls += [(conv2d, (0, 2, 5, 5), (3, 2, 3, 3)), (conv2d, (1, 2, 5, 5), (0, 2, 3, 3)), (conv2d, (1, 0, 5, 5), (2, 0, 3, 3))]
+    calls = [
+        (linear, (0, 4), (3, 4)),
+        (linear, (3, 0), (2, 0)),
+        (matmul, (2, 0), (0, 3)),
+        (matmul, (2, 3, 4), (2, 4, 0)),
+    ]
+    calls += [
+        (conv2d, (0, 2, 5, 5), (3, 2, 3, 3)),
+        (conv2d, (1, 2, 5, 5), (0, 2, 3, 3)),
+        (conv2d, (1, 0, 5, 5), (2, 0, 3, 3)),
+    ]
     for op, (function, a, b) in itertools.product(["l1", "max_plus", "add"], calls):
         outcomes = []
         for path in ("auto", TENSORS):
             try:
-                outcomes.append(results(lambda x, w: function(x, w, op=OPS[op]), (np.zeros(a), np.zeros(b)), "float64", path))
+                outcomes.append(
+                    results(lambda x, w: function(x, w, op=OPS[op]), (np.zeros(a), np.zeros(b)), "float64", path)
+                )
             except Exception as error:
                 outcomes.append(type(error))
         if isinstance(outcomes[0], type) or isinstance(outcomes[1], type):

@@ -190,7 +190,9 @@ def test_from_c_is_what_it_says(kind, dtype, compiler):
 @needs_torch
 def test_gradients_of_c(compiler):
     """grad_w and grad_x are the gradients; without them, and in the second derivative, there is an error that says so."""
-    x, w = (make("tensor", some(shape, seed=i), requires_grad=True) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 2, 3)]))
+    x, w = (
+        make("tensor", some(shape, seed=i), requires_grad=True) for i, shape in enumerate([(2, 3, 6, 5), (4, 3, 2, 3)])
+    )
     op = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
     found = torch.autograd.grad([conv2d(x, w, op=op).sum()], [x, w])
     expected = torch.autograd.grad([conv2d(x, w, op="l1").sum()], [x, w])

@@ -12,7 +12,6 @@ import torch
 
 import peers
 import timing
-from im2col_compat import Op
 from problems import Conv, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element
@@ -74,10 +73,8 @@ def forward():
         Contestant("l1", peers.ours("l1"), check=truth(peers.distance)),
         Contestant("l1 into an output", peers.ours_into("l1"), "l1", "l1"),
         Contestant("own lambda", peers.ours(lambda w, x: abs(w - x)), "l1", "l1"),
-        Contestant("own Op", peers.ours(Op(lambda w, x: abs(w - x))), "l1", "l1"),
         Contestant("F.conv2d, F.linear", peers.native, "l1"),
-        Contestant("torch.compile, unfold inside", peers.compiled, "l1", "l1"),
-        Contestant("torch.compile, unfold outside", peers.compiled_after_unfold, "l1", "l1"),
+        Contestant("torch.compile", peers.compiled, "l1", "l1"),
         Contestant("numba", peers.numba_loops("l1"), "l1", "l1"),
         Contestant("unfold + cdist", peers.cdist, "l1", "l1"),
         Contestant("KeOps", peers.keops, "l1", "l1"),
@@ -104,8 +101,6 @@ def backward():
         Contestant("l1 forward", peers.ours("l1"), check=truth(peers.distance)),
         Contestant("l1", l1, "l1 forward", truth(peers.distance, backward=True)),
         Contestant("adder", adder, "l1 forward", truth(peers.adder_term, backward=True)),
-        Contestant("torch.compile", peers.compiled_with_backward, "l1", "l1"),
-        Contestant("AdderNet", peers.addernet_with_backward, "adder", "adder"),
     ]
 
 

@@ -6,6 +6,7 @@ What can't be had raises: ImportError, or NotRun with a reason.
 import torch
 
 import im2col_compat
+from im2col_compat import fused
 from problems import Linear, grad_of_result
 
 AT_ONCE = 4 * 2**30  # bytes of temporaries
@@ -36,17 +37,22 @@ def ours_chunked(op):
 
 
 def ours_into(op):
-    """Into an output that is there already: im2col_compat.fused.forward_into(out, x, w, stride, padding, op)."""
+    """Into an output that is there already, which is not a public function: the call that the public one ends in."""
 
     def build(problem, x, w):
+        arguments, forward = [], fused._forward
+        fused._forward = lambda *given: arguments.append(given) or forward(*given)
         try:
-            from im2col_compat.fused import forward_into
-        except ImportError:
-            raise NotRun("im2col_compat.fused has no forward_into") from None
-        if isinstance(problem, Linear):
-            raise NotRun("it is for convolutions")
-        out = problem.ours(x, w, op)
-        return lambda: forward_into(out, x, w, problem.stride, problem.padding, op)
+            out = problem.ours(x, w, op)
+        finally:
+            fused._forward = forward
+        (shapes, kernels, arrays, weight, image), = arguments
+
+        def call():
+            fused._call(fused.FORWARD, shapes, kernels, arrays, weight, image, out, shapes.y_strides)
+            return out
+
+        return call
 
     return build
 
@@ -102,14 +108,9 @@ def addernet_needs(problem):
 
 def compiled(problem, x, w):
     torch._dynamo.reset()
-    function = torch.compile(lambda x, w: problem.broadcast(distance, w, x), dynamic=False)
-    return lambda: function(x, w)
-
-
-def compiled_after_unfold(problem, x, w):
     if isinstance(problem, Linear):
-        raise NotRun("there is nothing to unfold")
-    torch._dynamo.reset()
+        function = torch.compile(lambda x, w: problem.broadcast(distance, w, x), dynamic=False)
+        return lambda: function(x, w)
     function = torch.compile(lambda rows, columns: distance(rows[:, :, None], columns[:, None]).sum(2), dynamic=False)
     return lambda: problem.result(function(problem.rows(w), problem.columns(x)))
 
@@ -198,43 +199,6 @@ def with_backward(forward):
 
     return build
 
-
-def compiled_with_backward(problem, x, w):
-    if problem.sizes[0] * problem.one_image_bytes > AT_ONCE:
-        raise NotRun("its backward may hold all terms, which take more than 4 GB")
-    forward = compiled if isinstance(problem, Linear) else compiled_after_unfold
-    return with_backward(forward)(problem, x, w)
-
-
-class _Adder(torch.autograd.Function):
-    """The published one, without the scaling of the weight's gradient (ours has that as an option)."""
-
-    @staticmethod
-    def forward(ctx, rows, columns):
-        ctx.save_for_backward(rows, columns)
-        return -(rows.unsqueeze(2) - columns.unsqueeze(0)).abs().sum(1)
-
-    @staticmethod
-    def backward(ctx, grad):
-        rows, columns = ctx.saved_tensors
-        d_rows = ((columns.unsqueeze(0) - rows.unsqueeze(2)) * grad.unsqueeze(1)).sum(2)
-        d_columns = (-(columns.unsqueeze(0) - rows.unsqueeze(2)).clamp(-1, 1) * grad.unsqueeze(1)).sum(0)
-        return d_rows, d_columns
-
-
-def addernet_with_backward(problem, x, w):
-    def forward(problem, x, w):
-        def call(images):
-            columns = problem.columns(images)
-            batch, taps, length = columns.shape
-            columns = columns.permute(1, 2, 0).contiguous().view(taps, -1)
-            return _Adder.apply(problem.rows(w), columns).view(-1, length, batch).permute(2, 0, 1)
-
-        if 1.5 * addernet_needs(problem) <= AT_ONCE:
-            return lambda: problem.result(call(x))
-        return lambda: problem.result(torch.cat([call(image) for image in x.split(1)]))
-
-    return with_backward(forward)(problem, x, w)
 
 
 def adder_term(w, x):

@@ -7,8 +7,8 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-ROUNDS, SECONDS = 11, 2.0
-SLOW, SLOW_ROUNDS = 0.2, 3  # contestants that take longer than that a call run in the first three rounds only
+ROUNDS, SECONDS = 11, 1.0
+SLOW = {0.2: 3, 2.0: 1}  # contestants that take longer than so many seconds a call run in so many rounds
 LEAST = 0.005  # a measurement repeats its call until it takes this long
 PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
 
@@ -54,6 +54,8 @@ def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
 def ratios(timing, base):
     """Quartiles, the median in the middle, of timing / base, round by round: those in which both took part."""
     each = [t / b for t, b in zip(timing.seconds, base.seconds, strict=False)]
+    if len(each) == 1:
+        return each * 3
     return statistics.quantiles(each, n=4, method="inclusive")
 
 
@@ -62,8 +64,11 @@ def _warm_up(call, rounds):
         start = time.perf_counter()
         call()
         estimate = time.perf_counter() - start
-    if estimate > SLOW:
-        return Timing(1, min(SLOW_ROUNDS, rounds))
+        if estimate > max(SLOW):
+            break
+    slow = [fewer for limit, fewer in SLOW.items() if estimate > limit]
+    if slow:
+        return Timing(1, min(slow + [rounds]))
     repeat = max(1, math.ceil(LEAST / estimate))
     for _ in range(repeat):
         call()
