@@ -723,7 +723,7 @@ struct fold {
 
 static int64_t fold_history(const struct dot_problem *p)
 {
-    return aligned((ceiling(taps(p), 128) + 128) * p->kernels->lanes * p->kernels->total);
+    return aligned((ceiling(taps(p), DOT_KEPT) + DOT_KEPT) * p->kernels->lanes * p->kernels->total);
 }
 
 static int64_t fold_scratch(const struct dot_problem *p)

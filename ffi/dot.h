@@ -21,16 +21,17 @@
 /* What has faster variants for ordinary operands. */
 #define DOT_TERMS 1
 #define DOT_PARTIALS 2
+/* Terms of which fold_grad keeps all running results at once; of the others only each block's first. */
+#define DOT_KEPT 128
 
 /* The kernels of one op for one type. Filters are handled `rows` at a time or fewer,
  * positions `lanes` at a time; weights come packed [k][rows], columns [k][lanes]. */
 struct dot_kernels {
-    int32_t rows;       /* the most filters in a tile of forward, taps in a tile of grad_x */
-    int32_t grad_rows;
+    int32_t rows;       /* the most filters in a tile of forward */
+    int32_t grad_rows;  /* the most taps in a tile of grad_x */
     int32_t lanes;      /* positions in a panel */
     int32_t element;    /* bytes of an operand */
     int32_t total;      /* bytes of a result */
-    int32_t add;        /* DOT_SUM, ... */
     int32_t ordinary;   /* DOT_TERMS | DOT_PARTIALS */
     /* The rows of a tile: out[i][j], rows `stride` apart. A panel's first block of k starts
      * anew, others go on from out. mask: 0 where a tap is left out; or NULL. */

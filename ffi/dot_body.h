@@ -338,14 +338,11 @@ TARGET static void NAME(partials)(int64_t count, const void *g_, const void *w_,
 
 #if ADDS == DOT_FOLD
 
-/* Terms whose running results are kept at once; of the others only each block's first is. */
-#define KEPT 128
-
 TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_, const void *x_, const void *mask_,
                                    const void *grad_, void *history_, void *dw_, void *columns_)
 {
     const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
-    const int64_t blocks = (depth + KEPT - 1) / KEPT;
+    const int64_t blocks = (depth + DOT_KEPT - 1) / DOT_KEPT;
     SUM *starts = (SUM *)history_, *kept = starts + blocks * LANES;
     ELEMENT *dw = (ELEMENT *)dw_, *columns = (ELEMENT *)columns_;
     SUM acc[LANES], grad[LANES];
@@ -357,9 +354,9 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
     for (j = 0; j < LANES; j++)
         grad[j] = ((const SUM *)grad_)[j], acc[j] = STARTS ? (SUM)(START) : 0;
     for (k = 0; k < depth; k++) {
-        if (k % KEPT == 0)
+        if (k % DOT_KEPT == 0)
             for (j = 0; j < LANES; j++)
-                starts[k / KEPT * LANES + j] = acc[j];
+                starts[k / DOT_KEPT * LANES + j] = acc[j];
         LANE_LOOP
         for (j = 0; j < LANES; j++) {
             const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
@@ -368,7 +365,7 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
         }
     }
     for (b = blocks - 1; b >= 0; b--) {
-        const int64_t first = b * KEPT, last = first + KEPT < depth ? first + KEPT : depth;
+        const int64_t first = b * DOT_KEPT, last = first + DOT_KEPT < depth ? first + DOT_KEPT : depth;
 
         for (j = 0; j < LANES; j++)
             acc[j] = starts[b * LANES + j];
@@ -400,7 +397,6 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
         }
     }
 }
-#undef KEPT
 #endif
 #endif /* GRADIENTS */
 
@@ -410,7 +406,6 @@ static const struct dot_kernels NAME(kernels) = {
     .lanes = LANES,
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
-    .add = ADDS,
     .ordinary = (ORDINARY ? DOT_PARTIALS : 0) | (ORDINARY_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
     .all_ordinary = NAME(all_ordinary),

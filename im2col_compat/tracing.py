@@ -2,7 +2,7 @@
 
 Whatever a symbol can't record exactly as tensors would compute it raises Untraceable,
 even where the function swallows the exception: then tensors evaluate the function.
-Numbers that a function captures become constants, so an op is traced anew for each call.
+Numbers that a function captures become constants: kernels.py says when an op is traced anew.
 """
 
 import collections

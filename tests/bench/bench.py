@@ -72,6 +72,7 @@ def work(options):
                 bar.set_description(f"threads: {threads}, {case}, {what}"[:100], refresh=False)
                 bar.update(0)
 
+            torch.set_num_threads(threads)  # a case may have changed it
             result = cases.run(case, options.quick, progress)
             with open(options.worker, "a") as lines:
                 lines.write(json.dumps(result) + "\n")

@@ -8,10 +8,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 import peers
 import timing
+import torch
 from problems import Conv, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element
