@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tensors import KINDS, make, some, torch, values
+from tensors import KINDS, VARIABLES, make, some, torch, values
 
 from im2col_compat import Op, conv2d, features, kernels, linear, lowlevel, matmul, ops, use_backend
 
@@ -68,8 +68,10 @@ def test_explain_names_the_path_and_the_reason(compiler):
 @needs_library
 def test_explain_of_captured_tensors_and_dot():
     """A captured tensor is a reason; "dot" is PyTorch's."""
-    slope = torch.ones(1)
-    assert "captured tensor" in Op(lambda w, x: slope * w * x).explain()
+    slope = make("tensor", np.ones(1))
+    text = Op(lambda w, x: slope * w * x).explain()
+    # 0.3's own tensors refuse what stands for an operand before it is asked.
+    assert "tensor operations" in text and (VARIABLES or "captured tensor" in text)
     assert "PyTorch" in ops.dot.explain()
 
 
