@@ -595,7 +595,14 @@ UNFOLD_IS_CURRENT = HAS_UNFOLD and _takes_unbatched()
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
-    return _is_compiling() or torch.jit.is_tracing()
+    return _is_compiling() or _is_tracing()
+
+
+def _is_tracing():
+    if hasattr(torch.jit, "is_tracing"):
+        return torch.jit.is_tracing()
+    state = getattr(torch._C, "_get_tracing_state", None)
+    return state is not None and state() is not None
 
 
 def _transforming():
