@@ -6,9 +6,8 @@
 #include "dot.h"
 
 #define LEVEL 0
-#define SUM float
 #include "dot_level.h"
-#undef SUM
+#undef LEVEL
 
 /* GCC 8 knows prefer-vector-width, without which it halves the vectors of AVX-512. */
 #if defined(__x86_64__) && (__GNUC__ >= 8 || defined(__clang__))
@@ -32,35 +31,7 @@
 #define MATH(name) name##f
 #define FMA(a, b, c) __builtin_fmaf(a, b, c)
 #define TYPED(name) name##_float32
-#include "dot_ops.h"
-#define TARGET
-#define LEVELED(name) name##_float32_0
-#include "dot_table.h"
-#undef TARGET
-#undef LEVELED
-#undef LEVEL
-#if HAS_AVX
-#define LEVEL 1
-#define TARGET AVX2
-#define LEVELED(name) name##_float32_1
-#include "dot_table.h"
-#undef TARGET
-#undef LEVELED
-#undef LEVEL
-#define LEVEL 2
-#define TARGET AVX512
-#define LEVELED(name) name##_float32_2
-#include "dot_table.h"
-#undef TARGET
-#undef LEVELED
-#undef LEVEL
-#endif
-#undef ELEMENT
-#undef SUM
-#undef TOTAL
-#undef MATH
-#undef FMA
-#undef TYPED
+#include "dot_levels.h"
 
 #define ELEMENT double
 #define SUM double
@@ -68,27 +39,7 @@
 #define MATH(name) name
 #define FMA(a, b, c) __builtin_fma(a, b, c)
 #define TYPED(name) name##_float64
-#include "dot_ops.h"
-#define LEVEL 0
-#define TARGET
-#define LEVELED(name) name##_float64_0
-#include "dot_table.h"
-#undef TARGET
-#undef LEVELED
-#undef LEVEL
-#if HAS_AVX
-#define LEVEL 1
-#define TARGET AVX2
-#define LEVELED(name) name##_float64_1
-#include "dot_table.h"
-#undef TARGET
-#undef LEVELED
-#undef LEVEL
-#define LEVEL 2
-#define TARGET AVX512
-#define LEVELED(name) name##_float64_2
-#include "dot_table.h"
-#endif
+#include "dot_levels.h"
 
 struct named {
     const char *name;
@@ -96,12 +47,11 @@ struct named {
 };
 
 #if HAS_AVX
-#define LEVELS(name) {&name##_0, &name##_1, &name##_2}
+#define LEVELS(op, type) {&op##_kernels_0_##type, &op##_kernels_1_##type, &op##_kernels_2_##type}
 #else
-#define LEVELS(name) {&name##_0, &name##_0, &name##_0}
+#define LEVELS(op, type) {&op##_kernels_0_##type, &op##_kernels_0_##type, &op##_kernels_0_##type}
 #endif
-#define NAMED(op) \
-    {#op "_float32", LEVELS(op##_kernels_float32)}, {#op "_float64", LEVELS(op##_kernels_float64)}
+#define NAMED(op) {#op "_float32", LEVELS(op, float32)}, {#op "_float64", LEVELS(op, float64)}
 
 static const struct named ops[] = {NAMED(l1), NAMED(adder), NAMED(l2), NAMED(xnor), NAMED(max_plus), NAMED(min_plus)};
 

@@ -89,9 +89,7 @@ class _Chunks(features.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         w, x, ctx.plan = inputs
-        ctx.save_for_backward(w, x)
-        if features.is_integer(ctx.plan.dtype) and not features.VARIABLES:
-            ctx.mark_non_differentiable(output)
+        features.save_operands(ctx, w, x, output)
 
     @staticmethod
     def backward(ctx, grad):

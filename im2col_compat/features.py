@@ -414,6 +414,13 @@ def saved(ctx):
     return ctx.saved_variables if VARIABLES else ctx.saved_tensors
 
 
+def save_operands(ctx, w, x, output):
+    """Keep a dot product's operands for its backward; integers have none."""
+    ctx.save_for_backward(w, x)
+    if not VARIABLES and is_integer(TORCH.dtype(output)):
+        ctx.mark_non_differentiable(output)
+
+
 def recording(grad):
     """Whether a backward that was handed `grad` is itself recorded (create_graph)."""
     return not grad.volatile if VARIABLES else torch.is_grad_enabled()

@@ -192,9 +192,7 @@ class _Fused(features.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         w, x, ctx.problem, ctx.kernels, ctx.evaluate = inputs
-        ctx.save_for_backward(w, x)
-        if features.is_integer(ctx.kernels.result_dtype) and not features.VARIABLES:
-            ctx.mark_non_differentiable(output)
+        features.save_operands(ctx, w, x, output)
 
     @staticmethod
     def backward(ctx, grad):
