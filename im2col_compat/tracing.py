@@ -790,16 +790,17 @@ def _torch_functions():
     return found
 
 
+# Looked up in vars(np): getattr() also finds names, such as "float", that NumPy warns about.
 _UFUNCS = {
-    getattr(np, name): name
+    vars(np)[name]: name
     for name in OPERATIONS
-    if isinstance(getattr(np, name, None), np.ufunc) and name not in ("sign",)
+    if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
 }
 _UFUNCS[np.sign] = "numpy_sign"
 _NUMPY_FUNCTIONS = {
-    getattr(np, name): name
+    vars(np)[name]: name
     for name in "where clip zeros_like ones_like full_like round around copy fix".split()
-    if hasattr(np, name) and not isinstance(getattr(np, name), np.ufunc)
+    if name in vars(np) and not isinstance(vars(np)[name], np.ufunc)
 }
 _TORCH_FUNCTIONS = _torch_functions()
 

@@ -1,0 +1,266 @@
+"""Every environment: the suite on the installed package in each, and docs/compatibility.md written from that.
+
+    make matrix                                    all of it
+    make matrix LEGS="py2.7-torch1.0.0 py3.12"     some legs; the table goes to the screen only
+    IM2COL_COMPAT_MATRIX_PYTHON=path/to/python     adds the leg of an interpreter that brings its own torch
+                                                   (several are separated as in PATH)
+
+A leg makes an environment of its Python, installs the package as a user of that Python would, with that Python's own
+pip, looks which engine it got, and runs pytest. tests/matrix/ has what runs inside the environments, and the table's
+writer. This file knows the legs and how to install.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+TOOLS = ROOT / "tests" / "matrix"
+RESULTS = ROOT / ".nox" / "matrix"
+sys.path.insert(0, str(TOOLS))
+import report  # noqa: E402
+
+nox.options.error_on_missing_interpreters = False  # the table names what is missing
+# Python 2.7 prints what it read from old wheels in no particular encoding, and nox decodes it.
+os.environ["PYTHONIOENCODING"] = "utf-8"
+# One cache for all legs, as the legs of one user would have, and not that user's own.
+os.environ["IM2COL_COMPAT_CACHE"] = str(RESULTS / "kernels")
+if shutil.which("pyenv"):
+    # Its shims find only the versions named here.
+    versions = subprocess.run(["pyenv", "versions", "--bare"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    os.environ["PYENV_VERSION"] = ":".join(versions.split())
+
+#: The pip of the time, not the newest one.
+EMBEDDED = ["--no-periodic-update"] + [word for name in ("pip", "setuptools", "wheel") for word in ("--" + name, "embed")]
+COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "i686-linux-gnu-gcc")
+EVERYTHING = ("tests",)
+#: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
+SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One environment, and what the installation must have given there."""
+
+    python: str  # a version, or a path
+    packages: tuple = ()  # beside those that im2col_compat asks for
+    what: str = ""
+    source: str = "sdist"  # "wheel", "sdist, no isolation", "setup.py install"
+    pip: str = ""  # if another than the Python's own
+    variables: dict = field(default_factory=dict)
+    compiler: bool = True
+    tests: tuple = EVERYTHING
+    engine: str = "ffi"
+    library: bool = True
+    site: str = ""  # where an interpreter that brings its own torch has it
+    missing: str = ""  # why it can't be run, but for a missing Python
+
+    @property
+    def name(self):
+        python = "py" + self.python if os.sep not in self.python else ""
+        torch = [package.replace("==", "") for package in self.packages if package.startswith("torch")]
+        return "-".join(filter(None, [python] + torch + [self.what]))
+
+
+def torch(python, version, *packages, **more):
+    return Leg(python, ("torch==" + version,) + packages, engine="torch", **more)
+
+
+def oldest(python, cffi, numpy):
+    """The oldest cffi and NumPy of a Python, to build with and to run with."""
+    return Leg(python, ("cffi==" + cffi, "numpy==" + numpy), "oldest", "sdist, no isolation")
+
+
+def own(path):
+    """An interpreter that brings its own torch: its environment sees that interpreter's packages behind its own."""
+    ask = (
+        "import os, sys, torch; print('%d.%d' % sys.version_info[:2]); print(torch.__version__);"
+        "print(os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__))));"
+        "print('torch' if hasattr(torch.nn.functional, 'unfold') else 'ffi')"
+    )
+    try:
+        answer = subprocess.run([path, "-c", ask], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return Leg(path, what="own-torch", missing="no torch in {}".format(path))
+    version, torch_version, site, engine = answer.stdout.decode().split("\n")[:4]
+    return Leg(path, (), "own-torch{}-py{}".format(torch_version, version), engine=engine, site=site)
+
+
+LEGS = [
+    torch("2.7", "1.0.0"),
+    torch("2.7", "1.4.0"),
+    torch("3.6", "1.0.0"),
+    torch("3.6", "1.10.2"),
+    torch("3.7", "1.12.1"),
+    torch("3.8", "1.8.1"),
+    torch("3.9", "1.12.1"),
+    torch("3.11", "2.13.0"),
+    torch("3.11", "2.13.0", "numpy<2", what="numpy1-baseline", variables={"IM2COL_COMPAT_ISA": "baseline"}),
+    torch("3.9", "1.12.1", what="no-compiler", compiler=False, library=False),
+    Leg("3.12", ("numpy<2",), "numpy1", "wheel"),
+    Leg("3.12", (), "no-compiler", "wheel", compiler=False),
+    Leg("3.13", (), "numpy2", "wheel"),
+    Leg("3.5"),
+    Leg("3.14", (), "", "wheel"),
+    oldest("2.7", "1.10.0", "1.11.0"),
+    oldest("3.6", "1.10.0", "1.11.3"),
+    oldest("3.7", "1.11.5", "1.14.5"),
+    oldest("3.8", "1.13.0", "1.17.3"),
+    oldest("3.9", "1.14.3", "1.19.3"),
+    oldest("3.10", "1.15.0", "1.21.2"),
+    oldest("3.11", "1.15.1", "1.23.2"),
+    oldest("3.12", "1.16.0", "1.26.0"),
+    oldest("3.13", "1.17.0", "2.1.0"),
+    # Ways to install of 2018, when pip first learnt of pyproject.toml, and of those who can't have another.
+    Leg("2.7", (), "pip9", pip="pip==9.0.3", tests=SOME, engine="slices", library=False),
+    Leg("2.7", ("cffi", "numpy"), "pip9-with-cffi", pip="pip==9.0.3", tests=SOME),
+    Leg("3.6", (), "pip9", pip="pip==9.0.3", tests=SOME, engine="slices", library=False),
+    Leg("3.6", ("cffi", "numpy"), "pip9-with-cffi", pip="pip==9.0.3", tests=SOME),
+    Leg("2.7", (), "pip18", pip="pip==18.1", tests=SOME),
+    Leg("2.7", (), "pip19", pip="pip==19.3.1", tests=SOME),
+    Leg("3.6", (), "pip19", pip="pip==19.3.1", tests=SOME),
+    Leg("2.7", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
+    Leg("3.6", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
+    Leg("3.12", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
+    Leg("3.6", (), "gnu89", variables={"CC": "gcc -std=gnu89"}, tests=SOME),
+]
+OWN = ["/usr/bin/python3"] + os.environ.get("IM2COL_COMPAT_MATRIX_PYTHON", "").split(os.pathsep)
+LEGS[8:8] = [own(path) for path in OWN if path]
+
+
+@nox.session(python=False)
+def dist(session):
+    """The sdist and the wheel that the legs install: made by `python -m build`, and audited."""
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    session.run(sys.executable, "-m", "build", "--quiet", "--outdir", str(RESULTS / "dist"))
+    session.run(sys.executable, str(TOOLS / "distribution.py"), str(RESULTS / "dist"))
+    (RESULTS / "dist.txt").write_text("The wheel is {}.".format(Path(distribution(".whl")).name))
+
+
+def distribution(suffix):
+    (found,) = (RESULTS / "dist").glob("*" + suffix)
+    return str(found)
+
+
+def install(session, leg):
+    if leg.pip:
+        session.install(leg.pip)
+    if leg.packages:
+        session.install(*leg.packages)
+    if leg.source == "wheel":
+        session.install(distribution(".whl"))
+    elif leg.source == "sdist":
+        session.install(distribution(".tar.gz"))
+    else:
+        session.install("setuptools", "wheel")
+        if leg.source == "sdist, no isolation":
+            session.install("--no-build-isolation", distribution(".tar.gz"))
+        else:
+            with tarfile.open(distribution(".tar.gz")) as archive:
+                archive.extractall(RESULTS / leg.name)
+            (source,) = (RESULTS / leg.name).iterdir()
+            with session.chdir(source):
+                session.run("python", "setup.py", "--quiet", "install")
+
+
+def run_leg(session, leg):
+    if leg.missing:
+        session.skip(leg.missing)
+    result = RESULTS / (leg.name + ".json")
+    result.write_text("{}")  # stays, if the installation fails
+    session.env.update(leg.variables)
+    if leg.site:
+        place = session.run("python", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", silent=True)
+        Path(place.strip(), "own_torch.pth").write_text(leg.site + "\n")
+    if not leg.compiler:
+        session.env["PATH"] = session.bin
+    # Elsewhere, as old pips take what the source tree's folder holds for installed.
+    with session.chdir(RESULTS):
+        install(session, leg)
+        if not leg.site:
+            session.run("python", "-m", "pip", "check")
+        facts = json.loads(session.run("python", str(TOOLS / "facts.py"), silent=True).splitlines()[-1])
+        result.write_text(json.dumps(facts))
+        for what, expected in (("engine", leg.engine), ("library", leg.library)):
+            if facts[what] != expected:
+                session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
+        session.install("pytest", "hypothesis", *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
+    session.run("pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
+    if not facts["torch"]:  # with one, the environment is needed for the state dicts
+        with session.chdir(RESULTS):
+            session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "im2col_compat")
+            session.run("python", str(TOOLS / "leftovers.py"))
+
+
+def register(leg):
+    """A session for a leg. Python 3's venv has that Python's own pip, which Python 2.7 has not."""
+    backend = dict(venv_backend="venv")
+    if leg.python == "2.7" or leg.site:
+        backend = dict(venv_backend="virtualenv", venv_params=EMBEDDED)
+
+    @nox.session(name=leg.name, python=leg.python, **backend)
+    def session(session):
+        run_leg(session, leg)
+
+
+for each in LEGS:
+    register(each)
+
+
+@nox.session(python=False)
+def states(session):
+    """State dicts of every PyTorch, loaded by every PyTorch."""
+    folder = RESULTS / "states"
+    folder.mkdir()
+    pythons = {}
+    for leg in LEGS:
+        facts = report.outcome(RESULTS, leg)[0]
+        if facts and facts.get("torch"):
+            pythons.setdefault(facts["torch"], facts["executable"])
+    for version, python in pythons.items():
+        session.run(python, str(TOOLS / "states.py"), "save", str(folder), version, external=True)
+    for python in pythons.values():
+        session.run(python, str(TOOLS / "states.py"), "load", str(folder), external=True)
+    (RESULTS / "states.txt").write_text(
+        "State dicts with every named op saved by each of PyTorch {} were loaded by each, with the same results.".format(
+            ", ".join(pythons)
+        )
+    )
+
+
+@nox.session(python=False)
+def compilers(session):
+    """The C library compiles without a warning by every compiler that is here."""
+    sys.path.insert(0, str(ROOT / "ffi"))
+    from build import FLAGS
+
+    tried = []
+    for compiler in COMPILERS:
+        if shutil.which(compiler) is None:
+            tried.append(compiler + ": not here")
+            continue
+        for source in sorted((ROOT / "ffi").glob("*.c")):
+            session.run(compiler, *FLAGS, "-Werror", "-c", str(source), "-o", os.devnull, external=True)
+        version = session.run(compiler, "-dumpfullversion", "-dumpversion", silent=True, external=True)
+        tried.append("{} {}: no warnings".format(compiler, version.strip()))
+    (RESULTS / "compilers.txt").write_text("C compilers. " + "; ".join(tried) + ".")
+
+
+@nox.session(python=False)
+def page(session):
+    """docs/compatibility.md."""
+    text = report.page(RESULTS, LEGS, lambda leg: leg.tests == EVERYTHING)
+    (ROOT / "docs" / "compatibility.md").write_text(text)
+
+
+@nox.session(python=False, default=False)
+def table(session):
+    """The rows of the legs that are named behind `--`, on the screen."""
+    print(report.rows(RESULTS, [leg for leg in LEGS if leg.name in session.posargs]))

@@ -1,0 +1,102 @@
+"""The tables of docs/compatibility.md, from what the legs of noxfile.py left in a folder.
+
+A leg leaves NAME.json (how it was installed, and what facts.py printed) and pytest's NAME.xml. No json: it didn't start,
+as its Python is missing. No xml: it failed before the tests.
+"""
+
+import collections
+import datetime
+import json
+import platform
+import xml.etree.ElementTree
+
+PAGE = """# Compatibility
+
+`make matrix` writes this page. Each leg is an environment of its own, in which the package was installed as a user of that
+Python would, and then tested as it is installed there. Here: {date}, {machine}, {libc}.
+
+## The whole suite
+
+{whole}
+
+Engine: what `backend()` chooses for a float32 tensor, or array where there is no PyTorch. Own ops: how a function of the
+user's is run.
+
+## Ways of installing, with a part of the suite
+
+{ways}
+
+## Beside the suite
+
+{beside}
+
+## Why tests were skipped
+
+{skipped}
+"""
+COLUMNS = "Leg", "Python", "PyTorch", "NumPy", "cffi", "Installed by", "Engine", "Own ops", "Passed", "Failed", "Skipped"
+
+
+def table(columns, rows):
+    lines = [columns, ["---"] * len(columns)] + rows
+    return "\n".join("| {} |".format(" | ".join(str(cell) for cell in line)) for line in lines)
+
+
+def outcome(folder, leg):
+    """(facts or None, Counter of outcomes or None, Counter of the reasons of skips)."""
+    description = folder / (leg.name + ".json")
+    facts = json.loads(description.read_text()) if description.exists() else None
+    results = folder / (leg.name + ".xml")
+    if not results.exists():
+        return facts, None, {}
+    counts = collections.Counter()
+    reasons = collections.Counter()
+    for case in xml.etree.ElementTree.parse(str(results)).iter("testcase"):
+        kinds = {child.tag for child in case}
+        skipped = case.find("skipped")
+        if kinds & {"failure", "error"}:
+            counts["failed"] += 1
+        elif skipped is not None:
+            counts["skipped"] += 1
+            reasons[skipped.get("message")] += 1
+        else:
+            counts["passed"] += 1
+    return facts, counts, reasons
+
+
+def row(folder, leg):
+    facts, counts, _ = outcome(folder, leg)
+    if facts is None:
+        return [leg.name, "not run: " + (leg.missing or "no Python {} here".format(leg.python))] + [""] * 9
+    if "engine" not in facts:
+        return [leg.name, "FAILED to install"] + [""] * 9
+    cells = [leg.name, facts["python"], facts["torch"] or "none", facts["numpy"], facts["cffi"]]
+    cells += ["pip {}, {}".format(facts["pip"], leg.source) if "pip" not in leg.source else leg.source]
+    cells += [facts["engine"] + ("" if facts["library"] else ", no C library"), facts["own"]]
+    return cells + ([counts[what] for what in ("passed", "failed", "skipped")] if counts else ["FAILED", "", ""])
+
+
+def rows(folder, legs):
+    return table(COLUMNS, [row(folder, leg) for leg in legs])
+
+
+def skips(folder, legs):
+    """Every reason, and how many tests of which legs it skipped."""
+    where = collections.defaultdict(list)
+    for leg in legs:
+        for reason, count in outcome(folder, leg)[2].items():
+            where[reason].append("{} {}".format(leg.name, count))
+    return table(("Reason", "Leg and number of tests"), [(why, ", ".join(where[why])) for why in sorted(where)])
+
+
+def page(folder, legs, whole):
+    """The page. legs: noxfile's; whole(leg): whether it runs the whole suite."""
+    return PAGE.format(
+        date=datetime.date.today(),
+        machine="{} {}".format(platform.system(), platform.machine()),
+        libc=" ".join(platform.libc_ver()),
+        whole=rows(folder, [leg for leg in legs if whole(leg)]),
+        ways=rows(folder, [leg for leg in legs if not whole(leg)]),
+        beside="\n".join("- " + path.read_text().strip() for path in sorted(folder.glob("*.txt"))),
+        skipped=skips(folder, legs),
+    )
