@@ -100,10 +100,10 @@ LEGS = [
     torch("3.6", "1.10.2"),
     torch("3.7", "1.12.1"),
     torch("3.8", "1.8.1"),
-    torch("3.9", "1.12.1"),
+    torch("3.9", "1.12.1", "numpy<2"),  # which PyTorch before 2.3 asks for, without saying so
     torch("3.11", "2.13.0"),
     torch("3.11", "2.13.0", "numpy<2", what="numpy1-baseline", variables={"IM2COL_COMPAT_ISA": "baseline"}),
-    torch("3.9", "1.12.1", what="no-compiler", compiler=False, library=False),
+    torch("3.9", "1.12.1", "numpy<2", what="no-compiler", compiler=False, library=False),
     Leg("3.12", ("numpy<2",), "numpy1", "wheel"),
     Leg("3.12", (), "no-compiler", "wheel", compiler=False),
     Leg("3.13", (), "numpy2", "wheel"),
@@ -192,7 +192,7 @@ def run_leg(session, leg):
             if facts[what] != expected:
                 session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
         session.install("pytest", "hypothesis", *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
-    session.run("pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
+    session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
     if not facts["torch"]:  # with one, the environment is needed for the state dicts
         with session.chdir(RESULTS):
             session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "im2col_compat")

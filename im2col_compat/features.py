@@ -550,6 +550,12 @@ def place(module, device, dtype):
     module.to(*[place for place in (device, dtype) if place is not None])
 
 
+def is_parametrized(module):
+    """Whether torch.nn.utils.parametrize (1.9 on) computes parameters of a layer."""
+    parametrize = getattr(torch.nn.utils, "parametrize", None)
+    return parametrize is not None and parametrize.is_parametrized(module)
+
+
 # ---------------------------------------------------------------- F.unfold and F.fold
 
 

@@ -167,6 +167,10 @@ class Linear(_WithOp, _Linear):
 
 def _converted(cls, layer, op):
     # Not constructed: that would draw random numbers, and know nothing of hooks and buffers.
+    if features.is_parametrized(layer):
+        # torch.nn.utils.parametrize gives each layer a class of its own, in which the parameters are properties.
+        own = {name: value for name, value in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}
+        cls = type("Parametrized" + cls.__name__, (cls,), own)
     new = cls.__new__(cls)
     for name, value in vars(layer).items():
         new.__dict__[name] = value.copy() if isinstance(value, dict) else value

@@ -10,6 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.getcwd()) != ROOT]
 
 import im2col_compat  # noqa: E402
+from tensors import has, served, torch  # noqa: E402
 
 if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT, "im2col_compat"):
     pytest.exit("im2col_compat is imported from the source tree: install it first (make test does)")
@@ -19,6 +20,19 @@ def pytest_report_header(config):
     from im2col_compat.__main__ import report
 
     return report()
+
+
+def pytest_collection_modifyitems(items):
+    """No tests of what an engine doesn't promise to serve."""
+    items[:] = [item for item in items if promised(getattr(getattr(item, "callspec", None), "params", {}))]
+
+
+def promised(parameters):
+    if "engine" not in parameters:
+        return True
+    kind = parameters.get("kind", "numpy" if torch is None else "tensor")
+    dtype = parameters.get("dtype", "float64")
+    return has(kind, dtype) and served(parameters["engine"], kind, dtype)
 
 
 @pytest.fixture(params=im2col_compat.available_backends())

@@ -35,18 +35,16 @@ def check_both(function, x):
     assert gradgradcheck(function, [x] if VARIABLES else (x,))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("problem", PROBLEMS)
+# gradcheck of PyTorch itself refuses empty inputs.
+CHECKED = [(problem, "float64") for problem in PROBLEMS if 0 not in problems.COLUMNS[problem][0]]
+if hasattr(torch, "resolve_conj"):
+    # Before 1.10 gradcheck knows no complex functions. Two geometries are enough: real numbers have covered them.
+    CHECKED += [("gaps", "complex128"), ("padding-only-columns", "complex128")]
+
+
+@pytest.mark.parametrize("problem,dtype", CHECKED)
 def test_first_and_second_derivatives(engine, problem, dtype):
     """gradcheck and gradgradcheck hold for unfold and for fold."""
-    if not has("tensor", dtype) or not served(engine, "tensor", dtype):
-        pytest.skip("not this engine's dtype")
-    if 0 in problems.COLUMNS[problem][0]:
-        pytest.skip("gradcheck of PyTorch itself refuses empty inputs")
-    if dtype == "complex128" and problem not in ("gaps", "padding-only-columns"):
-        pytest.skip("two problems are enough: the real ones have covered the geometry, and this is slow")
-    if dtype == "complex128" and not hasattr(torch, "resolve_conj"):
-        pytest.skip("gradcheck of complex functions needs torch 1.10")
     shape, kernel, dilation, padding, stride = problems.COLUMNS[problem]
     x = make("tensor", random(shape, dtype), dtype, requires_grad=True)
     check_both(lambda x: unfold(x, kernel, dilation, padding, stride), x)
@@ -106,8 +104,8 @@ def test_channels_last_gradients(engine):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "complex128"])
 def test_gradients_of_every_dtype(engine, dtype):
     """A gradient has its input's dtype; complex gradients are conjugated as PyTorch's are: not at all, as all is real."""
-    if not has("tensor", dtype) or not served(engine, "tensor", dtype) or not features.CPU_HALF:
-        pytest.skip("not this engine's dtype")
+    if not features.CPU_HALF:
+        pytest.skip("0.3 to 1.1 compute nothing in float16 on a CPU")
     x = make("tensor", some((1, 2, 5, 4), dtype), dtype, requires_grad=True)
     columns = unfold(x, (2, 3), 1, 1, 2)
     weights = some(tuple(columns.shape), dtype, seed=3)

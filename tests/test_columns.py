@@ -39,8 +39,6 @@ def test_unfold_is_the_nested_loop(engine, kind, problem):
     """Columns hold exactly the pixels that the definition says, and zeros for padding."""
     shape, kernel, dilation, padding, stride = problems.COLUMNS[problem]
     skip_unless_representable(kind, shape)
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
     image = some(shape) + 100
     columns = unfold(make(kind, image), kernel, dilation, padding, stride)
     assert kind_of(columns) == kind
@@ -53,8 +51,6 @@ def test_fold_is_the_nested_loop(engine, kind, problem):
     """Every pixel is the sum of the column entries that lie on it; uncovered pixels are zero."""
     shape, kernel, dilation, padding, stride = problems.COLUMNS[problem]
     skip_unless_representable(kind, shape)
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
     columns = some(oracle.unfold(np.zeros(shape), kernel, dilation, padding, stride).shape)
     image = fold(make(kind, columns), shape[2:], kernel, dilation, padding, stride)
     assert kind_of(image) == kind
@@ -64,8 +60,6 @@ def test_fold_is_the_nested_loop(engine, kind, problem):
 @pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)
 def test_every_dtype(engine, kind, dtype):
     """Every dtype comes back as itself, with the values of the nested loop."""
-    if not served(engine, kind, dtype):
-        pytest.skip("not this engine's dtype")
     shape, arguments = (2, 3, 7, 6), ((2, 3), (2, 1), (1, 2), (1, 2))
     image = some(shape, dtype)
     columns = unfold(make(kind, image, dtype), *arguments)
@@ -82,29 +76,19 @@ def test_every_dtype(engine, kind, dtype):
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype not in FLOATS + COMPLEX + ["bool"]])
 def test_integer_sums_wrap(engine, kind, dtype):
     """Folding integers is arithmetic modulo 2**bits, as every integer operation of PyTorch is."""
-    if not has(kind, dtype) or not served(engine, kind, dtype):
-        pytest.skip("not this engine's dtype")
-    if VARIABLES and kind != "numpy" and dtype == "int64":
-        pytest.skip("0.3's from_numpy route is exact to 2**53 only")
     largest = np.iinfo(dtype).max
     columns = np.full((1, 4, 4), largest, dtype)
     with np.errstate(over="ignore"):
         expected = oracle.fold(columns, 3, 2)
-    if kind == "numpy":
-        columns = make(kind, columns)
-    else:
-        if dtype in ("uint16", "uint32", "uint64"):
-            pytest.skip("PyTorch converts few things to these")
-        columns = make(kind, columns, dtype)
-    np.testing.assert_array_equal(values(fold(columns, 3, 2)), expected)
+    columns = make(kind, columns, dtype)
+    # values() gives int64 for what PyTorch turns into no array.
+    np.testing.assert_array_equal(values(fold(columns, 3, 2)).astype(dtype), expected.astype(dtype))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unbatched", [False, True])
 def test_layouts(engine, kind, unbatched):
     """Transposed, strided, expanded and channels-last inputs give what their dense copies give."""
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
     dense = some((2, 3, 6, 8))
     x = make(kind, dense)
     transposed = np.swapaxes(x, 2, 3) if kind == "numpy" else x.transpose(2, 3)
@@ -138,8 +122,6 @@ def test_layouts(engine, kind, unbatched):
 @pytest.mark.parametrize("kind", KINDS)
 def test_result_is_new_and_contiguous(engine, kind):
     """Even a 1 x 1 kernel copies: writing to the result leaves the input alone."""
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
     x = make(kind, some((1, 2, 3, 4)))
     for result in (unfold(x, 1), unfold(x[0], 1), fold(unfold(x, 1), (3, 4), 1)):
         assert result.flags["C_CONTIGUOUS"] if kind == "numpy" else result.is_contiguous()
@@ -152,8 +134,6 @@ def test_result_is_new_and_contiguous(engine, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_and_infinity_stay_where_they_are(engine, kind):
     """Padding is zero whatever the image holds, and nothing is multiplied on the way."""
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
     image = np.full((1, 1, 2, 2), np.nan)
     image[0, 0, 0, 0] = np.inf
     columns = values(unfold(make(kind, image), 2, padding=1))
@@ -164,8 +144,6 @@ def test_nan_and_infinity_stay_where_they_are(engine, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpy_integers_are_sizes(engine, kind):
     """Sizes may be NumPy integers, lists, or anything with __index__."""
-    if not served(engine, kind, "float64"):
-        pytest.skip("not this engine's kind")
 
     class Three(object):
         def __index__(self):
@@ -179,16 +157,12 @@ def test_numpy_integers_are_sizes(engine, kind):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["ffi", "slices"])
-def test_half_sums_are_accumulated_in_float32(name, kind, dtype):
-    """4225 ones add up to 4224 (4225 rounded to a half), where adding in halves stops at 2048 or 256."""
-    if name not in available_backends() or not has(kind, dtype) or not served(name, kind, dtype):
-        pytest.skip("not this engine's dtype")
-    with use_backend(name):
-        # The kernel is as large as the image: every block lies on the pixel in the middle.
-        ones = np.ones((1, 65 * 65, 65 * 65), "float32")
-        center = values(fold(make(kind, ones, dtype), 65, 65, padding=32))[0, 0, 32, 32]
-    assert center == 4224
+def test_half_sums_are_accumulated_in_float32(engine, kind, dtype):
+    """4225 ones add up to 4224 (4225 rounded to a half), where adding in halves, as PyTorch's does, stops at 2048 or 256."""
+    # The kernel is as large as the image: every block lies on the pixel in the middle.
+    ones = np.ones((1, 65 * 65, 65 * 65), "float32")
+    center = values(fold(make(kind, ones, dtype), 65, 65, padding=32))[0, 0, 32, 32]
+    assert center == 4224 or engine == "torch"
 
 
 @pytest.mark.skipif(torch is None or VARIABLES or "ffi" not in available_backends(), reason="needs torch 0.4 and C")
