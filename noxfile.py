@@ -57,6 +57,7 @@ class Leg:
     variables: dict = field(default_factory=dict)
     compiler: bool = True
     tests: tuple = EVERYTHING
+    demo: bool = False
     engine: str = "ffi"
     library: bool = True
     site: str = ""  # where an interpreter that brings its own torch has it
@@ -90,11 +91,11 @@ def own(path):
     except (OSError, subprocess.CalledProcessError):
         return Leg(path, what="own-torch", missing="no torch in {}".format(path))
     version, torch_version, site, engine = answer.stdout.decode().split("\n")[:4]
-    return Leg(path, (), "own-torch{}-py{}".format(torch_version, version), engine=engine, site=site)
+    return Leg(path, (), "own-torch{}-py{}".format(torch_version, version), demo=True, engine=engine, site=site)
 
 
 LEGS = [
-    torch("2.7", "1.0.0"),
+    torch("2.7", "1.0.0", demo=True),
     torch("2.7", "1.4.0"),
     torch("3.6", "1.0.0"),
     torch("3.6", "1.10.2"),
@@ -193,6 +194,10 @@ def run_leg(session, leg):
                 session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
         session.install("pytest", "hypothesis", *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
     session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
+    if leg.demo:
+        session.install("scikit-learn")
+        session.run("python", str(ROOT / "docs" / "demo.py"), "--core")
+        (RESULTS / (leg.name + "-demo.txt")).write_text("docs/demo.py --core ran in {}.".format(leg.name))
     if not facts["torch"]:  # with one, the environment is needed for the state dicts
         with session.chdir(RESULTS):
             session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "im2col_compat")

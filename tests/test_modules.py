@@ -1,6 +1,7 @@
 """Conv2d and Linear: nn.Conv2d's and nn.Linear's constructor, parameters, state and repr, plus op."""
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -160,3 +161,34 @@ def test_layers_are_saved_copied_and_trained(tmpdir):
         optimizer.step()
         losses.append(float(values(loss)))
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
+
+
+class Net(nn.Module):
+    def __init__(self, op):
+        super(Net, self).__init__()
+        self.conv, self.fc = Conv2d(1, 4, 3, op=op), Linear(4 * 6 * 6, 2, op=op)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).view(-1, 4 * 6 * 6))
+
+
+@pytest.mark.parametrize(
+    "op",
+    ["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus", plus, Op(plus, "max"), Op(operator.mul, operator.add)],
+    ids=str,
+)
+def test_every_op_trains(op):
+    """A network of both layers learns what another with the same op computes."""
+    torch.manual_seed(0)
+    teacher, net = Net(op), Net(op)
+    x = make("tensor", np.random.RandomState(0).randn(16, 1, 8, 8), "float32")
+    target = make("tensor", values(teacher(x)), "float32")
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    losses = []
+    for _ in range(40):
+        loss = nn.functional.mse_loss(net(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(values(loss)))
+    assert min(losses) < 0.5 * losses[0], losses
