@@ -41,6 +41,10 @@ if shutil.which("pyenv"):
 EMBEDDED = ["--no-periodic-update"] + [word for name in ("pip", "setuptools", "wheel") for word in ("--" + name, "embed")]
 COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "i686-linux-gnu-gcc")
 EVERYTHING = ("tests",)
+# Not left to pip: the old ones don't see, in every index, that pycparser's later releases are for later Pythons.
+PYCPARSER = "pycparser<2.22"
+CFFI = ("cffi", "numpy", PYCPARSER)
+TEST_TOOLS = ("pytest", "hypothesis")
 #: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
 SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
 
@@ -54,6 +58,7 @@ class Leg:
     what: str = ""
     source: str = "sdist"  # "wheel", "sdist, no isolation", "setup.py install"
     pip: str = ""  # if another than the Python's own
+    no_index: bool = False  # the Python's own pip downloads everything first
     variables: dict = field(default_factory=dict)
     compiler: bool = True
     tests: tuple = EVERYTHING
@@ -76,7 +81,13 @@ def torch(python, version, *packages, **more):
 
 def oldest(python, cffi, numpy):
     """The oldest cffi and NumPy of a Python, to build with and to run with."""
-    return Leg(python, ("cffi==" + cffi, "numpy==" + numpy), "oldest", "sdist, no isolation")
+    return Leg(python, ("cffi==" + cffi, "numpy==" + numpy, PYCPARSER), "oldest", "sdist, no isolation")
+
+
+def pip9(python, *packages, **more):
+    """The last pip that knows nothing of pyproject.toml."""
+    what = "pip9-with-cffi" if packages else "pip9"
+    return Leg(python, packages, what, pip="pip==9.0.3", no_index=True, tests=SOME, **more)
 
 
 def own(path):
@@ -110,8 +121,8 @@ LEGS = [
     Leg("3.13", (), "numpy2", "wheel"),
     Leg("3.5"),
     Leg("3.14", (), "", "wheel"),
-    oldest("2.7", "1.10.0", "1.11.0"),
-    oldest("3.6", "1.10.0", "1.11.3"),
+    oldest("2.7", "1.10.0", "1.13.0"),
+    oldest("3.6", "1.10.0", "1.13.0"),
     oldest("3.7", "1.11.5", "1.14.5"),
     oldest("3.8", "1.13.0", "1.17.3"),
     oldest("3.9", "1.14.3", "1.19.3"),
@@ -120,16 +131,16 @@ LEGS = [
     oldest("3.12", "1.16.0", "1.26.0"),
     oldest("3.13", "1.17.0", "2.1.0"),
     # Ways to install of 2018, when pip first learnt of pyproject.toml, and of those who can't have another.
-    Leg("2.7", (), "pip9", pip="pip==9.0.3", tests=SOME, engine="slices", library=False),
-    Leg("2.7", ("cffi", "numpy"), "pip9-with-cffi", pip="pip==9.0.3", tests=SOME),
-    Leg("3.6", (), "pip9", pip="pip==9.0.3", tests=SOME, engine="slices", library=False),
-    Leg("3.6", ("cffi", "numpy"), "pip9-with-cffi", pip="pip==9.0.3", tests=SOME),
+    pip9("2.7", engine="slices", library=False),
+    pip9("2.7", *CFFI),
+    pip9("3.6", engine="slices", library=False),
+    pip9("3.6", *CFFI),
     Leg("2.7", (), "pip18", pip="pip==18.1", tests=SOME),
     Leg("2.7", (), "pip19", pip="pip==19.3.1", tests=SOME),
     Leg("3.6", (), "pip19", pip="pip==19.3.1", tests=SOME),
-    Leg("2.7", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
-    Leg("3.6", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
-    Leg("3.12", ("cffi", "numpy"), "setup.py-install", "setup.py install", tests=SOME),
+    Leg("2.7", CFFI, "setup.py-install", "setup.py install", tests=SOME),
+    Leg("3.6", CFFI, "setup.py-install", "setup.py install", tests=SOME),
+    Leg("3.12", CFFI, "setup.py-install", "setup.py install", tests=SOME),
     Leg("3.6", (), "gnu89", variables={"CC": "gcc -std=gnu89"}, tests=SOME),
 ]
 OWN = ["/usr/bin/python3"] + os.environ.get("IM2COL_COMPAT_MATRIX_PYTHON", "").split(os.pathsep)
@@ -151,6 +162,11 @@ def distribution(suffix):
 
 
 def install(session, leg):
+    if leg.no_index:
+        # pip 9 asks for an index at an address that is no more.
+        wheels = str(RESULTS / (leg.name + "-wheels"))
+        session.run("python", "-m", "pip", "download", "--quiet", "--dest", wheels, leg.pip, *CFFI, *TEST_TOOLS)
+        session.env.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels)
     if leg.pip:
         session.install(leg.pip)
     if leg.packages:
@@ -192,7 +208,7 @@ def run_leg(session, leg):
         for what, expected in (("engine", leg.engine), ("library", leg.library)):
             if facts[what] != expected:
                 session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
-        session.install("pytest", "hypothesis", *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
+        session.install(*TEST_TOOLS, *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
     session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
     if leg.demo:
         session.install("scikit-learn")

@@ -66,7 +66,8 @@ setup(
     packages=["im2col_compat"],
     package_data={"im2col_compat": ["py.typed", "*.pyi"]},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
-    install_requires=["cffi>=1.10", "numpy>=1.10", 'pycparser<2.22; python_version < "3.8"'],
+    # NumPy 1.13 is the first whose functions tell an operand that they are called, so that ops with them can be traced.
+    install_requires=["cffi>=1.10", "numpy>=1.13", 'pycparser<2.22; python_version < "3.8"'],
     cmdclass={"build_ext": OptionalBuildExt},
     options=options,
     zip_safe=False,
