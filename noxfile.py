@@ -58,7 +58,6 @@ class Leg:
     what: str = ""
     source: str = "sdist"  # "wheel", "sdist, no isolation", "setup.py install"
     pip: str = ""  # if another than the Python's own
-    no_index: bool = False  # the Python's own pip downloads everything first
     variables: dict = field(default_factory=dict)
     compiler: bool = True
     tests: tuple = EVERYTHING
@@ -87,7 +86,7 @@ def oldest(python, cffi, numpy):
 def pip9(python, *packages, **more):
     """The last pip that knows nothing of pyproject.toml."""
     what = "pip9-with-cffi" if packages else "pip9"
-    return Leg(python, packages, what, pip="pip==9.0.3", no_index=True, tests=SOME, **more)
+    return Leg(python, packages, what, pip="pip==9.0.3", tests=SOME, **more)
 
 
 def own(path):
@@ -107,7 +106,7 @@ def own(path):
 
 LEGS = [
     torch("2.7", "1.0.0", demo=True),
-    torch("2.7", "1.4.0"),
+    torch("2.7", "1.4.0", "future"),  # needed on 2.7, but not asked for
     torch("3.6", "1.0.0"),
     torch("3.6", "1.10.2"),
     torch("3.7", "1.12.1"),
@@ -162,12 +161,13 @@ def distribution(suffix):
 
 
 def install(session, leg):
-    if leg.no_index:
-        # pip 9 asks for an index at an address that is no more.
-        wheels = str(RESULTS / (leg.name + "-wheels"))
-        session.run("python", "-m", "pip", "download", "--quiet", "--dest", wheels, leg.pip, *CFFI, *TEST_TOOLS)
-        session.env.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels)
     if leg.pip:
+        # Today's indexes aren't for pips of then: the address that pip 9 asks is no more. So the Python's own pip
+        # downloads everything for it, and what is tested is what it makes of that.
+        wheels = str(RESULTS / (leg.name + "-wheels"))
+        everything = (leg.pip, "setuptools", "wheel") + CFFI + TEST_TOOLS
+        session.run("python", "-m", "pip", "download", "--quiet", "--dest", wheels, *everything)
+        session.env.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels)
         session.install(leg.pip)
     if leg.packages:
         session.install(*leg.packages)
@@ -221,9 +221,9 @@ def run_leg(session, leg):
 
 
 def register(leg):
-    """A session for a leg. Python 3's venv has that Python's own pip, which Python 2.7 has not."""
+    """A session for a leg. Python's venv has the pip that came with it; that of 3.6 is too old for today's indexes."""
     backend = dict(venv_backend="venv")
-    if leg.python == "2.7" or leg.site:
+    if leg.python in ("2.7", "3.6") or leg.site:
         backend = dict(venv_backend="virtualenv", venv_params=EMBEDDED)
 
     @nox.session(name=leg.name, python=leg.python, **backend)
