@@ -1,9 +1,9 @@
 """Every environment: the suite on the installed package in each, and docs/compatibility.md written from that.
 
-    make matrix                                    all of it
-    make matrix LEGS="py2.7-torch1.0.0 py3.12"     some legs; the table goes to the screen only
-    IM2COL_COMPAT_MATRIX_PYTHON=path/to/python     adds the leg of an interpreter that brings its own torch
-                                                   (several are separated as in PATH)
+    make matrix JOBS=2                                  all of it, two legs at a time
+    make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"   some legs; the table goes to the screen only
+    IM2COL_COMPAT_MATRIX_PYTHON=path/to/python          adds the leg of an interpreter that brings its own torch
+                                                        (several are separated as in PATH)
 
 A leg makes an environment of its Python, installs the package as a user of that Python would, with that Python's own
 pip, looks which engine it got, and runs pytest. tests/matrix/ has what runs inside the environments, and the table's
@@ -43,7 +43,7 @@ COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "i686-linux-gnu-gcc")
 EVERYTHING = ("tests",)
 # Not left to pip: the old ones don't see, in every index, that pycparser's later releases are for later Pythons.
 PYCPARSER = "pycparser<2.22"
-CFFI = ("cffi", "numpy", PYCPARSER)
+CFFI = ("cffi", "numpy<1.17; python_version < '3.7'", "numpy; python_version >= '3.7'", PYCPARSER)
 TEST_TOOLS = ("pytest", "hypothesis")
 #: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
 SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
@@ -226,7 +226,7 @@ def register(leg):
     if leg.python in ("2.7", "3.6") or leg.site:
         backend = dict(venv_backend="virtualenv", venv_params=EMBEDDED)
 
-    @nox.session(name=leg.name, python=leg.python, **backend)
+    @nox.session(name=leg.name, python=leg.python, tags=["leg"], **backend)
     def session(session):
         run_leg(session, leg)
 
@@ -281,7 +281,7 @@ def page(session):
     (ROOT / "docs" / "compatibility.md").write_text(text)
 
 
-@nox.session(python=False, default=False)
+@nox.session(python=False)
 def table(session):
     """The rows of the legs that are named behind `--`, on the screen."""
     print(report.rows(RESULTS, [leg for leg in LEGS if leg.name in session.posargs]))

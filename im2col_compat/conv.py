@@ -1,6 +1,6 @@
 """Public conv2d, linear and matmul: F.conv2d, F.linear and torch.matmul with `op` for their dot product."""
 
-from im2col_compat import backends, features, fused, kernels, plans, terms
+from im2col_compat import backends, features, fused, kernels, library, plans, terms
 from im2col_compat.geometry import conv_geometry, product
 from im2col_compat.op import NAMED, CText, resolve
 
@@ -27,8 +27,13 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
     """
     op = resolve(op)
-    if op is NAMED["dot"] and features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() is None:
-        return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if features.capturing() and backends.forced() is None:
+        if op is not NAMED["dot"]:
+            recorded = _recorded_conv2d(op, input, weight, stride, padding, dilation, groups)
+            if recorded is not None:
+                return recorded if bias is None else recorded + bias.reshape(-1, 1, 1)
+        elif features.UNFOLD_IS_CURRENT:
+            return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = features.enter("conv2d", [("input", input), ("weight", weight), ("bias", bias)])
     geometry = conv_geometry(x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
@@ -60,6 +65,10 @@ def linear(input, weight, bias=None, op="dot"):
     derivatives and errors as for conv2d.
     """
     op = resolve(op)
+    if features.capturing() and backends.forced() is None and op is not NAMED["dot"]:
+        recorded = library.record("linear", op, input, weight)
+        if recorded is not None:
+            return recorded if bias is None else recorded + bias
     arrays, (x, w, b), leave = features.enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
     if op is NAMED["dot"] and arrays is features.TORCH:
         return leave(features.torch.nn.functional.linear(x, w, b))
@@ -95,6 +104,10 @@ def matmul(a, b, op="dot"):
     (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
     """
     op = resolve(op)
+    if features.capturing() and backends.forced() is None and op is not NAMED["dot"]:
+        recorded = library.record("matmul", op, a, b)
+        if recorded is not None:
+            return recorded
     arrays, (w, x), leave = features.enter("matmul", [("a", a), ("b", b)])
     if op is NAMED["dot"] and arrays is features.TORCH:
         return leave(features.torch.matmul(w, x))
@@ -200,3 +213,28 @@ def _with_normalized_gradient(op, arrays, w):
     if op.normalize_grad_w is None or arrays is features.NUMPY:
         return w
     return _NormalizedGradient.apply(w, op.normalize_grad_w)
+
+
+# ---------------------------------------------------------------- recorded in graphs
+
+
+def _recorded_conv2d(op, input, weight, stride, padding, dilation, groups):
+    pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (stride, dilation)]
+    if padding == "same":
+        return library.record("conv2d_same", op, input, weight, pairs[0] + pairs[1] + (groups,))
+    padding = 0 if padding == "valid" else padding
+    padding = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    return library.record("conv2d", op, input, weight, pairs[0] + pairs[1] + (groups,) + padding)
+
+
+def _conv2d_of_numbers(input, weight, numbers, op, padding=None):
+    padding = tuple(numbers[5:7]) if padding is None else padding
+    return conv2d(input, weight, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[4], op)
+
+
+library.register(
+    conv2d=_conv2d_of_numbers,
+    conv2d_same=lambda input, weight, numbers, op: _conv2d_of_numbers(input, weight, numbers, op, "same"),
+    linear=lambda input, weight, numbers, op: linear(input, weight, None, op),
+    matmul=lambda a, b, numbers, op: matmul(a, b, op),
+)

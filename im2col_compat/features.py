@@ -611,6 +611,12 @@ def capturing():
     return _is_compiling() or _is_tracing()
 
 
+#: An operator of one's own can say its shape and gradient (2.4 on).
+HAS_LIBRARY = torch is not None and all(
+    hasattr(getattr(torch, "library", None), name) for name in ("register_fake", "register_autograd", "fallthrough_kernel")
+)
+
+
 def _is_tracing():
     if hasattr(torch.jit, "is_tracing"):
         return torch.jit.is_tracing()

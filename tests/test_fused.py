@@ -614,9 +614,10 @@ for op, call, x, w in [{cases}]:
     print(status("VmHWM") - before - size(y))
     if torch is not None:
         before = reset()
-        # sum()'s gradient is expanded; linear's is copied.
+        # sum()'s gradient is expanded; linear's is copied. 0.3 copies what a leaf gets.
         y.sum().backward()
-        print(status("VmHWM") - before - size(x) - size(w) - (call is linear) * size(y))
+        gradients = (size(x) + size(w)) * (2 if features.VARIABLES else 1)
+        print(status("VmHWM") - before - gradients - (call is linear) * size(y))
     del x, w, y
 """
 

@@ -1,0 +1,53 @@
+"""All of noxfile.py in its order, several legs at a time: python run.py [--jobs N] [LEG ...].
+
+What nox prints of a leg is in .nox/matrix/LEG.log; here it gets a line. Without legs it's all of them, and the page is written.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / ".nox" / "matrix"
+NOX = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py")]
+
+
+def nox(*arguments):
+    return subprocess.run(NOX + list(arguments)).returncode == 0
+
+
+def run(leg):
+    start = time.time()
+    with open(LOGS / (leg + ".log"), "w") as log:
+        ended = subprocess.run(NOX + ["--session", leg], stdout=log, stderr=subprocess.STDOUT)
+    text = (LOGS / (leg + ".log")).read_text(errors="replace")
+    missing = [line for line in text.splitlines() if " skipped: " in line]
+    result = "failed, see " + log.name if ended.returncode else missing[-1] if missing else "passed"
+    print("{:40} {:4.0f} s  {}".format(leg, time.time() - start, result), flush=True)
+    return not ended.returncode
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("legs", nargs="*")
+    arguments = parser.parse_args()
+    listed = subprocess.run(NOX + ["--list", "--json", "--tags", "leg"], stdout=subprocess.PIPE, check=True).stdout
+    legs = arguments.legs or [session["session"] for session in json.loads(listed)]
+    if not nox("--session", "dist"):
+        sys.exit("no sdist and wheel")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        green = list(pool.map(run, legs))
+    if arguments.legs:
+        green.append(nox("--session", "table", "--", *legs))
+    else:
+        green += [nox("--session", session) for session in ("states", "compilers", "page")]
+    sys.exit(0 if all(green) else 1)
+
+
+if __name__ == "__main__":
+    main()

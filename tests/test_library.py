@@ -1,0 +1,122 @@
+"""Graphs of torch.compile, torch.export and torch.jit.trace hold convolutions with an op as one operator."""
+
+import operator
+import warnings
+
+import numpy as np
+import pytest
+from tensors import make, some, torch, values
+
+from im2col_compat import Conv2d, Linear, Op, conv2d, features, linear, matmul
+
+if not features.HAS_LIBRARY:
+    pytest.skip("needs torch.library's operators (2.4)", allow_module_level=True)
+
+OPS = {
+    "l1": "l1",
+    "xnor": "xnor",
+    "max_plus": "max_plus",
+    "lambda": lambda w, x: (w - x) ** 2,
+    "own-max": Op(operator.mul, "max"),
+    "own-add": Op(operator.mul, lambda acc, term: acc * 0.5 + term),
+}
+
+
+class Net(torch.nn.Module):
+    """All three functions."""
+
+    def __init__(self, op, padding):
+        super(Net, self).__init__()
+        self.conv, self.fc = Conv2d(3, 4, (3, 2), (1, 2), padding, op=op), Linear(4, 5, op=op)
+
+    def forward(self, x):
+        y = self.conv(x * 2).relu().mean((2, 3))
+        return matmul(self.fc(y), self.fc.weight, op=self.fc.op)
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+
+
+def assert_close(found, expected):
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(values(ours), values(theirs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("op", sorted(OPS))
+def test_compiled_whole(op):
+    """torch.compile breaks no graph, and result and gradients are what they are without."""
+    net, x = Net(OPS[op], (2, 1)), torch.randn(2, 3, 8, 8, requires_grad=True)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    leaves = [x] + list(net.parameters())
+    y, expected = compiled(x), net(x)
+    assert_close([y], [expected])
+    assert_close(torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(expected.sum(), leaves))
+
+
+def test_only_wanted_gradients():
+    """A frozen weight, or an image that needs no gradient, costs none."""
+    x, w = torch.randn(1, 2, 5, 5), torch.randn(3, 2, 2, 2, requires_grad=True)
+    compiled = torch.compile(lambda x, w: conv2d(x, w, op="l1"), fullgraph=True, backend="aot_eager")
+    for wanted, operands in ((w, (x, w)), (x, (x.requires_grad_(), w.detach()))):
+        found, expected = compiled(*operands), conv2d(*operands, op="l1")
+        assert_close(torch.autograd.grad(found.sum(), [wanted]), torch.autograd.grad(expected.sum(), [wanted]))
+
+
+@pytest.mark.parametrize("padding", [1, "same", "valid"])
+def test_exported(padding):
+    """torch.export holds it too, for any number of images."""
+    net, x = Net("adder", 0), torch.randn(2, 3, 8, 8)
+    net.conv = Conv2d(3, 4, (3, 2), padding=padding, op=lambda w, x: abs(w - x))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
+    for images in (x, torch.randn(5, 3, 8, 8)):
+        assert_close([exported(images)], [net(images)])
+
+
+def test_traced():
+    """And torch.jit.trace."""
+    net, x = Net("l2", 1), torch.randn(2, 3, 8, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(net, (x,))
+    assert_close([traced(x + 1)], [net(x + 1)])
+
+
+def test_captured_tensors_get_their_gradients():
+    """A function that captures a tensor requiring grad breaks the graph, as an operator would lose the gradient."""
+    slope = torch.tensor(0.5, requires_grad=True)
+    op = Op(lambda w, x: slope * (w - x) ** 2)
+    compiled = torch.compile(lambda x, w: linear(x, w, op=op) * 2, backend="eager")
+    x, w = torch.randn(3, 4), torch.randn(2, 4)
+    found, expected = compiled(x, w), linear(x, w, op=op) * 2
+    assert_close([found], [expected])
+    assert_close(torch.autograd.grad(found.sum(), [slope]), torch.autograd.grad(expected.sum(), [slope]))
+
+
+def test_ops_made_in_the_graph():
+    """An op that is made where it is compiled is no constant: the graph breaks, the result is the same."""
+    x, w = torch.randn(3, 4), torch.randn(2, 4)
+    for function in (lambda x, w: linear(x, w, op=lambda w, x: w * x + 1), lambda x, w: linear(x, w, op=Op(max_of))):
+        assert_close([torch.compile(function, backend="eager")(x, w)], [function(x, w)])
+
+
+def max_of(w, x):
+    return torch.max(w, x)
+
+
+def test_integers():
+    """Sums of integers are int64 in graphs too."""
+    x, w = make("tensor", some((1, 2, 4, 4), "uint8"), "uint8"), make("tensor", some((3, 2, 2, 2), "uint8"), "uint8")
+    op = Op(lambda w, x: w ^ x)
+    found = torch.compile(lambda x, w: conv2d(x, w, op=op), fullgraph=True, backend="aot_eager")(x, w)
+    assert found.dtype == torch.int64 and torch.equal(found, conv2d(x, w, op=op))
+
+
+@pytest.mark.parametrize("function,shapes", [("linear", [(3, 4), (2, 4)]), ("matmul", [(2, 3, 4), (4, 5)])])
+def test_the_operator_is_one(function, shapes):
+    """PyTorch's own examination of an operator finds nothing."""
+    operands = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    torch.library.opcheck(torch.ops.im2col_compat.dot.default, (operands[0], operands[1], [], function, "l1"))
