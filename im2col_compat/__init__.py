@@ -7,7 +7,7 @@ from im2col_compat.conv import conv2d, linear, matmul
 from im2col_compat.modules import Conv2d, Fold, Linear, Unfold
 from im2col_compat.op import Op
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "Conv2d",
     "Fold",

@@ -1,6 +1,8 @@
 """Graphs of torch.compile, torch.export and torch.jit.trace hold convolutions with an op as one operator."""
 
 import operator
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -74,6 +76,19 @@ def test_exported(padding):
     exported = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
     for images in (x, torch.randn(5, 3, 8, 8)):
         assert_close([exported(images)], [net(images)])
+
+
+def test_exported_graphs_are_saved(tmpdir):
+    """A graph with a named op is saved, and loaded by a process that knows nothing of it but im2col_compat."""
+    net, x = Conv2d(2, 3, 2, op="l1"), torch.randn(1, 2, 4, 4)
+    graph, expected = str(tmpdir.join("graph.pt2")), str(tmpdir.join("expected.pt"))
+    torch.export.save(torch.export.export(net, (x,)), graph)
+    torch.save((x, net(x).detach()), expected)
+    code = (
+        "import torch, im2col_compat; x, expected = torch.load({!r}); "
+        "print(torch.equal(torch.export.load({!r}).module()(x), expected))"
+    ).format(expected, graph)
+    assert subprocess.check_output([sys.executable, "-c", code], cwd="/").split() == [b"True"]
 
 
 def test_traced():
