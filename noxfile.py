@@ -28,8 +28,6 @@ sys.path.insert(0, str(TOOLS))
 import report  # noqa: E402
 
 nox.options.error_on_missing_interpreters = False  # the table names what is missing
-# Python 2.7 prints what it read from old wheels in no particular encoding, and nox decodes it.
-os.environ["PYTHONIOENCODING"] = "utf-8"
 # One cache for all legs, as the legs of one user would have, and not that user's own.
 os.environ["IM2COL_COMPAT_CACHE"] = str(RESULTS / "kernels")
 if shutil.which("pyenv"):
@@ -104,7 +102,11 @@ def own(path):
     return Leg(path, (), "own-torch{}-py{}".format(torch_version, version), demo=True, engine=engine, site=site)
 
 
+#: The system's Python has a packaged torch on some systems.
+OWN = ["/usr/bin/python3"] + os.environ.get("IM2COL_COMPAT_MATRIX_PYTHON", "").split(os.pathsep)
+
 LEGS = [
+    *[own(path) for path in OWN if path],
     torch("2.7", "1.0.0", demo=True),
     torch("2.7", "1.4.0", "future"),  # needed on 2.7, but not asked for
     torch("3.6", "1.0.0"),
@@ -142,8 +144,6 @@ LEGS = [
     Leg("3.12", CFFI, "setup.py-install", "setup.py install", tests=SOME),
     Leg("3.6", (), "gnu89", variables={"CC": "gcc -std=gnu89"}, tests=SOME),
 ]
-OWN = ["/usr/bin/python3"] + os.environ.get("IM2COL_COMPAT_MATRIX_PYTHON", "").split(os.pathsep)
-LEGS[8:8] = [own(path) for path in OWN if path]
 
 
 @nox.session(python=False)
@@ -218,6 +218,7 @@ def run_leg(session, leg):
         with session.chdir(RESULTS):
             session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "im2col_compat")
             session.run("python", str(TOOLS / "leftovers.py"))
+    result.write_text(json.dumps(dict(facts, ended=True)))
 
 
 def register(leg):

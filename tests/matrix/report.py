@@ -1,7 +1,7 @@
 """The tables of docs/compatibility.md, from what the legs of noxfile.py left in a folder.
 
 A leg leaves NAME.json (how it was installed, and what facts.py printed) and pytest's NAME.xml. No json: it didn't start,
-as its Python is missing. No xml: it failed before the tests.
+as its Python is missing. No xml: it failed before the tests. No "ended" in the json: it failed, in the tests or after.
 """
 
 import collections
@@ -58,10 +58,17 @@ def outcome(folder, leg):
             counts["failed"] += 1
         elif skipped is not None:
             counts["skipped"] += 1
-            reasons[skipped.get("message")] += 1
+            reasons[reason(skipped)] += 1
         else:
             counts["passed"] += 1
     return facts, counts, reasons
+
+
+def reason(skipped):
+    """Why, of one test or of a whole file."""
+    if skipped.get("message") != "collection skipped":
+        return skipped.get("message")
+    return "{} (a whole file)".format(skipped.text.split("Skipped: ")[-1].rstrip("')"))
 
 
 def row(folder, leg):
@@ -73,7 +80,10 @@ def row(folder, leg):
     cells = [leg.name, facts["python"], facts["torch"] or "none", facts["numpy"], facts["cffi"]]
     cells += ["pip {}, {}".format(facts["pip"], leg.source) if "pip" not in leg.source else leg.source]
     cells += [facts["engine"] + ("" if facts["library"] else ", no C library"), facts["own"]]
-    return cells + ([counts[what] for what in ("passed", "failed", "skipped")] if counts else ["FAILED", "", ""])
+    if counts is None:
+        return cells + ["FAILED before the tests", "", ""]
+    after = "" if counts["failed"] or facts.get("ended") else ", FAILED after the tests"
+    return cells + [counts["passed"], "{}{}".format(counts["failed"], after), counts["skipped"]]
 
 
 def rows(folder, legs):
