@@ -608,7 +608,7 @@ UNFOLD_IS_CURRENT = HAS_UNFOLD and _takes_unbatched()
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
-    return _is_compiling() or _is_tracing()
+    return torch is not None and (_is_compiling() or _is_tracing())
 
 
 #: An operator of one's own can say its shape and gradient (2.4 on).
@@ -620,7 +620,8 @@ HAS_LIBRARY = torch is not None and all(
 def _is_tracing():
     if hasattr(torch.jit, "is_tracing"):
         return torch.jit.is_tracing()
-    state = getattr(torch._C, "_get_tracing_state", None)
+    # 0.3's wants Variables, and its graphs never held anything of ours.
+    state = None if VARIABLES else getattr(torch._C, "_get_tracing_state", None)
     return state is not None and state() is not None
 
 
