@@ -5,6 +5,7 @@ What nox prints of a leg is in .nox/matrix/LEG.log; here it gets a line. Without
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,6 +39,9 @@ def main():
     arguments = parser.parse_args()
     listed = subprocess.run(NOX + ["--list", "--json", "--tags", "leg"], stdout=subprocess.PIPE, check=True).stdout
     legs = arguments.legs or [session["session"] for session in json.loads(listed)]
+    if arguments.jobs > 1:
+        # Threads of one leg that wait for each other would keep the cores that another's need.
+        os.environ["OMP_NUM_THREADS"] = "1"
     if not nox("--session", "dist"):
         sys.exit("no sdist and wheel")
     with ThreadPoolExecutor(arguments.jobs) as pool:
