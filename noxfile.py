@@ -36,7 +36,9 @@ if shutil.which("pyenv"):
     os.environ["PYENV_VERSION"] = ":".join(versions.split())
 
 #: The pip of the time, not the newest one.
-EMBEDDED = ["--no-periodic-update"] + [word for name in ("pip", "setuptools", "wheel") for word in ("--" + name, "embed")]
+EMBEDDED = ["--no-periodic-update"] + [
+    word for name in ("pip", "setuptools", "wheel") for word in ("--" + name, "embed")
+]
 COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "i686-linux-gnu-gcc")
 EVERYTHING = ("tests",)
 # Not left to pip: the old ones don't see, in every index, that pycparser's later releases are for later Pythons.
@@ -99,7 +101,9 @@ def own(path):
     except (OSError, subprocess.CalledProcessError):
         return Leg(path, what="own-torch", missing="no torch in {}".format(path))
     version, torch_version, site, engine = answer.stdout.decode().split("\n")[:4]
-    return Leg(path, (), "own-torch{}-py{}".format(torch_version, version), demo=True, engine=engine, site=site)
+    return Leg(
+        path, (), "own-torch{}-py{}".format(torch_version, version), demo=engine == "ffi", engine=engine, site=site
+    )
 
 
 #: The system's Python has a packaged torch on some systems.

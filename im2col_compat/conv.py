@@ -26,14 +26,17 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
     """
+    if _in_graph():
+        recorded = library.conv2d(op, input, weight, bias, stride, padding, dilation, groups)
+        if recorded is not None:
+            return recorded
+    return _conv2d(input, weight, bias, stride, padding, dilation, groups, op)
+
+
+def _conv2d(input, weight, bias, stride, padding, dilation, groups, op):
     op = resolve(op)
-    if features.capturing() and backends.forced() is None:
-        if op is not NAMED["dot"]:
-            recorded = _recorded_conv2d(op, input, weight, stride, padding, dilation, groups)
-            if recorded is not None:
-                return recorded if bias is None else recorded + bias.reshape(-1, 1, 1)
-        elif features.UNFOLD_IS_CURRENT:
-            return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if op is NAMED["dot"] and features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() is None:
+        return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = features.enter("conv2d", [("input", input), ("weight", weight), ("bias", bias)])
     geometry = conv_geometry(x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
@@ -64,11 +67,15 @@ def linear(input, weight, bias=None, op="dot"):
     Returns (..., O), or (...) for a weight of one dimension. Kinds, dtypes, op, memory,
     derivatives and errors as for conv2d.
     """
-    op = resolve(op)
-    if features.capturing() and backends.forced() is None and op is not NAMED["dot"]:
-        recorded = library.record("linear", op, input, weight)
+    if _in_graph():
+        recorded = library.linear(op, input, weight, bias)
         if recorded is not None:
-            return recorded if bias is None else recorded + bias
+            return recorded
+    return _linear(input, weight, bias, op)
+
+
+def _linear(input, weight, bias, op):
+    op = resolve(op)
     arrays, (x, w, b), leave = features.enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
     if op is NAMED["dot"] and arrays is features.TORCH:
         return leave(features.torch.nn.functional.linear(x, w, b))
@@ -103,11 +110,15 @@ def matmul(a, b, op="dot"):
     leading dimensions broadcast, and an operand of one dimension is a row (a) or a column
     (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
     """
-    op = resolve(op)
-    if features.capturing() and backends.forced() is None and op is not NAMED["dot"]:
-        recorded = library.record("matmul", op, a, b)
+    if _in_graph():
+        recorded = library.matmul(op, a, b)
         if recorded is not None:
             return recorded
+    return _matmul(a, b, op)
+
+
+def _matmul(a, b, op):
+    op = resolve(op)
     arrays, (w, x), leave = features.enter("matmul", [("a", a), ("b", b)])
     if op is NAMED["dot"] and arrays is features.TORCH:
         return leave(features.torch.matmul(w, x))
@@ -138,6 +149,11 @@ def matmul(a, b, op="dot"):
 
 
 # ---------------------------------------------------------------- common to the three
+
+
+def _in_graph():
+    """Whether this is being compiled or exported, where one operator can be recorded for it."""
+    return features.HAS_LIBRARY and features.compiling() and backends.forced() is None
 
 
 def _check_alike(arrays, function, op, arguments):
@@ -215,26 +231,14 @@ def _with_normalized_gradient(op, arrays, w):
     return _NormalizedGradient.apply(w, op.normalize_grad_w)
 
 
-# ---------------------------------------------------------------- recorded in graphs
-
-
-def _recorded_conv2d(op, input, weight, stride, padding, dilation, groups):
-    pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (stride, dilation)]
-    if padding == "same":
-        return library.record("conv2d_same", op, input, weight, pairs[0] + pairs[1] + (groups,))
-    padding = 0 if padding == "valid" else padding
-    padding = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    return library.record("conv2d", op, input, weight, pairs[0] + pairs[1] + (groups,) + padding)
-
-
 def _conv2d_of_numbers(input, weight, numbers, op, padding=None):
-    padding = tuple(numbers[5:7]) if padding is None else padding
-    return conv2d(input, weight, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[4], op)
+    padding = tuple(numbers[4:6]) if padding is None else padding
+    return _conv2d(input, weight, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[6], op)
 
 
 library.register(
     conv2d=_conv2d_of_numbers,
     conv2d_same=lambda input, weight, numbers, op: _conv2d_of_numbers(input, weight, numbers, op, "same"),
-    linear=lambda input, weight, numbers, op: linear(input, weight, None, op),
-    matmul=lambda a, b, numbers, op: matmul(a, b, op),
+    linear=lambda input, weight, numbers, op: _linear(input, weight, None, op),
+    matmul=lambda a, b, numbers, op: _matmul(a, b, op),
 )

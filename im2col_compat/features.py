@@ -608,7 +608,7 @@ UNFOLD_IS_CURRENT = HAS_UNFOLD and _takes_unbatched()
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
-    return torch is not None and (_is_compiling() or _is_tracing())
+    return torch is not None and (compiling() or _is_tracing())
 
 
 #: An operator of one's own can say its shape and gradient (2.4 on).
@@ -623,6 +623,13 @@ def _is_tracing():
     # 0.3's wants Variables, and its graphs never held anything of ours.
     state = None if VARIABLES else getattr(torch._C, "_get_tracing_state", None)
     return state is not None and state() is not None
+
+
+def transformed():
+    """Whether torch.func or forward mode differentiates, or maps, what is computed now."""
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    level = getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1)
+    return level >= 0 or peek is not None and peek() is not None
 
 
 def _transforming():
@@ -640,10 +647,10 @@ def _transforming():
 
 
 if UNFOLD_IS_CURRENT and hasattr(torch, "compiler"):
-    _is_compiling = torch.compiler.is_compiling
+    compiling = torch.compiler.is_compiling
 else:
 
-    def _is_compiling():
+    def compiling():
         return False
 
 

@@ -1,24 +1,116 @@
-"""What torch.compile, torch.export and torch.jit.trace record of a dot product with an op: one operator of PyTorch's.
+"""What torch.compile and torch.export record of a dot product with an op: one operator of PyTorch's.
 
-torch.library (2.4 on) lets such an operator say what shape it gives and what its gradient is, so that graphs need not
-break around it. Running it calls the public function, on tensors that have memory then.
+torch.library (2.4 on) lets an operator say what shape it gives and what its gradient is, so that graphs need not break
+around it. Recorded is only what needs no message: all else (None) goes the way it goes without a graph.
 """
 
-import warnings
+import itertools
+import uuid
+import weakref
 
-from im2col_compat import features, terms
-from im2col_compat.op import NAMED
+from im2col_compat import features, terms, tracing
+from im2col_compat.op import NAMED, CText, Op
 
-#: Ops without a name that are in a graph, which may be run as long as the process lives.
-_own = []
-#: The library unregisters itself when nobody holds it.
-_kept = []
-#: The public functions, by name: functions of (first operand, second operand, numbers, op).
+#: Ops without a name, by the name that they have in graphs: never another process's, as PyTorch keeps compiled graphs.
+_own = weakref.WeakValueDictionary()
+_process = uuid.uuid4().hex
+_numbers = itertools.count()
+#: functions of (first operand, second operand, numbers, op), by name; and the library, which goes when nobody holds it
 _functions = {}
+_kept = []
+
+
+# ---------------------------------------------------------------- recording
+
+
+def conv2d(op, input, weight, bias, stride, padding, dilation, groups):
+    """conv2d's result, recorded; or None."""
+    pairs = [_pair(value) for value in (stride, dilation, 0 if padding in ("same", "valid") else padding)]
+    if not _alike(input, weight) or None in pairs or type(groups) is not int:
+        return None
+    if input.dim() not in (3, 4) or weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
+        return None
+    if input.shape[-3] != weight.shape[1] * groups or not _fits(bias, input, weight.shape[0]):
+        return None
+    function = "conv2d_same" if padding == "same" else "conv2d"
+    result = _record(function, op, input, weight, pairs[0] + pairs[1] + pairs[2] + (groups,))
+    return result if result is None or bias is None else result + bias.reshape(-1, 1, 1)
+
+
+def linear(op, input, weight, bias):
+    """linear's result, recorded; or None."""
+    if not _alike(input, weight) or input.dim() < 1 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
+        return None
+    if not _fits(bias, input, weight.shape[0]):
+        return None
+    result = _record("linear", op, input, weight, ())
+    return result if result is None or bias is None else result + bias
+
+
+def matmul(op, a, b):
+    """matmul's result, recorded; or None."""
+    if not _alike(a, b) or a.dim() < 2 or b.dim() < 2 or a.shape[-1] != b.shape[-2]:
+        return None
+    return _record("matmul", op, a, b, ())
+
+
+def _pair(value):
+    if type(value) is int:
+        return value, value
+    plain = type(value) in (tuple, list) and len(value) == 2 and all(type(item) is int for item in value)
+    return tuple(value) if plain else None
+
+
+def _alike(first, second):
+    tensors = isinstance(first, features.Tensor) and isinstance(second, features.Tensor)
+    return tensors and first.dtype == second.dtype and first.device == second.device
+
+
+def _fits(bias, input, filters):
+    if bias is None:
+        return True
+    alike = _alike(bias, input) and (input.dtype.is_floating_point or input.dtype.is_complex)
+    return alike and bias.dim() == 1 and bias.shape[0] == filters
+
+
+def _record(function, op, first, second, numbers):
+    # A plain function is another Op at each call.
+    op = op if isinstance(op, Op) else NAMED.get(op) if isinstance(op, str) else None
+    name = None if op is None or op is NAMED["dot"] else key(op, first.dtype)
+    if name is None:
+        return None
+    return features.torch.ops.im2col_compat.dot(first, second, numbers, function, name)
+
+
+def key(op, dtype):
+    """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one."""
+    if not hasattr(op, "multiply") or features.transformed():  # an op made inside the graph has nothing yet
+        return None
+    if op.is_named:
+        return op.name
+    if not isinstance(op.multiply, CText):
+        try:
+            # What can be traced captures no tensor: from an operator, that would get no gradient.
+            tracing.trace(op, str(dtype)[6:], features.TORCH)
+        except tracing.Untraceable:
+            return None
+    for name, known in list(_own.items()):
+        if known is op:
+            return name
+    name = "own {} {}".format(_process, next(_numbers))
+    _own[name] = op
+    return name
+
+
+# torch.compiler.assume_constant_result, without importing the compiler.
+key._dynamo_marked_constant = True
+
+
+# ---------------------------------------------------------------- the operators
 
 
 def register(**functions):
-    """Give the public functions to the operators that are recorded for them. Once, when they are there."""
+    """Give the operators the functions that they run. Once, when these are there."""
     if not features.HAS_LIBRARY:
         return
     torch = features.torch
@@ -37,46 +129,13 @@ def register(**functions):
     torch.library.register_autograd("im2col_compat::dot", _backward, setup_context=_setup_context, lib=library)
 
 
-def key(op):
-    """The name that stands for an op in graphs; None where it can't be in one. Graphs have it as a constant."""
-    if not hasattr(op, "multiply"):  # made inside the graph, it has nothing yet
-        return None
-    if op.is_named:
-        return op.name
-    if _captures(op):
-        return None
-    for number, known in enumerate(_own):
-        if known is op:
-            return "own {}".format(number)
-    _own.append(op)
-    return "own {}".format(len(_own) - 1)
-
-
-# torch.compiler.assume_constant_result, without importing the compiler.
-key._dynamo_marked_constant = True
-
-
-def _captures(op):
-    """Whether its functions capture a tensor that requires grad: from an operator it would get none."""
-    ones = features.torch.ones(2, 2, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of jit.trace about sizes
-            return terms.understood(op, features.TORCH, ones, ones, (False,) * 3, (False,) * 3)[1]
-    except Exception:  # not of floats, perhaps: it is called when the graph is run, and says so then
-        return False
-
-
-def record(function, op, first, second, numbers=()):
-    """The operator's result, into the graph that is being recorded; None where there is no operator for that."""
-    name = key(op) if _functions else None
-    if name is None:
-        return None
-    return features.torch.ops.im2col_compat.dot(first, second, numbers, function, name)
-
-
 def _op(name):
-    return NAMED[name] if name in NAMED else _own[int(name.split()[1])]
+    op = NAMED.get(name) or _own.get(name)
+    if op is None:
+        raise RuntimeError(
+            "a graph holds an op that is no more, or is another process's: only graphs with named ops can be saved"
+        )
+    return op
 
 
 def _dot(first, second, numbers, function, op):
@@ -85,9 +144,17 @@ def _dot(first, second, numbers, function, op):
 
 def _dot_fake(first, second, numbers, function, op):
     # The ordinary product has the same shape.
-    shape = _functions[function](first, second, numbers, NAMED["dot"]).shape
+    if function == "linear":
+        result = features.torch.nn.functional.linear(first, second)
+    elif function == "matmul":
+        result = features.torch.matmul(first, second)
+    else:
+        padding = "same" if function == "conv2d_same" else tuple(numbers[4:6])
+        result = features.torch.nn.functional.conv2d(
+            first, second, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[6]
+        )
     dtype = terms.result_dtype(_op(op), features.TORCH.dtype(first))
-    return first.new_empty(shape, dtype=getattr(features.torch, dtype))
+    return first.new_empty(result.shape, dtype=getattr(features.torch, dtype))
 
 
 def _dot_backward(grad, needs, first, second, *others):
@@ -107,6 +174,10 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    needs = list(ctx.needs_input_grad[:2])
-    found = features.torch.ops.im2col_compat.dot_backward(grad, needs, *(ctx.saved_tensors + tuple(ctx.others)))
+    operands, needs = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
+    if features.recording(grad) and type(grad) is features.Tensor:  # and none of those that a graph is made with
+        # A gradient of the gradient will be wanted, which dot_backward has not.
+        found = features.partials(_dot(*(operands + tuple(ctx.others))), operands, grad, create_graph=True)
+    else:
+        found = features.torch.ops.im2col_compat.dot_backward(grad, needs, *(operands + tuple(ctx.others)))
     return tuple(partial if need else None for partial, need in zip(found, needs)) + (None, None, None)

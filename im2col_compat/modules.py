@@ -166,13 +166,23 @@ class Linear(_WithOp, _Linear):
 
 
 def _converted(cls, layer, op):
-    # Not constructed: that would draw random numbers, and know nothing of hooks and buffers.
     if features.is_parametrized(layer):
         # torch.nn.utils.parametrize gives each layer a class of its own, in which the parameters are properties.
         own = {name: value for name, value in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}
         cls = type("Parametrized" + cls.__name__, (cls,), own)
-    new = cls.__new__(cls)
-    for name, value in vars(layer).items():
-        new.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    new = _shallow(layer, cls)
+    if features.is_parametrized(layer):
+        # What is parametrized, and how, is each layer's own; the parameters that it is computed from are shared.
+        new.parametrizations = _shallow(layer.parametrizations)
+        for name, one in list(layer.parametrizations.items()):
+            new.parametrizations[name] = _shallow(one)
     new.op = resolve(op)
+    return new
+
+
+def _shallow(module, cls=None):
+    """A module that holds what another holds. Not constructed: that would draw random numbers, and know no hooks."""
+    new = object.__new__(cls or type(module))
+    for name, value in vars(module).items():
+        new.__dict__[name] = value.copy() if isinstance(value, dict) else value
     return new

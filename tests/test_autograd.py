@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
-from tensors import COMPLEX, VARIABLES, has, make, served, some, torch, values
+from tensors import COMPLEX, VARIABLES, make, some, torch, values
 
 from im2col_compat import Fold, Unfold, features, fold, unfold, use_backend
 

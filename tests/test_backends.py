@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from tensors import VARIABLES, make, some, torch, values
+from tensors import make, some, torch, values
 
 import im2col_compat
 from im2col_compat import available_backends, backend, conv2d, features, fold, lowlevel, unfold, use_backend
@@ -44,6 +44,18 @@ def test_choice_by_input():
     if "torch" in available_backends():
         assert backend(torch.zeros(3)) == "torch"
         assert backend(torch.zeros(3).long()) == best
+
+
+@pytest.mark.skipif(not features.HAS_UNFOLD, reason="needs F.unfold (0.4)")
+def test_what_f_unfold_serves():
+    """Floats everywhere, whole since 1.8; all that is differentiable today. Integers never."""
+    served = {str(dtype)[6:]: how for (dtype, device), how in features._probed.items() if device == "cpu"}
+    for dtype in ("float32", "float64"):
+        assert served[dtype] == "whole" or not hasattr(torch, "vander") and served[dtype] == "forward"
+    if hasattr(torch, "export"):
+        expected = {dtype: "whole" for dtype in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")}
+        assert {dtype: how for dtype, how in served.items() if how and dtype != "bool"} == expected
+    assert served["int32"] is None and served["uint8"] is None
 
 
 def test_forcing_nests_and_ends():

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
 
-from im2col_compat import Op, available_backends, conv2d, features, fused, kernels, linear, lowlevel, matmul, ops
+from im2col_compat import Op, available_backends, conv2d, features, fused, kernels, linear, lowlevel, matmul
 from im2col_compat import use_backend
 from im2col_compat.geometry import product
 from im2col_compat.op import resolve

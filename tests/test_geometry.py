@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from tensors import KINDS, VARIABLES, make, served, some, torch
+from tensors import KINDS, VARIABLES, make, some, torch
 
 from im2col_compat import Fold, Unfold, conv2d, features, fold, linear, matmul, unfold, use_backend
 from im2col_compat.geometry import conv_geometry, fold_geometry, unfold_geometry

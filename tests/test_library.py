@@ -1,15 +1,14 @@
-"""Graphs of torch.compile, torch.export and torch.jit.trace hold convolutions with an op as one operator."""
+"""Graphs of torch.compile and torch.export hold convolutions with an op as one operator, or break around them."""
 
 import operator
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 from tensors import make, some, torch, values
 
-from im2col_compat import Conv2d, Linear, Op, conv2d, features, linear, matmul
+from im2col_compat import Conv2d, Linear, Op, conv2d, features, library, linear, matmul
 
 if not features.HAS_LIBRARY:
     pytest.skip("needs torch.library's operators (2.4)", allow_module_level=True)
@@ -91,15 +90,6 @@ def test_exported_graphs_are_saved(tmpdir):
     assert subprocess.check_output([sys.executable, "-c", code], cwd="/").split() == [b"True"]
 
 
-def test_traced():
-    """And torch.jit.trace."""
-    net, x = Net("l2", 1), torch.randn(2, 3, 8, 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(net, (x,))
-    assert_close([traced(x + 1)], [net(x + 1)])
-
-
 def test_captured_tensors_get_their_gradients():
     """A function that captures a tensor requiring grad breaks the graph, as an operator would lose the gradient."""
     slope = torch.tensor(0.5, requires_grad=True)
@@ -111,11 +101,114 @@ def test_captured_tensors_get_their_gradients():
     assert_close(torch.autograd.grad(found.sum(), [slope]), torch.autograd.grad(expected.sum(), [slope]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_captured_tensors_of_any_dtype(dtype):
+    """Whatever their dtype, and if they come to require grad only later."""
+    slope = torch.full((1,), 0.5, dtype=getattr(torch, dtype))
+    op = Op(lambda w, x: slope * w * x)
+    x, w = torch.randn(2, 4).to(slope.dtype), torch.randn(3, 4).to(slope.dtype)
+    compiled = torch.compile(lambda x, w: linear(x, w, op=op), backend="eager")
+    assert not compiled(x, w).requires_grad
+    slope.requires_grad_(True)
+    (found,), (expected,) = (
+        torch.autograd.grad(f(x, w).sum(), [slope]) for f in (compiled, lambda x, w: linear(x, w, op=op))
+    )
+    assert_close([found], [expected])
+
+
+def test_second_derivatives():
+    """A gradient's gradient comes through a graph."""
+    x, w = torch.randn(1, 2, 5, 5, requires_grad=True), torch.randn(3, 2, 2, 2, requires_grad=True)
+
+    def penalty(function):
+        (grad,) = torch.autograd.grad(function(x, w).sum(), [x], create_graph=True)
+        return torch.autograd.grad((grad.pow(2).sum() - 1) ** 2, [w])
+
+    def plain(x, w):
+        return conv2d(x, w, op="l2")
+
+    assert_close(penalty(torch.compile(plain, fullgraph=True, backend="eager")), penalty(plain))
+
+
+def test_function_transforms_are_left_alone():
+    """torch.func.grad inside the compiled function, and forward mode, which is refused as it is without a graph."""
+    x, w = torch.randn(1, 2, 5, 5), torch.randn(3, 2, 2, 2)
+    gradient = torch.func.grad(lambda x: conv2d(x, w, op="l2").sum())
+    assert_close([torch.compile(gradient, backend="aot_eager")(x)], [gradient(x)])
+    with pytest.raises(Exception):
+        torch.compile(lambda x: torch.func.jvp(lambda x: conv2d(x, w, op="l2"), (x,), (x,))[1], backend="eager")(x)
+
+
 def test_ops_made_in_the_graph():
     """An op that is made where it is compiled is no constant: the graph breaks, the result is the same."""
     x, w = torch.randn(3, 4), torch.randn(2, 4)
     for function in (lambda x, w: linear(x, w, op=lambda w, x: w * x + 1), lambda x, w: linear(x, w, op=Op(max_of))):
         assert_close([torch.compile(function, backend="eager")(x, w)], [function(x, w)])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(bias=torch.ones(1)),
+        dict(bias=torch.ones(4, 1)),
+        dict(bias=torch.ones(4).double()),
+        dict(stride=[2, 1, 1]),
+        dict(stride=True),
+        dict(padding=[1, 2, 1, 2]),
+        dict(padding="sam"),
+        dict(dilation=1.5),
+        dict(groups=3),
+        dict(groups=0),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(arguments):
+    """What is refused without a graph is refused in one, in the same words."""
+    x, w = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    with pytest.raises(Exception) as expected:
+        conv2d(x, w, op="l1", **arguments)
+    with pytest.raises(type(expected.value)) as found:
+        torch.compile(lambda x, w: conv2d(x, w, op="l1", **arguments), backend="eager")(x, w)
+    assert str(expected.value) in str(found.value)
+
+
+def test_unusual_arguments():
+    """Lists of one size, images without a batch, same padding of even kernels: as without a graph."""
+    x, w = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 2, 2)
+    for arguments in (
+        dict(stride=[2]),
+        dict(padding="same"),
+        dict(padding="valid", dilation=(1, 2)),
+        dict(bias=torch.ones(4)),
+    ):
+        for image in (x, x[0]):
+            expected = conv2d(image, w, op="l1", **arguments)
+            found = torch.compile(lambda x, w: conv2d(x, w, op="l1", **arguments), backend="eager")(image, w)
+            assert_close([found], [expected])
+
+
+def test_another_thread_compiles():
+    """PyTorch's flag of compiling is one for all threads: an operator that runs must not record itself."""
+    x, w = torch.randn(1, 2, 5, 5, requires_grad=True), torch.randn(3, 2, 2, 2)
+    expected = conv2d(x, w, op="l1")
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        found = conv2d(x, w, op="l1")
+    finally:
+        torch.compiler._is_compiling_flag = before
+    assert_close([found], [expected])
+    assert_close(*[torch.autograd.grad(y.sum(), [x]) for y in (found, expected)])
+
+
+def test_ops_of_other_processes_are_refused():
+    """Own ops have names that no other process has, and that end with them."""
+    name = library.key(Op(operator.sub), torch.float32)
+    with pytest.raises(RuntimeError) as info:
+        torch.ops.im2col_compat.dot(torch.ones(2, 2), torch.ones(2, 2), [], "linear", name)
+    assert "named ops" in str(info.value)
+    op = Op(operator.sub)
+    assert library.key(op, torch.float32) == library.key(op, torch.float32) != name
 
 
 def max_of(w, x):

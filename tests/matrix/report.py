@@ -1,9 +1,10 @@
 """The tables of docs/compatibility.md, from what the legs of noxfile.py left in a folder.
 
-A leg leaves NAME.json (how it was installed, and what facts.py printed) and pytest's NAME.xml. No json: it didn't start,
-as its Python is missing. No xml: it failed before the tests. No "ended" in the json: it failed, in the tests or after.
+A leg leaves NAME.json (what facts.py printed, and "ended" where nothing failed) and pytest's NAME.xml; run.py leaves
+NAME.skipped (why it was skipped) and NAME.log (that it was tried).
 """
 
+import ast
 import collections
 import datetime
 import json
@@ -34,7 +35,19 @@ user's is run.
 
 {skipped}
 """
-COLUMNS = "Leg", "Python", "PyTorch", "NumPy", "cffi", "Installed by", "Engine", "Own ops", "Passed", "Failed", "Skipped"
+COLUMNS = (
+    "Leg",
+    "Python",
+    "PyTorch",
+    "NumPy",
+    "cffi",
+    "Installed by",
+    "Engine",
+    "Own ops",
+    "Passed",
+    "Failed",
+    "Skipped",
+)
 
 
 def table(columns, rows):
@@ -68,20 +81,28 @@ def reason(skipped):
     """Why, of one test or of a whole file."""
     if skipped.get("message") != "collection skipped":
         return skipped.get("message")
-    return "{} (a whole file)".format(skipped.text.split("Skipped: ")[-1].rstrip("')"))
+    _, _, why = ast.literal_eval(skipped.text)
+    return "a whole file: " + why.replace("Skipped: ", "")
+
+
+def not_run(folder, leg):
+    skipped = folder / (leg.name + ".skipped")
+    if skipped.exists():
+        return "skipped: " + skipped.read_text()
+    return "FAILED to make an environment" if (folder / (leg.name + ".log")).exists() else "not run"
 
 
 def row(folder, leg):
     facts, counts, _ = outcome(folder, leg)
     if facts is None:
-        return [leg.name, "not run: " + (leg.missing or "no Python {} here".format(leg.python))] + [""] * 9
+        return [leg.name, not_run(folder, leg)] + [""] * 9
     if "engine" not in facts:
         return [leg.name, "FAILED to install"] + [""] * 9
     cells = [leg.name, facts["python"], facts["torch"] or "none", facts["numpy"], facts["cffi"]]
     cells += ["pip {}, {}".format(facts["pip"], leg.source) if "pip" not in leg.source else leg.source]
     cells += [facts["engine"] + ("" if facts["library"] else ", no C library"), facts["own"]]
     if counts is None:
-        return cells + ["FAILED before the tests", "", ""]
+        return cells + ["FAILED, no test results", "", ""]
     after = "" if counts["failed"] or facts.get("ended") else ", FAILED after the tests"
     return cells + [counts["passed"], "{}{}".format(counts["failed"], after), counts["skipped"]]
 
@@ -99,6 +120,15 @@ def skips(folder, legs):
     return table(("Reason", "Leg and number of tests"), [(why, ", ".join(where[why])) for why in sorted(where)])
 
 
+def beside(folder):
+    """What the sessions that aren't legs say."""
+    for name in ("dist", "states", "compilers"):
+        path = folder / (name + ".txt")
+        yield path.read_text() if path.exists() else "{}: FAILED".format(name)
+    for path in sorted(folder.glob("*-demo.txt")):
+        yield path.read_text()
+
+
 def page(folder, legs, whole):
     """The page. legs: noxfile's; whole(leg): whether it runs the whole suite."""
     return PAGE.format(
@@ -107,6 +137,6 @@ def page(folder, legs, whole):
         libc=" ".join(platform.libc_ver()),
         whole=rows(folder, [leg for leg in legs if whole(leg)]),
         ways=rows(folder, [leg for leg in legs if not whole(leg)]),
-        beside="\n".join("- " + path.read_text().strip() for path in sorted(folder.glob("*.txt"))),
+        beside="\n".join("- " + line for line in beside(folder)),
         skipped=skips(folder, legs),
     )

@@ -6,6 +6,7 @@ What nox prints of a leg is in .nox/matrix/LEG.log; here it gets a line. Without
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,9 +26,11 @@ def run(leg):
     start = time.time()
     with open(LOGS / (leg + ".log"), "w") as log:
         ended = subprocess.run(NOX + ["--session", leg], stdout=log, stderr=subprocess.STDOUT)
-    text = (LOGS / (leg + ".log")).read_text(errors="replace")
-    missing = [line for line in text.splitlines() if " skipped: " in line]
-    result = "failed, see " + log.name if ended.returncode else missing[-1] if missing else "passed"
+    text = Path(log.name).read_text(errors="replace")
+    skipped = re.search(r"^nox > Session \S+ skipped: (.*?)\.?$", text, re.MULTILINE)
+    if skipped:
+        (LOGS / (leg + ".skipped")).write_text(skipped.group(1))  # for the page
+    result = "failed, see " + log.name if ended.returncode else skipped.group(0) if skipped else "passed"
     print("{:40} {:4.0f} s  {}".format(leg, time.time() - start, result), flush=True)
     return not ended.returncode
 
