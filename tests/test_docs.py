@@ -2,13 +2,12 @@
 
 import os
 import re
-import shutil
 import subprocess
 
 import pytest
 from tensors import VARIABLES, torch
 
-from im2col_compat import lowlevel
+from im2col_compat import compiler, lowlevel
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]
@@ -40,7 +39,7 @@ def test_code_runs(page):
         exec(compile(code, page, "exec"), names)
 
 
-@pytest.mark.skipif(not shutil.which("cc") if hasattr(shutil, "which") else True, reason="needs a C compiler")
+@pytest.mark.skipif(compiler._executable("cc") is None, reason="needs a C compiler")
 def test_c_example(tmpdir):
     """The C example compiles without warnings and prints what the page says."""
     ((_, code),) = blocks("docs/c-library.md", "c")

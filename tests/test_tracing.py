@@ -7,19 +7,16 @@ import operator
 import os
 import random
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 from tensors import torch
 
-from im2col_compat import Op, expression, features, ops
+from im2col_compat import Op, compiler, expression, features, ops
 from im2col_compat.tracing import Untraceable, trace
 
-COMPILER = next((path for path in map(getattr(shutil, "which", lambda name: None), ("cc", "gcc")) if path), None)
-if COMPILER is None and os.path.exists("/usr/bin/cc"):
-    COMPILER = "/usr/bin/cc"  # Python 2 has no which()
+COMPILER = compiler._executable("cc") or compiler._executable("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 #: Today's conventions: ties halved between the operands, 0 for the sign of NaN, and whole number promotion.
