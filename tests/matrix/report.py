@@ -9,6 +9,7 @@ import collections
 import datetime
 import json
 import platform
+import textwrap
 import xml.etree.ElementTree
 
 PAGE = """# Compatibility
@@ -78,11 +79,11 @@ def outcome(folder, leg):
 
 
 def reason(skipped):
-    """Why, of one test or of a whole file."""
-    if skipped.get("message") != "collection skipped":
-        return skipped.get("message")
-    _, _, why = ast.literal_eval(skipped.text)
-    return "a whole file: " + why.replace("Skipped: ", "")
+    """Why, of one test or of a whole file, in a cell of a table."""
+    why = skipped.get("message")
+    if why == "collection skipped":
+        why = "a whole file: " + ast.literal_eval(skipped.text)[2].replace("Skipped: ", "")
+    return textwrap.shorten(why.replace("|", "or"), 120, placeholder=" ...")
 
 
 def not_run(folder, leg):
