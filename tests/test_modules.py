@@ -119,7 +119,7 @@ def test_from_conv_shares_parameters():
     found = Conv2d.from_conv(normed, "l1")
     assert isinstance(found, Conv2d) and len(list(found.parameters())) == 3
     np.testing.assert_array_equal(values(found(x)), values(expected))
-    if hasattr(nn.utils, "parametrizations"):  # taken off one layer, it stays on the other
+    if hasattr(normed, "parametrizations"):  # taken off one layer, it stays on the other
         nn.utils.parametrize.remove_parametrizations(found, "weight")
         np.testing.assert_array_equal(values(found(x)), values(expected))
         np.testing.assert_array_equal(values(normed.weight), values(found.weight))
