@@ -29,7 +29,7 @@ print(
             "engines": im2col_compat.available_backends(),
             "library": lowlevel.missing is None,
             "kernels": None if lowlevel.missing else kernels.LEVELS[kernels.level()],
-            "own": explained.splitlines()[1].rstrip(".:"),
+            "own": explained.splitlines()[1].split(":")[0].rstrip("."),
         }
     )
 )
