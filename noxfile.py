@@ -244,7 +244,7 @@ for each in LEGS:
 def states(session):
     """State dicts of every PyTorch, loaded by every PyTorch."""
     folder = RESULTS / "states"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     pythons = {}
     for leg in LEGS:
         facts = report.outcome(RESULTS, leg)[0]

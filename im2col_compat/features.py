@@ -428,9 +428,13 @@ def recording(grad):
 
 def records(*tensors):
     """Whether what is computed of these is to be recorded, for gradients or in forward mode."""
-    if VARIABLES or getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1) >= 0:
+    if VARIABLES or _in_forward_mode():
         return True
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _in_forward_mode():
+    return getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1) >= 0
 
 
 def enable_grad():
@@ -627,9 +631,13 @@ def _is_tracing():
 
 def transformed():
     """Whether torch.func or forward mode differentiates, or maps, what is computed now."""
+    return _in_forward_mode() or _transform() is not None
+
+
+def _transform():
+    """The innermost of torch.func's transforms that are at work; None where there is none."""
     peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    level = getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1)
-    return level >= 0 or peek is not None and peek() is not None
+    return None if peek is None else peek()
 
 
 def _transforming():
@@ -637,12 +645,10 @@ def _transforming():
     modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
     if modes is not None and modes():
         return True
-    functional = getattr(torch._C, "_functionalization_reapply_views_tls", None)
-    interpreters = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    if functional is None or interpreters is None:
+    if not hasattr(torch._C, "_functionalization_reapply_views_tls"):
         return False
     # Gradients of torch.func's go through autograd Functions as any others do.
-    top = interpreters()
+    top = _transform()
     return top is not None and top.key().name not in ("Grad",)
 
 

@@ -169,13 +169,13 @@ def _converted(cls, layer, op):
     if features.is_parametrized(layer):
         # torch.nn.utils.parametrize gives each layer a class of its own, in which the parameters are properties.
         own = {name: value for name, value in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}
-        cls = type("Parametrized" + cls.__name__, (cls,), own)
-    new = _shallow(layer, cls)
-    if features.is_parametrized(layer):
+        new = _shallow(layer, type("Parametrized" + cls.__name__, (cls,), own))
         # What is parametrized, and how, is each layer's own; the parameters that it is computed from are shared.
         new.parametrizations = _shallow(layer.parametrizations)
         for name, one in list(layer.parametrizations.items()):
             new.parametrizations[name] = _shallow(one)
+    else:
+        new = _shallow(layer, cls)
     new.op = resolve(op)
     return new
 
