@@ -16,7 +16,8 @@ demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
 
 bench: $(VENV)/installed $(VENV)/bench-tools
-	$(BIN)/python tests/bench/bench.py --output docs
+	$(BIN)/python tests/bench/bench.py --only '^[A-G]' --output docs
+	$(BIN)/python tests/bench/bench.py --only '^[H-K]' --output docs --page unfold-performance
 
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools
@@ -32,7 +33,7 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/base
-	$(BIN)/pip install --quiet pytest hypothesis expecttest
+	$(BIN)/pip install --quiet pytest hypothesis expecttest matplotlib
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

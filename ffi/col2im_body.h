@@ -1,52 +1,92 @@
 /* col2im for one type. Expects NAME, STORED (the type in memory), SUM (the type
  * added in), ADD(sum, stored) and ROUND(sum); undefines them all.
  *
- * Each pixel is gathered, a tile of a row at a time, so that the sums live on
+ * Pixels are gathered, some rows or a part of a row at a time, so that the sums live on
  * the stack in the wider type and every pixel is written once. A pixel's terms
  * are added in the order of the kernel's positions, as PyTorch adds them. */
 
-void NAME(const struct im2col_geometry *g, const void *columns, void *image)
+/* What the columns add to the pixels [x0, x0 + width) of the rows [y0, y0 + height) of a plane: sums, of which a row has
+ * `phases` parts of `apart`. Pixels that blocks of one kernel position add to are a stride apart: together they are a
+ * phase, and lie together, so that adding runs along vectors. */
+static inline void NAME(gather)(const struct im2col_geometry *g, const STORED *channel, int64_t z, int64_t y0,
+                                int64_t height, int64_t x0, int64_t width, int64_t phases, int64_t apart, SUM *sums)
 {
-    const int64_t height = g->image[0], width = g->image[1];
-    const int64_t rows = g->blocks[0], cols = g->blocks[1];
-    const STORED *plane = (const STORED *)columns;
-    STORED *out = (STORED *)image;
-    SUM sums[TILE];
-    int64_t c, y, tile, ky, kx, i;
+    const int64_t rows = g->blocks[1], cols = g->blocks[2], length = g->blocks[0] * rows * cols, step = g->stride[2];
+    const int many = volume(g->kernel) > STREAMS;
+    int64_t kz, ky, kx, by, i;
 
-    for (c = 0; c < g->batch * g->channels; c++) {
-        for (y = 0; y < height; y++) {
-            for (tile = 0; tile < width; tile += TILE) {
-                const int64_t count = width - tile < TILE ? width - tile : TILE;
-                memset(sums, 0, (size_t)count * sizeof *sums);
-                for (ky = 0; ky < g->kernel[0]; ky++) {
-                    const int64_t below = y + g->padding[0] - ky * g->dilation[0];
-                    const int64_t by = below / g->stride[0];
-                    if (below < 0 || by >= rows || by * g->stride[0] != below)
-                        continue;
-                    for (kx = 0; kx < g->kernel[1]; kx++) {
-                        const int64_t step = g->stride[1];
-                        const int64_t x0 = kx * g->dilation[1] - g->padding[1];
-                        const int64_t begin = first_at_least(tile, x0, step, 0, cols);
-                        const int64_t end = first_at_least(tile + count, x0, step, begin, cols);
-                        if (begin == end)
-                            continue;
-                        const STORED *in = plane + ((ky * g->kernel[1] + kx) * rows + by) * cols + begin;
-                        SUM *sum = sums + (x0 + begin * step - tile);
-                        if (step == 1)
-                            for (i = 0; i < end - begin; i++)
-                                ADD(sum[i], in[i]);
-                        else
-                            for (i = 0; i < end - begin; i++)
-                                ADD(sum[i * step], in[i]);
-                    }
+    memset(sums, 0, (size_t)(height * phases * apart) * sizeof *sums);
+    for (kz = 0; kz < g->kernel[0]; kz++) {
+        const int64_t bz = block_of(g, 0, kz, z);
+
+        for (ky = 0; bz >= 0 && ky < g->kernel[1]; ky++) {
+            const int64_t y = offset_of(g, 1, ky);
+            const int64_t top = first_at_least(y0, y, g->stride[1], 0, rows);
+            const int64_t bottom = first_at_least(y0 + height, y, g->stride[1], top, rows);
+
+            for (kx = 0; top < bottom && kx < g->kernel[2]; kx++) {
+                const int64_t x = offset_of(g, 2, kx);
+                const int64_t begin = first_at_least(x0, x, step, 0, cols);
+                const int64_t end = first_at_least(x0 + width, x, step, begin, cols);
+                const int64_t pixel = x + begin * step - x0, row = y + top * g->stride[1] - y0;
+                const int64_t k = (kz * g->kernel[1] + ky) * g->kernel[2] + kx;
+                const STORED *restrict in = channel + k * length + (bz * rows + top) * cols + begin;
+                SUM *restrict sum = sums + row * phases * apart + (step == 1 ? pixel : pixel % step * apart + pixel / step);
+
+                for (by = top; begin < end && by < bottom; by++) {
+                    for (i = 0; many && i < end - begin; i += 64 / (int64_t)sizeof *in)
+                        __builtin_prefetch(in + (bottom - top) * cols + i); /* the rows that come next */
+                    for (i = 0; i < end - begin; i++)
+                        ADD(sum[i], in[i]);
+                    in += cols;
+                    sum += g->stride[1] * phases * apart;
                 }
-                for (i = 0; i < count; i++)
-                    *out++ = ROUND(sums[i]);
             }
         }
-        plane += g->kernel[0] * g->kernel[1] * rows * cols;
     }
+}
+
+/* Rows of images: a row of a plane of a channel. */
+static void NAME(pixels)(const struct im2col_geometry *g, int64_t first, int64_t last, const void *columns, void *image)
+{
+    enum { MOST = TILE / sizeof(SUM), FEW = BAND / sizeof(SUM) };
+    const int64_t height = g->image[1], width = g->image[2];
+    SUM sums[2 * MOST];
+    int64_t row, rows, x0, i, j, phase;
+
+    for (row = first; row < last; row += rows) {
+        const int64_t y0 = row % height, z = row / height % g->image[0];
+        const STORED *channel =
+            (const STORED *)columns + row / height / g->image[0] * volume(g->kernel) * volume(g->blocks);
+
+        rows = smaller(width < FEW ? FEW / width : 1, smaller(height - y0, last - row));
+        for (x0 = 0; x0 < width; x0 += MOST) {
+            const int64_t count = smaller(width - x0, MOST), phases = smaller(g->stride[2], count);
+            const int64_t apart = (count + phases - 1) / phases;
+            STORED *out = (STORED *)image + row * width + x0;
+
+            NAME(gather)(g, channel, z, y0, rows, x0, count, phases, apart, sums);
+            for (i = 0; i < rows; i++, out += width)
+                for (phase = 0; phase < phases; phase++) {
+                    const SUM *sum = sums + (i * phases + phase) * apart;
+
+                    if (phases == 1)
+                        for (j = 0; j < count; j++)
+                            out[j] = ROUND(sum[j]);
+                    else
+                        for (j = 0; j * phases + phase < count; j++)
+                            out[j * phases + phase] = ROUND(sum[j]);
+                }
+        }
+    }
+}
+
+void NAME(col2im)(const struct im2col_geometry *g, const void *columns, void *image)
+{
+    const int64_t rows = g->image[0] * g->image[1];
+    const int64_t bytes = volume(g->kernel) * volume(g->blocks) / rows * (int64_t)sizeof(STORED) + 1;
+
+    share(g, NAME(pixels), g->batch * g->channels * rows, bytes, columns, image);
 }
 
 #undef NAME

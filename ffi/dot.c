@@ -29,9 +29,9 @@ static inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* With room to overrun. */
 static inline int64_t aligned(int64_t bytes) { return (bytes + COPIED + 63) / 64 * 64; }
 
-static inline int64_t area(const struct dot_problem *p) { return p->kernel[0] * p->kernel[1]; }
-static inline int64_t taps(const struct dot_problem *p) { return p->channels * area(p); }
-static inline int64_t length(const struct dot_problem *p) { return p->blocks[0] * p->blocks[1]; }
+static inline int64_t volume(const struct dot_problem *p) { return p->kernel[0] * p->kernel[1] * p->kernel[2]; }
+static inline int64_t taps(const struct dot_problem *p) { return p->channels * volume(p); }
+static inline int64_t length(const struct dot_problem *p) { return p->blocks[0] * p->blocks[1] * p->blocks[2]; }
 static inline int64_t positions(const struct dot_problem *p) { return p->batch * length(p); }
 
 /* The rows of the next tile, of `left` that are to be handled, `most` at a time: no tile is
@@ -43,6 +43,12 @@ static inline int tile_rows(int64_t left, int most)
     return left >= 8 && most == 12 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
+static void run(const struct dot_problem *p, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
+                char *scratch, int64_t bytes)
+{
+    parallel_for(p->threads, p->parallel, tasks, function, context, scratch, bytes);
+}
+
 /* ---------------------------------------------------------------- panels */
 
 /* Consecutive positions in one row of blocks of one image. */
@@ -50,26 +56,76 @@ struct segment {
     int32_t lane;
     int32_t count;
     int64_t image;
-    int64_t row;
-    int64_t column;
+    int64_t place;    /* of the first among its image's positions */
+    int64_t z, y, x;  /* of its first tap; maybe outside the image */
 };
 
 static int list_segments(const struct dot_problem *p, int64_t start, int64_t count, struct segment *segments)
 {
-    const int64_t columns = p->blocks[1];
-    int64_t image = start / length(p), row = start % length(p) / columns, column = start % columns;
+    const int64_t columns = p->blocks[2], rows = start / columns, planes = rows / p->blocks[1];
+    int64_t image = planes / p->blocks[0], plane = planes % p->blocks[0], row = rows % p->blocks[1];
+    int64_t column = start % columns;
     int n = 0;
     int32_t lane = 0;
 
     while (lane < count) {
         const int32_t step = (int32_t)smaller(count - lane, columns - column);
-        segments[n++] = (struct segment){lane, step, image, row, column};
+        segments[n++] = (struct segment){
+            lane,
+            step,
+            image,
+            (plane * p->blocks[1] + row) * columns + column,
+            plane * p->stride[0] - p->before[0],
+            row * p->stride[1] - p->before[1],
+            column * p->stride[2] - p->before[2],
+        };
         lane += step;
         column = 0;
-        if (++row == p->blocks[0])
-            row = 0, image++;
+        if (++row == p->blocks[1]) {
+            row = 0;
+            if (++plane == p->blocks[0])
+                plane = 0, image++;
+        }
     }
     return n;
+}
+
+/* Which channel of a group k is of, and where in the kernel it lies: plane, row, column. */
+static inline int64_t tap_at(const struct dot_problem *p, int64_t k, int64_t *kz, int64_t *ky, int64_t *kx)
+{
+    const int64_t rows = k / p->kernel[2], planes = rows / p->kernel[1];
+
+    *kx = k % p->kernel[2];
+    *ky = rows % p->kernel[1];
+    *kz = planes % p->kernel[0];
+    return planes / p->kernel[0];
+}
+
+/* Goes on to the next k. Whether that is in the next channel. */
+static inline int next_tap(const struct dot_problem *p, int64_t *kz, int64_t *ky, int64_t *kx)
+{
+    if (++*kx < p->kernel[2])
+        return 0;
+    *kx = 0;
+    if (++*ky < p->kernel[1])
+        return 0;
+    *ky = 0;
+    if (++*kz < p->kernel[0])
+        return 0;
+    *kz = 0;
+    return 1;
+}
+
+/* Where in a channel of x, or of dx, the row begins that a segment reads at one plane and row of the kernel; -1 if it is
+ * outside the image. */
+static inline int64_t row_offset(const struct dot_problem *p, const struct segment *s, int64_t kz, int64_t ky,
+                                 const int64_t *strides)
+{
+    const int64_t z = s->z + kz * p->dilation[0], y = s->y + ky * p->dilation[1];
+
+    if (z < 0 || z >= p->image[0] || y < 0 || y >= p->image[1])
+        return -1;
+    return s->image * strides[0] + z * strides[2] + y * strides[3];
 }
 
 /* Lanes [first, last) of a segment whose pixels, the first at `pixel`, lie in a row of `size`. */
@@ -105,10 +161,10 @@ static void list_spans(const struct dot_problem *p, int64_t kx, const struct seg
     int i;
 
     for (i = 0; i < n; i++) {
-        const int64_t x = segments[i].column * p->stride[1] + kx * p->dilation[1] - p->before[1];
+        const int64_t x = segments[i].x + kx * p->dilation[2];
 
-        inside(x, p->stride[1], p->image[1], segments[i].count, &spans[i].first, &spans[i].last);
-        spans[i].offset = (x + spans[i].first * p->stride[1]) * p->x_strides[3];
+        inside(x, p->stride[2], p->image[2], segments[i].count, &spans[i].first, &spans[i].last);
+        spans[i].offset = (x + spans[i].first * p->stride[2]) * p->x_strides[4];
     }
 }
 
@@ -293,8 +349,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
         int rows;
 
         if (direct) {
-            out = f->y + (segments[0].image * p->y_strides[0] + (filter + o0) * p->y_strides[1] +
-                          segments[0].row * p->blocks[1] + segments[0].column) * t;
+            out = f->y + (segments[0].image * p->y_strides[0] + (filter + o0) * p->y_strides[1] + segments[0].place) * t;
             stride = p->y_strides[1];
         } else if (s->k0 > 0) {
             BY_SIZE(t, gather, p, f->y, filter + o0, o1 - o0, segments, n, lanes, tile);
@@ -355,11 +410,11 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
 
         f.slab = slab;
         f.ordinary = p->kernels->ordinary & DOT_TERMS;
-        parallel_for(p, groups * chunks, pack_forward, &f, scratch, 0);
+        run(p, groups * chunks, pack_forward, &f, scratch, 0);
         /* Some dozen tasks a thread, so that all end at about the same time. */
         f.panels = larger(1, smaller(panels, groups * chunks * panels / (16 * p->threads)));
         f.tasks_along = ceiling(panels, f.panels);
-        parallel_for(p, groups * chunks * f.tasks_along, forward_task, &f, scratch, forward_scratch(p));
+        run(p, groups * chunks * f.tasks_along, forward_task, &f, scratch, forward_scratch(p));
     } while (next_slab(p, &size, &slab));
 }
 
@@ -383,13 +438,13 @@ static int64_t grad_x_unit(const struct dot_problem *p)
 {
     int64_t channels;
 
-    if (area(p) > CHUNK)
+    if (volume(p) > CHUNK)
         return CHUNK;
-    channels = smaller(p->channels, larger(1, 128 / area(p)));
-    while (channels > 1 && channels * area(p) > 16 &&
+    channels = smaller(p->channels, larger(1, 128 / volume(p)));
+    while (channels > 1 && channels * volume(p) > 16 &&
            ceiling(p->batch, images_of_task(p)) * p->groups * ceiling(p->channels, channels) < 4 * p->threads)
         channels = ceiling(channels, 2);
-    return channels * area(p);
+    return channels * volume(p);
 }
 
 static void pack_grad_x(void *context, int64_t task, char *scratch)
@@ -479,9 +534,9 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
 
         f.slab = slab;
         f.ordinary = p->kernels->ordinary & DOT_PARTIALS;
-        f.units_of_task = area(p) > CHUNK ? units : 1;
-        parallel_for(p, (slab.g1 - slab.g0) * units, pack_grad_x, &f, scratch, 0);
-        parallel_for(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),
+        f.units_of_task = volume(p) > CHUNK ? units : 1;
+        run(p, (slab.g1 - slab.g0) * units, pack_grad_x, &f, scratch, 0);
+        run(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),
                      grad_x_task, &f, scratch, grad_x_scratch(p));
     } while (next_slab(p, &size, &slab));
 }
@@ -506,8 +561,8 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw
     const int n = list_segments(p, start, count, segments);
     const int padded = pack(p, group, k0, k1, segments, n, stride, panel) && p->skips;
     int64_t g_stride = p->y_strides[1], o;
-    const char *g = grad + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] +
-                            segments[0].row * p->blocks[1] + segments[0].column) * e;
+    const char *g =
+        grad + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] + segments[0].place) * e;
 
     if (p->y_strides[2] != 1 || segments[0].image != segments[n - 1].image || count < stride) {
         BY_SIZE(e, gather, p, grad, filter, f1 - f0, segments, n, stride, tile);
@@ -577,7 +632,7 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
 
     f.grad = (const char *)grad;
     f.dw = (char *)dw;
-    parallel_for(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,
+    run(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,
                  (char *)workspace, grad_w_scratch(p));
 }
 
@@ -702,11 +757,11 @@ void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, 
             f.f1 = smaller(p->filters, f.f0 + ARG_FILTERS);
             for (f.start = 0; f.start < positions(p); f.start = f.end) {
                 f.end = smaller(positions(p), f.start + step);
-                parallel_for(p, ceiling(f.end - f.start, lanes), arg_task, &f, scratch, extremum_scratch(p));
+                run(p, ceiling(f.end - f.start, lanes), arg_task, &f, scratch, extremum_scratch(p));
                 if (dw != NULL)
-                    parallel_for(p, f.f1 - f.f0, extremum_dw_task, &f, scratch, extremum_scratch(p));
+                    run(p, f.f1 - f.f0, extremum_dw_task, &f, scratch, extremum_scratch(p));
                 if (dx != NULL)
-                    parallel_for(p, (f.end - 1) / length(p) - f.start / length(p) + 1, extremum_dx_task, &f, scratch, 0);
+                    run(p, (f.end - 1) / length(p) - f.start / length(p) + 1, extremum_dx_task, &f, scratch, 0);
             }
         }
 }
@@ -800,9 +855,9 @@ void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void
 
     f.filters = larger(1, smaller(32, p->filters * p->groups / (4 * p->threads)));
     if (dw != NULL)
-        parallel_for(p, p->groups * ceiling(p->filters, f.filters), fold_dw_task, &f, (char *)workspace, fold_scratch(p));
+        run(p, p->groups * ceiling(p->filters, f.filters), fold_dw_task, &f, (char *)workspace, fold_scratch(p));
     else
-        parallel_for(p, p->groups * ceiling(p->batch, images_of_task(p)), fold_dx_task, &f, (char *)workspace,
+        run(p, p->groups * ceiling(p->batch, images_of_task(p)), fold_dx_task, &f, (char *)workspace,
                      fold_scratch(p));
 }
 
@@ -831,12 +886,12 @@ int64_t dot_workspace(const struct dot_problem *p, int call)
 void dot_advise(void *memory, int64_t bytes)
 {
 #if defined(MADV_HUGEPAGE)
-    const uintptr_t page = (uintptr_t)2 << 20, start = ((uintptr_t)memory + page - 1) / page * page;
-    const uintptr_t end = ((uintptr_t)memory + (uintptr_t)bytes) / page * page;
+    /* Pages that hold more than this memory too: small pages at its ends would take longer than all the large ones. */
+    const uintptr_t page = (uintptr_t)2 << 20, start = (uintptr_t)memory / page * page;
+    const uintptr_t end = ((uintptr_t)memory + (uintptr_t)bytes + page - 1) / page * page;
 
     /* Only a wish: what it returns changes nothing. */
-    if (start < end)
-        madvise((void *)start, end - start, MADV_HUGEPAGE);
+    madvise((void *)start, end - start, MADV_HUGEPAGE);
 #else
     (void)memory, (void)bytes;
 #endif

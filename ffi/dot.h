@@ -2,7 +2,8 @@
  *
  * y[n, f, l] = ADD over k of MULTIPLY(w[f, k], columns[n, k, l]), where columns are those
  * that im2col would make of the padded image x; they are packed a panel at a time and
- * never exist as a whole. k runs over channel, kernel row, kernel column.
+ * never exist as a whole. k runs over channel, kernel plane, kernel row, kernel column; images
+ * of two dimensions are one plane deep.
  *
  * What is multiplied and added is in a table of kernels (dot_kernels); how they are
  * fed, in dot.c. As in im2col.h nothing is checked and nothing allocated, and nothing
@@ -63,14 +64,14 @@ struct dot_problem {
     int64_t groups;
     int64_t filters;       /* of one group */
     int64_t channels;      /* of one group */
-    int64_t image[2];      /* pairs are (vertical, horizontal) */
-    int64_t kernel[2];
-    int64_t dilation[2];
-    int64_t stride[2];
-    int64_t before[2];     /* padding above and to the left */
-    int64_t blocks[2];
-    int64_t x_strides[4];  /* in elements: image, channel, row, column */
-    int64_t dx_strides[4];
+    int64_t image[3];      /* triples are (depth, vertical, horizontal) */
+    int64_t kernel[3];
+    int64_t dilation[3];
+    int64_t stride[3];
+    int64_t before[3];     /* padding in front, above and to the left */
+    int64_t blocks[3];
+    int64_t x_strides[5];  /* in elements: image, channel, plane, row, column */
+    int64_t dx_strides[5];
     int64_t y_strides[3];  /* in elements: image, filter, position */
     const void *w;         /* (groups, filters, channels * kernel), dense */
     const void *x;

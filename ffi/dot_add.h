@@ -5,24 +5,22 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
                               const struct segment *segments, int n, int64_t lanes, const void *panel, void *image)
 {
     const ELEMENT *columns = (const ELEMENT *)panel;
-    const int64_t step = p->stride[1] * p->dx_strides[3];
-    int64_t ky = k0 % area(p) / p->kernel[1], kx = k0 % p->kernel[1], k, j;
-    ELEMENT *channel = (ELEMENT *)image + (group * p->channels + k0 / area(p)) * p->dx_strides[1];
+    const int64_t step = p->stride[2] * p->dx_strides[4];
+    int64_t kz, ky, kx, k, j;
+    ELEMENT *channel = (ELEMENT *)image + (group * p->channels + tap_at(p, k0, &kz, &ky, &kx)) * p->dx_strides[1];
     int i;
 
     for (k = k0; k < k1; k++, columns += lanes) {
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
-            const int64_t y = s->row * p->stride[0] + ky * p->dilation[0] - p->before[0];
-            const int64_t x = s->column * p->stride[1] + kx * p->dilation[1] - p->before[1];
+            const int64_t x = s->x + kx * p->dilation[2], row = row_offset(p, s, kz, ky, p->dx_strides);
             int32_t first, last;
             ELEMENT *out;
 
-            inside(x, p->stride[1], p->image[1], s->count, &first, &last);
-            if (y < 0 || y >= p->image[0] || first >= last)
+            inside(x, p->stride[2], p->image[2], s->count, &first, &last);
+            if (row < 0 || first >= last)
                 continue;
-            out = channel + s->image * p->dx_strides[0] + y * p->dx_strides[2] +
-                  (x + first * p->stride[1]) * p->dx_strides[3];
+            out = channel + row + (x + first * p->stride[2]) * p->dx_strides[4];
             if (step == 1)
                 for (j = first; j < last; j++)
                     out[j - first] += columns[s->lane + j];
@@ -30,11 +28,8 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
                 for (j = first; j < last; j++)
                     out[(j - first) * step] += columns[s->lane + j];
         }
-        if (++kx == p->kernel[1]) {
-            kx = 0;
-            if (++ky == p->kernel[0])
-                ky = 0, channel += p->dx_strides[1];
-        }
+        if (next_tap(p, &kz, &ky, &kx))
+            channel += p->dx_strides[1];
     }
 }
 
@@ -60,21 +55,21 @@ static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64
         const struct segment *s = &segments[i];
         const ELEMENT *from = (const ELEMENT *)grad + s->image * p->y_strides[0] +
                               (group * p->filters + filter) * p->y_strides[1] +
-                              (s->row * p->blocks[1] + s->column) * p->y_strides[2];
+                              s->place * p->y_strides[2];
 
         for (j = 0; j < s->count; j++, count++) {
-            const int64_t k = arg[count], at = k < 0 ? 0 : k, c = group * p->channels + at / area(p);
-            const int64_t row_y = s->row * p->stride[0] + at % area(p) / p->kernel[1] * p->dilation[0] - p->before[0];
-            const int64_t column_x = (s->column + j) * p->stride[1] + at % p->kernel[1] * p->dilation[1] - p->before[1];
-            const int there = row_y >= 0 && row_y < p->image[0] && column_x >= 0 && column_x < p->image[1];
+            const int64_t k = arg[count], at = k < 0 ? 0 : k;
+            int64_t kz, ky, kx;
+            const int64_t c = group * p->channels + tap_at(p, at, &kz, &ky, &kx);
+            const int64_t x_row = row_offset(p, s, kz, ky, p->x_strides);
+            const int64_t column = s->x + j * p->stride[2] + kx * p->dilation[2];
+            const int there = x_row >= 0 && column >= 0 && column < p->image[2];
 
             g[count] = from[j * p->y_strides[2]];
             w[count] = ((const ELEMENT *)p->w)[row + at];
-            x[count] = there ? ((const ELEMENT *)p->x)[s->image * p->x_strides[0] + c * p->x_strides[1] +
-                                                       row_y * p->x_strides[2] + column_x * p->x_strides[3]]
-                             : pad;
-            pixel[count] = there && k >= 0 ? s->image * p->dx_strides[0] + c * p->dx_strides[1] +
-                                                 row_y * p->dx_strides[2] + column_x * p->dx_strides[3]
+            x[count] = there ? ((const ELEMENT *)p->x)[c * p->x_strides[1] + x_row + column * p->x_strides[4]] : pad;
+            pixel[count] = there && k >= 0 ? c * p->dx_strides[1] + row_offset(p, s, kz, ky, p->dx_strides) +
+                                                 column * p->dx_strides[4]
                                            : -1;
         }
     } while (++i < n);

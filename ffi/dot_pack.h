@@ -38,68 +38,67 @@ static void NAME(turn)(const WORD *rows, int64_t stride, int64_t depth, int64_t 
 static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                               const struct segment *segments, int n, int64_t lanes, WORD *panel)
 {
-    const int64_t step = p->stride[1] * p->x_strides[3], used = segments[n - 1].lane + segments[n - 1].count;
+    const int64_t step = p->stride[2] * p->x_strides[4], used = segments[n - 1].lane + segments[n - 1].count;
     const WORD *image = (const WORD *)p->x, *end = image + p->batch * p->x_strides[0];
-    const WORD *channel = image + (group * p->channels + k0 / area(p)) * p->x_strides[1];
-    const int kept = n * p->kernel[1] <= SPANS;
-    int64_t ky = k0 % area(p) / p->kernel[1], kx = k0 % p->kernel[1], k, j;
+    /* All channels' rows are the same then. */
+    const int one_row = p->kernel[0] * p->kernel[1] == 1;
+    const int kept = n * p->kernel[2] <= SPANS;
+    int64_t kz, ky, kx, k, j;
+    const WORD *channel = image + (group * p->channels + tap_at(p, k0, &kz, &ky, &kx)) * p->x_strides[1];
     struct span spans[SPANS];
-    const WORD *rows[POSITIONS];
+    int64_t rows[POSITIONS];
     int i, padded = 0;
     WORD pad;
 
     memcpy(&pad, p->pad, sizeof pad);
-    if (p->x_strides[1] == 1 && area(p) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 && p->before[1] == 0) {
-        NAME(turn)(channel + segments->column * step, step, k1 - k0, used, lanes, panel);
+    if (p->x_strides[1] == 1 && volume(p) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 && p->before[1] == 0 &&
+        p->before[2] == 0 && memcmp(p->blocks, p->image, sizeof p->image) == 0) {
+        NAME(turn)(channel + segments->x * p->x_strides[4], step, k1 - k0, used, lanes, panel);
         for (k = k0; k < k1; k++)
             for (j = used; j < lanes; j++)
                 panel[(k - k0) * lanes + j] = pad;
         return 0;
     }
     for (k = k0; k < k1; k++, panel += lanes) {
-        if (kx == 0 || k == k0)
-            for (i = 0; i < n; i++) {
-                const int64_t y = segments[i].row * p->stride[0] + ky * p->dilation[0] - p->before[0];
-                rows[i] = y < 0 || y >= p->image[0] ? NULL : channel + segments[i].image * p->x_strides[0] + y * p->x_strides[2];
-            }
-        if (k - k0 < p->kernel[1] || !kept)
+        if (k == k0 || (kx == 0 && !one_row))
+            for (i = 0; i < n; i++)
+                rows[i] = row_offset(p, &segments[i], kz, ky, p->x_strides);
+        if (k - k0 < p->kernel[2] || !kept)
             list_spans(p, kx, segments, n, spans + (kept ? kx * n : 0));
         for (i = 0; i < n; i++) {
             const struct span *s = &spans[(kept ? kx * n : 0) + i];
             WORD *out = panel + segments[i].lane;
             const int32_t count = segments[i].count;
 
-            if (rows[i] == NULL) {
+            if (rows[i] < 0) {
                 for (j = 0; j < count; j++)
                     out[j] = pad;
                 padded = 1;
                 continue;
             }
             if (s->first == 0 && s->last == count) {
-                NAME(copy)(rows[i] + s->offset, step, count, end, out);
+                NAME(copy)(channel + rows[i] + s->offset, step, count, end, out);
                 continue;
             }
             for (j = 0; j < s->first; j++)
                 out[j] = pad;
             if (s->first < s->last)
-                NAME(copy)(rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
+                NAME(copy)(channel + rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
             for (j = s->last; j < count; j++)
                 out[j] = pad;
             padded = 1;
         }
-        if (rows[n - 1] != NULL) {
+        if (rows[n - 1] >= 0) {
             /* What the next panel will want. */
-            const WORD *next = rows[n - 1] + spans[(kept ? kx * n : 0) + n - 1].offset + segments[n - 1].count * step;
+            const WORD *next =
+                channel + rows[n - 1] + spans[(kept ? kx * n : 0) + n - 1].offset + segments[n - 1].count * step;
             __builtin_prefetch(next);
             __builtin_prefetch(next + 64 / sizeof *next);
         }
         for (j = used; j < lanes; j++)
             panel[j] = pad;
-        if (++kx == p->kernel[1]) {
-            kx = 0;
-            if (++ky == p->kernel[0])
-                ky = 0, channel += p->x_strides[1];
-        }
+        if (next_tap(p, &kz, &ky, &kx))
+            channel += p->x_strides[1];
     }
     return padded;
 }
@@ -107,30 +106,24 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
 static void NAME(pack_ones)(const struct dot_problem *p, int64_t k0, int64_t k1, const struct segment *segments, int n,
                             int64_t lanes, WORD *mask, const void *one)
 {
-    int64_t ky = k0 % area(p) / p->kernel[1], kx = k0 % p->kernel[1], k, j;
+    int64_t kz, ky, kx, k, j;
     WORD word;
     int i;
 
+    tap_at(p, k0, &kz, &ky, &kx);
     memcpy(&word, one, sizeof word);
     memset(mask, 0, (size_t)((k1 - k0) * lanes) * sizeof *mask);
-    for (k = k0; k < k1; k++, mask += lanes) {
+    for (k = k0; k < k1; k++, mask += lanes, next_tap(p, &kz, &ky, &kx))
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
-            const int64_t y = s->row * p->stride[0] + ky * p->dilation[0] - p->before[0];
-            const int64_t x = s->column * p->stride[1] + kx * p->dilation[1] - p->before[1];
+            const int64_t x = s->x + kx * p->dilation[2];
             int32_t first, last;
 
-            inside(x, p->stride[1], p->image[1], s->count, &first, &last);
-            if (y >= 0 && y < p->image[0])
+            inside(x, p->stride[2], p->image[2], s->count, &first, &last);
+            if (row_offset(p, s, kz, ky, p->x_strides) >= 0)
                 for (j = first; j < last; j++)
                     mask[s->lane + j] = word;
         }
-        if (++kx == p->kernel[1]) {
-            kx = 0;
-            if (++ky == p->kernel[0])
-                ky = 0;
-        }
-    }
 }
 
 /* `rows` rows of `depth`, `stride` apart, to [depth][rows]. */
@@ -161,7 +154,7 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
 
     if (p->y_strides[1] == 1 && n == 1) {
         NAME(turn)((const WORD *)result + segments->image * p->y_strides[0] + filter +
-                       (segments->row * p->blocks[1] + segments->column) * p->y_strides[2],
+                       segments->place * p->y_strides[2],
                    p->y_strides[2], filters, segments->count, lanes, (WORD *)rows);
         return;
     }
@@ -172,12 +165,11 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
 
-            NAME(copy)(from + s->image * p->y_strides[0] + (s->row * p->blocks[1] + s->column) * p->y_strides[2],
-                       p->y_strides[2], s->count, end, tile + s->lane);
+            NAME(copy)(from + s->image * p->y_strides[0] + s->place * p->y_strides[2], p->y_strides[2], s->count, end,
+                       tile + s->lane);
         }
         __builtin_prefetch(from + segments[n - 1].image * p->y_strides[0] +
-                           (segments[n - 1].row * p->blocks[1] + segments[n - 1].column + segments[n - 1].count) *
-                               p->y_strides[2]);
+                           (segments[n - 1].place + segments[n - 1].count) * p->y_strides[2]);
     }
 }
 
@@ -191,7 +183,7 @@ static void NAME(scatter)(const struct dot_problem *p, const void *rows, int64_t
     for (i = 0; i < n; i++) {
         const struct segment *s = &segments[i];
         WORD *to = (WORD *)result + s->image * p->y_strides[0] + filter * p->y_strides[1] +
-                   (s->row * p->blocks[1] + s->column) * p->y_strides[2];
+                   s->place * p->y_strides[2];
 
         if (p->y_strides[1] == 1) {
             for (j = 0; j < s->count; j++)

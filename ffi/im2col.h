@@ -1,28 +1,31 @@
-/* im2col and col2im on NCHW images: the whole C interface.
+/* im2col and col2im on images of up to three dimensions: the whole C interface.
  *
- * An image is (batch, channels, height, width) and columns are
- * (batch, channels * kernel height * kernel width, block rows * block columns),
- * both dense and row-major, as PyTorch's F.unfold and F.fold lay them out.
+ * An image is (batch, channels, depth, height, width) and columns are
+ * (batch, channels * volume of the kernel, number of blocks), both dense and
+ * row-major, as PyTorch's F.unfold and F.fold lay them out. Fewer dimensions are
+ * leading ones of size one.
  *
  * Nothing is checked, nothing is allocated and nothing can fail: the caller
  * passes valid, non-overlapping buffers and sizes of which every product fits
- * int64_t. There is no global state; any thread may call anything.
+ * int64_t, none below 1 but batch, channels and before, which may be 0. There is no global state; any thread may call anything.
  */
 #ifndef IM2COL_H
 #define IM2COL_H
 
 #include <stdint.h>
 
-/* Pairs are (vertical, horizontal). */
+/* Triples are (depth, vertical, horizontal). */
 struct im2col_geometry {
     int64_t batch;
     int64_t channels;
-    int64_t image[2];
-    int64_t kernel[2];
-    int64_t dilation[2];
-    int64_t padding[2];
-    int64_t stride[2];
-    int64_t blocks[2];
+    int64_t image[3];
+    int64_t kernel[3];
+    int64_t dilation[3];
+    int64_t before[3];   /* padding in front, above and to the left; that on the other sides is what blocks need */
+    int64_t stride[3];
+    int64_t blocks[3];
+    int32_t threads;     /* 0 is 1 */
+    void *parallel;      /* GOMP_parallel, or NULL for threads of our own */
 };
 
 /* im2col moves elements and never looks at them, so it is named by their size

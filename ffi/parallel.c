@@ -9,8 +9,6 @@
 #include <pthread.h>
 #include <stddef.h>
 
-#include "dot.h"
-
 /* The most threads of our own. */
 #define MOST 256
 
@@ -40,17 +38,18 @@ static void *work_thread(void *data)
     return NULL;
 }
 
-void parallel_for(const struct dot_problem *p, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
+void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
                   char *scratch, int64_t bytes)
 {
     struct team team = {function, context, scratch, bytes, tasks, 0, 0};
-    const int threads = (int)(p->threads < tasks ? p->threads : tasks);
 
+    if (threads > tasks)
+        threads = (int32_t)tasks;
     if (threads < 2) {
         work(&team);
-    } else if (p->parallel != NULL) {
+    } else if (openmp != NULL) {
         /* GOMP_parallel(function, data, threads, flags) */
-        ((void (*)(void (*)(void *), void *, unsigned, unsigned))p->parallel)(work, &team, (unsigned)threads, 0);
+        ((void (*)(void (*)(void *), void *, unsigned, unsigned))openmp)(work, &team, (unsigned)threads, 0);
     } else {
         pthread_t others[MOST];
         int started = 0, i;

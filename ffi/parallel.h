@@ -4,11 +4,9 @@
 
 #include <stdint.h>
 
-struct dot_problem;
-
-/* function(context, task, scratch) for task = 0 ... tasks - 1, each thread with `bytes` of scratch of its own;
- * p says how many threads and how they are had. */
-void parallel_for(const struct dot_problem *p, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
+/* function(context, task, scratch) for task = 0 ... tasks - 1, each thread with `bytes` of scratch of its own.
+ * openmp: GOMP_parallel, or NULL for threads of our own. */
+void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
                   char *scratch, int64_t bytes);
 
 #endif

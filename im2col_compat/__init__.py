@@ -3,20 +3,26 @@
 from im2col_compat import ops
 from im2col_compat.backends import available_backends, backend, use_backend
 from im2col_compat.columns import fold, unfold
-from im2col_compat.conv import conv2d, linear, matmul
-from im2col_compat.modules import Conv2d, Fold, Linear, Unfold
+from im2col_compat.conv import conv1d, conv2d, conv3d, linear, matmul
+from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Fold, Linear, Unfold
 from im2col_compat.op import Op
+from im2col_compat.unrolled import conv_matrix
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Fold",
     "Linear",
     "Op",
     "Unfold",
     "available_backends",
     "backend",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_matrix",
     "fold",
     "linear",
     "matmul",

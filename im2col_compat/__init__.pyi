@@ -8,7 +8,10 @@ from im2col_compat import ops as ops
 # A tensor gives a tensor, an array an array.
 _T = TypeVar("_T", torch.Tensor, "numpy.ndarray[Any, Any]")
 _Size = Union[int, Iterable[int]]
-_Padding = Union[_Size, Literal["same", "valid"]]
+# (before, after) for some or all dimensions
+_Sides = Union[_Size, Iterable[Union[int, Iterable[int]]]]
+_Padding = Union[_Sides, Literal["same", "valid"]]
+_PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 _Function = Callable[[Any, Any], Any]
 _Backend = Literal["auto", "torch", "ffi", "slices"]
 _Name = Literal["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
@@ -48,14 +51,51 @@ class Op:
 
 _Op = Union[_Name, Op, _Function]
 
-def unfold(input: _T, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...) -> _T: ...
+def unfold(
+    input: _T,
+    kernel_size: _Size,
+    dilation: _Size = ...,
+    padding: _Sides = ...,
+    stride: _Size = ...,
+    out: Optional[_T] = ...,
+) -> _T: ...
 def fold(
     input: _T,
     output_size: _Size,
     kernel_size: _Size,
     dilation: _Size = ...,
-    padding: _Size = ...,
+    padding: _Sides = ...,
     stride: _Size = ...,
+    out: Optional[_T] = ...,
+) -> _T: ...
+def conv1d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = ...,
+    stride: _Size = ...,
+    padding: _Padding = ...,
+    dilation: _Size = ...,
+    groups: int = ...,
+    op: _Op = ...,
+) -> _T: ...
+def conv3d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = ...,
+    stride: _Size = ...,
+    padding: _Padding = ...,
+    dilation: _Size = ...,
+    groups: int = ...,
+    op: _Op = ...,
+) -> _T: ...
+def conv_matrix(
+    weight: _T,
+    input_size: _Size,
+    stride: _Size = ...,
+    padding: _Padding = ...,
+    dilation: _Size = ...,
+    groups: int = ...,
+    dense: bool = ...,
 ) -> _T: ...
 def conv2d(
     input: _T,
@@ -81,10 +121,10 @@ def available_backends() -> Tuple[str, ...]: ...
 class Unfold(torch.nn.Module):
     kernel_size: _Size
     dilation: _Size
-    padding: _Size
+    padding: _Sides
     stride: _Size
     def __init__(
-        self, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...
+        self, kernel_size: _Size, dilation: _Size = ..., padding: _Sides = ..., stride: _Size = ...
     ) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
@@ -92,12 +132,32 @@ class Fold(torch.nn.Module):
     output_size: _Size
     kernel_size: _Size
     dilation: _Size
-    padding: _Size
+    padding: _Sides
     stride: _Size
     def __init__(
-        self, output_size: _Size, kernel_size: _Size, dilation: _Size = ..., padding: _Size = ..., stride: _Size = ...
+        self, output_size: _Size, kernel_size: _Size, dilation: _Size = ..., padding: _Sides = ..., stride: _Size = ...
     ) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
+
+class Conv1d(torch.nn.Conv1d):
+    op: Op
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Padding = ...,
+        dilation: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        padding_mode: _PaddingMode = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: _Op = ...,
+    ) -> None: ...
+    @classmethod
+    def from_conv(cls, conv: torch.nn.Conv1d, op: _Op) -> Conv1d: ...
 
 class Conv2d(torch.nn.Conv2d):
     op: Op
@@ -111,13 +171,33 @@ class Conv2d(torch.nn.Conv2d):
         dilation: _Size = ...,
         groups: int = ...,
         bias: bool = ...,
-        padding_mode: Literal["zeros"] = ...,
+        padding_mode: _PaddingMode = ...,
         device: Any = ...,
         dtype: Any = ...,
         op: _Op = ...,
     ) -> None: ...
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv2d, op: _Op) -> Conv2d: ...
+
+class Conv3d(torch.nn.Conv3d):
+    op: Op
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Padding = ...,
+        dilation: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        padding_mode: _PaddingMode = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: _Op = ...,
+    ) -> None: ...
+    @classmethod
+    def from_conv(cls, conv: torch.nn.Conv3d, op: _Op) -> Conv3d: ...
 
 class Linear(torch.nn.Linear):
     op: Op

@@ -1,9 +1,11 @@
-"""``python -m im2col_compat``: what a bug report needs."""
+"""``python -m im2col_compat``: what a bug report needs. ``python -m im2col_compat draw``: a picture of unfold."""
 
+import argparse
 import platform
+import sys
 import warnings
 
-from im2col_compat import __version__, backend, backends, features, kernels, lowlevel
+from im2col_compat import __version__, backend, backends, drawing, features, kernels, lowlevel
 
 
 def report():
@@ -44,5 +46,43 @@ def _chosen():
         return "none: {}".format(error)
 
 
+def _size(text):
+    try:
+        sizes = tuple(int(number) for number in text.split("x"))
+    except ValueError:
+        sizes = ()
+    if len(sizes) not in (1, 2):
+        raise argparse.ArgumentTypeError("expected a number, or two as in 5x5, but got {!r}".format(text))
+    return sizes if len(sizes) == 2 else sizes[0]
+
+
+def main(arguments):
+    """The command line; without arguments, the report."""
+    if not arguments:
+        print("\n".join(report()))
+        return
+    parser = argparse.ArgumentParser(
+        prog="python -m im2col_compat", description="Without a command: what a bug report needs."
+    )
+    about = "draw what unfold does, into a file"
+    command = parser.add_subparsers(metavar="COMMAND").add_parser("draw", help=about, description=about)
+    size = dict(type=_size, metavar="HxW")
+    command.add_argument(
+        "--size", required=True, help="the image's; one number stands for both, here and below", **size
+    )
+    command.add_argument("--kernel", required=True, **size)
+    for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        command.add_argument("--" + name, default=default, help="{} if not given".format(default), **size)
+    command.add_argument("--block", type=int, metavar="I", help="the block to show; one in the middle if not given")
+    command.add_argument("--output", default="unfold.png", metavar="FILE", help="unfold.png if not given")
+    given = parser.parse_args(arguments)
+    try:
+        figure = drawing.draw(given.size, given.kernel, given.dilation, given.padding, given.stride, given.block)
+        figure.savefig(given.output, facecolor=figure.get_facecolor())
+    except (EnvironmentError, ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        command.exit(1, "{}: {}\n".format(command.prog, error))
+    print(given.output)
+
+
 if __name__ == "__main__":
-    print("\n".join(report()))
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ from im2col_compat.engine_torch import Torch
 VARIABLE = "IM2COL_COMPAT_BACKEND"
 #: In the order in which they are tried.
 ENGINES = (Torch(), FFI(), Slices())
+BY_C_FIRST = (ENGINES[1], ENGINES[0], ENGINES[2])
 NAMES = tuple(engine.name for engine in ENGINES)
 
 _forced = os.environ.get(VARIABLE) or "auto"
@@ -68,21 +69,24 @@ def available_backends():
     return tuple(name for name in NAMES if why_missing(name) is None)
 
 
-def choose(arrays, x):
-    """The engine for x. RuntimeError where the forced one can't serve it, NotImplementedError where none can."""
+def choose(arrays, x, dims=2):
+    """The engine for x of `dims` spatial dimensions. RuntimeError where the forced one can't serve it, NotImplementedError where none can."""
     name = forced()
+    if name is not None:
+        engine = ENGINES[NAMES.index(name)]
+        why = engine.refuses(arrays, x)
+        if why is not None:
+            raise RuntimeError("the engine that is forced can't serve this input. {!r}: {}".format(name, why))
+        return engine
     refusals = []
-    for engine in ENGINES:
-        if name is not None and engine.name != name:
-            continue
+    # Of other numbers of dimensions F.unfold makes several steps. Graphs can record no C.
+    for engine in ENGINES if dims == 2 or features.capturing() else BY_C_FIRST:
         why = engine.refuses(arrays, x)
         if why is None:
-            if engine.name == "slices" and name is None and arrays.device(x) == "cpu" and lowlevel.missing:
+            if engine.name == "slices" and arrays.device(x) == "cpu" and lowlevel.missing:
                 _warn_once()
             return engine
         refusals.append("{!r}: {}".format(engine.name, why))
-    if name is not None:
-        raise RuntimeError("the engine that is forced can't serve this input. " + refusals[0])
     raise NotImplementedError("no engine can serve this input. " + "; ".join(refusals))
 
 

@@ -1,8 +1,13 @@
-"""Public conv2d, linear and matmul: F.conv2d, F.linear and torch.matmul with `op` for their dot product."""
+"""Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on with `op` for their dot product."""
 
 from im2col_compat import backends, features, fused, kernels, library, plans, terms
 from im2col_compat.geometry import conv_geometry, product
 from im2col_compat.op import NAMED, CText, resolve
+
+
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
+    """F.conv1d with a dot product of your own: as conv2d, for (N, C, L) or (C, L) and a weight (O, C / groups, K)."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, op)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
@@ -11,8 +16,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     input: (N, C, H, W) or (C, H, W), torch tensors of any version or NumPy arrays, as all
     arguments. weight: (O, C / groups, kernel height, kernel width). bias: (O,) or None,
     added with an ordinary plus, as (O, 1, 1). stride, dilation: an int or a pair
-    (vertical, horizontal). padding: the same, or "same" or "valid"; the input is padded
-    with the op's pad_value.
+    (vertical, horizontal). padding: the same, or "same" or "valid", or ((top, bottom), (left, right)); the input is
+    padded with the op's pad_value.
     op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a
     function of two tensors (w, x), the terms of which are summed.
 
@@ -26,37 +31,51 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
     """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, op)
+
+
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
+    """F.conv3d with a dot product of your own: as conv2d, for (N, C, D, H, W) or (C, D, H, W).
+
+    weight: (O, C / groups, kernel depth, height, width); depth comes before height everywhere.
+    """
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, op)
+
+
+def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
     if _in_graph():
-        recorded = library.conv2d(op, input, weight, bias, stride, padding, dilation, groups)
+        recorded = library.conv(dims, op, input, weight, bias, stride, padding, dilation, groups)
         if recorded is not None:
             return recorded
-    return _conv2d(input, weight, bias, stride, padding, dilation, groups, op)
+    return _computed(dims, input, weight, bias, stride, padding, dilation, groups, op)
 
 
-def _conv2d(input, weight, bias, stride, padding, dilation, groups, op):
-    op = resolve(op)
+def _computed(dims, input, weight, bias, stride, padding, dilation, groups, op):
+    op, function = resolve(op), "conv{}d".format(dims)
     if op is NAMED["dot"] and features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() is None:
-        return features.torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    arrays, (x, w, b), leave = features.enter("conv2d", [("input", input), ("weight", weight), ("bias", bias)])
-    geometry = conv_geometry(x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups)
+        return getattr(features.torch.nn.functional, function)(input, weight, bias, stride, padding, dilation, groups)
+    arrays, (x, w, b), leave = features.enter(function, [("input", input), ("weight", weight), ("bias", bias)])
+    geometry = conv_geometry(
+        dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups
+    )  # fmt: skip
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
     # Before 1.2 PyTorch's own convolution has no empty batches.
     native = native and (geometry.columns.batch > 0 or features.UNFOLD_IS_CURRENT)
     if not native:
-        _check_alike(arrays, "conv2d", op, [("input", x), ("weight", w), ("bias", b)])
-    unbatched = len(x.shape) == 3
+        _check_alike(arrays, function, op, [("input", x), ("weight", w), ("bias", b)])
+    unbatched = len(x.shape) == dims + 1
     x = arrays.unsqueeze(x, 0) if unbatched else x
     if native:
-        result = _native_conv2d(x, w, b, geometry)
+        result = _native(function, x, w, b, geometry)
     else:
         w = _with_normalized_gradient(op, arrays, w)
         w = arrays.reshape(w, (geometry.groups, geometry.filters // geometry.groups, product(w.shape[1:])))
         chosen = _kernels(op, arrays, w, x)
         if chosen is None:
-            result = plans.conv2d(op, arrays, w, x, geometry)
+            result = plans.conv(op, arrays, w, x, geometry)
         else:
-            result = fused.conv2d(op, chosen, arrays, w, x, geometry)
-        result = _plus(arrays, result, b, (1, -1, 1, 1))
+            result = fused.conv(op, chosen, arrays, w, x, geometry)
+        result = _plus(arrays, result, b, (1, -1) + (1,) * dims)
     return leave(arrays.reshape(result, tuple(result.shape)[1:]) if unbatched else result)
 
 
@@ -197,13 +216,12 @@ def _plus(arrays, result, bias, shape):
     return arrays.add(result, bias)
 
 
-def _native_conv2d(x, w, b, geometry):
-    top, bottom, left, right = geometry.pads
-    padding = (top, left)
-    if (top, left) != (bottom, right):
+def _native(function, x, w, b, geometry):
+    columns, padding = geometry.columns, tuple(before for before, _ in geometry.pads)
+    if any(before != after for before, after in geometry.pads):
         x, padding = features.TORCH.pad(x, geometry.pads, 0), 0
-    columns = geometry.columns
-    return features.torch.nn.functional.conv2d(x, w, b, columns.stride, padding, columns.dilation, geometry.groups)
+    native = getattr(features.torch.nn.functional, function)
+    return native(x, w, b, columns.stride, padding, columns.dilation, geometry.groups)
 
 
 @features.new_style
@@ -231,14 +249,14 @@ def _with_normalized_gradient(op, arrays, w):
     return _NormalizedGradient.apply(w, op.normalize_grad_w)
 
 
-def _conv2d_of_numbers(input, weight, numbers, op, padding=None):
-    padding = tuple(numbers[4:6]) if padding is None else padding
-    return _conv2d(input, weight, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[6], op)
+def _conv_of_numbers(input, weight, numbers, op, named=None):
+    stride, dilation, padding, groups = library.conv_numbers(numbers)
+    return _computed(len(stride), input, weight, None, stride, named or padding, dilation, groups, op)
 
 
 library.register(
-    conv2d=_conv2d_of_numbers,
-    conv2d_same=lambda input, weight, numbers, op: _conv2d_of_numbers(input, weight, numbers, op, "same"),
+    conv=_conv_of_numbers,
+    conv_same=lambda input, weight, numbers, op: _conv_of_numbers(input, weight, numbers, op, "same"),
     linear=lambda input, weight, numbers, op: _linear(input, weight, None, op),
     matmul=lambda a, b, numbers, op: _matmul(a, b, op),
 )

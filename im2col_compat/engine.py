@@ -1,29 +1,88 @@
-"""What an engine is: im2col and col2im on plain data, and the autograd that makes them unfold and fold.
+"""What an engine is: im2col and col2im on plain data, and what makes them unfold and fold.
 
 Each is linear and the other's adjoint, so each one's backward is the other, to any order.
 """
 
 from im2col_compat import features
+from im2col_compat.geometry import product
 
 
 class Engine(object):
-    """Computes columns. Subclasses give `name`, `refuses`, `im2col` and `col2im`.
+    """Computes columns. Subclasses give `name`, `dims`, `refuses`, `im2col` and `col2im`.
 
+    `dims` is the most spatial dimensions that im2col and col2im take; more are done in parts.
     `refuses(arrays, x)` is None, or says why the engine can't serve an image or columns like x.
     `im2col(image, geometry)` and `col2im(columns, geometry)` take and return plain data.
     """
 
+    dims = 2
+
     def unfold(self, image, geometry):
-        """Columns (N, C * kernel product, L) of an image (N, C, H, W)."""
-        if features.NUMPY.owns(image):
+        """Columns (N, C * kernel product, L) of an image (N, C, ...)."""
+        if geometry.dims > self.dims:
+            return _unfold_in_parts(self, image, geometry)
+        if not features.by_function(image):
             return self.im2col(image, geometry)
-        return _Unfold.apply(image, geometry, self)
+        return features.apply(_Unfold, image, geometry, self)
 
     def fold(self, columns, geometry):
-        """The image (N, C, H, W) that columns (N, C * kernel product, L) add up to."""
-        if features.NUMPY.owns(columns):
+        """The image (N, C, ...) that columns (N, C * kernel product, L) add up to."""
+        if geometry.dims > self.dims:
+            return _fold_in_parts(self, columns, geometry)
+        if not features.by_function(columns):
             return self.col2im(columns, geometry)
-        return _Fold.apply(columns, geometry, self)
+        return features.apply(_Fold, columns, geometry, self)
+
+    def write(self, function, x, geometry, out):
+        """The result of "unfold" or "fold" into out: of the same number of elements, and otherwise any."""
+        arrays = features.arrays(out)
+        arrays.assign(out, arrays.reshape(getattr(self, function)(x, geometry), tuple(out.shape)))
+
+
+# ---------------------------------------------------------------- more dimensions than an engine has
+
+
+def _parts(engine, geometry):
+    """The geometry of the last dimensions, to which the others are channels; that of the others, to which each
+    pair of a position in the last's kernel and a block of theirs is a pixel of one dimension more; and the shape
+    that the second's columns have: (N, C, kernel of the others, blocks of the others, kernel of the last, blocks of the last).
+    """
+    first = geometry.dims - engine.dims
+    outer, inner = [[sizes[:first] for sizes in geometry[2:]], [sizes[first:] for sizes in geometry[2:]]]
+    last = type(geometry)(geometry.batch, geometry.channels * product(geometry.image[:first]), *inner)
+    pixels = product(last.kernel) * product(last.blocks)
+    one = [(pixels,), (1,), (1,), ((0, 0),), (1,), (pixels,)]
+    others = type(geometry)(geometry.batch, geometry.channels, *[a + b for a, b in zip(outer, one)])
+    shape = (
+        geometry.batch,
+        geometry.channels,
+        product(outer[1]),
+        product(outer[5]),
+        product(inner[1]),
+        product(inner[5]),
+    )
+    return last, others, shape
+
+
+def _unfold_in_parts(engine, image, geometry):
+    arrays = features.arrays(image)
+    last, others, shape = _parts(engine, geometry)
+    columns = engine.unfold(arrays.reshape(image, last.image_shape), last)
+    columns = engine.unfold(arrays.reshape(columns, others.image_shape), others)
+    columns = arrays.permute(arrays.reshape(columns, shape), (0, 1, 2, 4, 3, 5))
+    return arrays.reshape(columns, geometry.columns_shape)
+
+
+def _fold_in_parts(engine, columns, geometry):
+    arrays = features.arrays(columns)
+    last, others, shape = _parts(engine, geometry)
+    columns = arrays.reshape(columns, tuple(shape[i] for i in (0, 1, 2, 4, 3, 5)))
+    columns = arrays.reshape(arrays.permute(columns, (0, 1, 2, 4, 3, 5)), others.columns_shape)
+    columns = engine.fold(columns, others)
+    return arrays.reshape(engine.fold(arrays.reshape(columns, last.columns_shape), last), geometry.image_shape)
+
+
+# ---------------------------------------------------------------- gradients
 
 
 def _batched(tensor, dimension):
@@ -45,16 +104,16 @@ class _Unfold(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return _Fold.apply(grad, ctx.geometry, ctx.engine), None, None
+        return ctx.engine.fold(grad, ctx.geometry), None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        return _Unfold.apply(tangent, ctx.geometry, ctx.engine)
+        return ctx.engine.unfold(tangent, ctx.geometry)
 
     @staticmethod
     def vmap(info, in_dims, image, geometry, engine):
         merged, part = _batched(image, in_dims[0])
-        return part(_Unfold.apply(merged, geometry._replace(batch=merged.shape[0]), engine)), 0
+        return part(engine.unfold(merged, geometry._replace(batch=merged.shape[0]))), 0
 
 
 @features.new_style
@@ -69,13 +128,13 @@ class _Fold(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return _Unfold.apply(grad, ctx.geometry, ctx.engine), None, None
+        return ctx.engine.unfold(grad, ctx.geometry), None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        return _Fold.apply(tangent, ctx.geometry, ctx.engine)
+        return ctx.engine.fold(tangent, ctx.geometry)
 
     @staticmethod
     def vmap(info, in_dims, columns, geometry, engine):
         merged, part = _batched(columns, in_dims[0])
-        return part(_Fold.apply(merged, geometry._replace(batch=merged.shape[0]), engine)), 0
+        return part(engine.fold(merged, geometry._replace(batch=merged.shape[0]))), 0

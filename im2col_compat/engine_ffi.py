@@ -2,10 +2,12 @@
 
 from im2col_compat import features, lowlevel
 from im2col_compat.engine import Engine
+from im2col_compat.geometry import product
 
 
 class FFI(Engine):
     name = "ffi"
+    dims = 3
 
     def refuses(self, arrays, x):
         if lowlevel.missing:
@@ -15,21 +17,32 @@ class FFI(Engine):
         dtype = arrays.dtype(x)
         if dtype not in lowlevel.DTYPES or not arrays.is_dense_kind(x):
             return "the C library has no {} of this layout".format(dtype)
+        if not arrays.has_memory(x):
+            return "what is recorded or simulated has no memory"
         if arrays is features.NUMPY and not x.dtype.isnative:
             return "the C library knows the machine's own byte order only"
         return None
 
     def im2col(self, image, geometry):
-        arrays = features.arrays(image)
-        image = arrays.dense(image)
-        columns = arrays.empty(image, geometry.columns_shape)
-        itemsize = features.ITEMSIZE[arrays.dtype(image)]
-        lowlevel.im2col(geometry, itemsize, arrays.address(image), arrays.address(columns))
-        return columns
+        return _run(lowlevel.im2col, image, geometry, geometry.columns_shape)
 
     def col2im(self, columns, geometry):
-        arrays = features.arrays(columns)
-        columns = arrays.dense(columns)
-        image = arrays.empty(columns, geometry.image_shape)
-        lowlevel.col2im(geometry, arrays.dtype(columns), arrays.address(columns), arrays.address(image))
-        return image
+        return _run(lowlevel.col2im, columns, geometry, geometry.image_shape)
+
+    def write(self, function, x, geometry, out):
+        arrays = features.arrays(out)
+        source = arrays.dense(x)
+        if geometry.dims > self.dims or not arrays.takes_results(out) or arrays.overlap(source, out):
+            return super(FFI, self).write(function, x, geometry, out)
+        call = {"unfold": lowlevel.im2col, "fold": lowlevel.col2im}[function]
+        call(geometry, arrays.dtype(x), arrays.address(source), arrays.address(out))
+        arrays.touch(out)
+
+
+def _run(call, source, geometry, shape):
+    arrays = features.arrays(source)
+    source, dtype = arrays.dense(source), arrays.dtype(source)
+    result = arrays.empty(source, shape)
+    lowlevel.advise(arrays.address(result), product(shape) * features.ITEMSIZE[dtype])
+    call(geometry, dtype, arrays.address(source), arrays.address(result))
+    return result

@@ -1,11 +1,14 @@
 """Engine "slices": slicing and adding only. Any device, any version, no compiled code."""
 
+import itertools
+
 from im2col_compat import features
 from im2col_compat.engine import Engine
 
 
 class Slices(Engine):
     name = "slices"
+    dims = float("inf")
 
     def refuses(self, arrays, x):
         if (
@@ -46,18 +49,18 @@ def _blocks_shape(geometry):
 
 def _overlaps(geometry):
     """For each kernel position: its index, the blocks whose pixel there is inside the image, and those pixels."""
-    for ky in range(geometry.kernel[0]):
-        rows = _overlap(geometry, 0, ky)
-        for kx in range(geometry.kernel[1]):
-            cols = _overlap(geometry, 1, kx)
-            if rows and cols:
-                yield (slice(None), slice(None), ky, kx), (rows[0], cols[0]), (rows[1], cols[1])
+    along = [[_overlap(geometry, axis, k) for k in range(size)] for axis, size in enumerate(geometry.kernel)]
+    for position in itertools.product(*(range(size) for size in geometry.kernel)):
+        overlaps = [along[axis][k] for axis, k in enumerate(position)]
+        if None not in overlaps:
+            blocks, pixels = zip(*overlaps)
+            yield (slice(None), slice(None)) + position, blocks, pixels
 
 
 def _overlap(geometry, axis, position):
     """The slice of blocks and the slice of pixels that meet, along one axis; None where none do."""
     stride, size = geometry.stride[axis], geometry.image[axis]
-    offset = position * geometry.dilation[axis] - geometry.padding[axis]
+    offset = position * geometry.dilation[axis] - geometry.padding[axis][0]
     first = max(0, -(offset // stride))
     last = min(geometry.blocks[axis] - 1, (size - 1 - offset) // stride)
     if first > last:

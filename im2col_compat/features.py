@@ -40,6 +40,8 @@ _OLD_TYPE = {
     "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor",
 }  # fmt: skip
 _OLD_DTYPE = {name: dtype for dtype, name in _OLD_TYPE.items()}
+_dtypes = {} if torch is None else {name: getattr(torch, name) for name in ITEMSIZE if hasattr(torch, name)}
+_names = {dtype: name for name, dtype in _dtypes.items()}
 
 
 def is_integer(dtype):
@@ -75,6 +77,7 @@ def _machine_memory():
 
 
 MACHINE_MEMORY = _machine_memory()
+MOST_MEMORY = MACHINE_MEMORY or 2**63 - 1
 
 
 def check_memory(shape, itemsize):
@@ -82,7 +85,7 @@ def check_memory(shape, itemsize):
     size = itemsize
     for length in shape:
         size *= length
-    if size > (MACHINE_MEMORY or 2**63 - 1):
+    if size > MOST_MEMORY:
         raise RuntimeError(
             "not enough memory: a result of shape {} needs {} bytes, but this machine has {}".format(
                 tuple(shape), size, MACHINE_MEMORY
@@ -157,11 +160,41 @@ class _NumPy(object):
     def matmul(self, a, b):
         return np.matmul(a, b)
 
+    def permute(self, x, axes):
+        return x.transpose(axes)
+
+    def has_memory(self, x):
+        """Whether x's elements are somewhere, rather than only said to be."""
+        return True
+
+    def takes_results(self, out):
+        """Whether C can write a result to out's memory."""
+        return self.in_memory(out) and out.flags.c_contiguous and out.flags.aligned and out.flags.writeable
+
+    def overlap(self, a, b):
+        """Whether dense a and b share memory."""
+        return np.may_share_memory(a, b)
+
+    def touch(self, out):
+        """Let those who keep out know that its memory was written to."""
+
+    def assign(self, out, values):
+        out[...] = values
+
     def pad(self, x, pads, value):
-        top, bottom, left, right = pads
-        height, width = x.shape[-2:]
-        result = self.full(x, x.shape[:-2] + (height + top + bottom, width + left + right), value)
-        result[..., top : top + height, left : left + width] = x
+        """x with pairs (before, after) of padding along its last axes."""
+        first = x.ndim - len(pads)
+        sizes = tuple(size + before + after for size, (before, after) in zip(x.shape[first:], pads))
+        result = self.full(x, x.shape[:first] + sizes, value)
+        result[(Ellipsis,) + tuple(slice(b, b + size) for size, (b, _) in zip(x.shape[first:], pads))] = x
+        return result
+
+    def take(self, x, indices, axis):
+        return x.take(indices, axis)
+
+    def dense_matrix(self, rows, columns, values, size):
+        result = np.zeros(size, values.dtype)
+        result[rows, columns] = values
         return result
 
     def fill(self, x, mask, value):
@@ -193,6 +226,13 @@ class _NumPy(object):
         return x.min(axis)
 
 
+#: What a Tensor has that doesn't change where operations go.
+_DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
+
+#: Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
+_LAZY = [pair for pair in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")) if hasattr(Tensor, pair[1])]
+
+
 class _Torch(object):
     """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
 
@@ -204,21 +244,20 @@ class _Torch(object):
     def dtype(self, x):
         if VARIABLES:
             return _OLD_DTYPE[raw(x).type().split(".")[-1]]
-        return str(x.dtype)[6:]  # "torch.float32"
+        return _names.get(x.dtype) or str(x.dtype)[6:]  # "torch.float32"
 
     def device(self, x):
         if VARIABLES:
             return "cuda:{}".format(x.get_device()) if x.is_cuda else "cpu"
-        return str(x.device)
+        # Most are, and a device takes long to print.
+        return "cpu" if x.device.type == "cpu" else str(x.device)
 
     def in_memory(self, x):
         # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
         if VARIABLES:
             return not x.is_cuda
         plain = type(x) in (torch.Tensor, torch.nn.Parameter) and not (capturing() or _transforming())
-        if hasattr(x, "_is_zerotensor") and x._is_zerotensor():
-            return False
-        return plain and self.device(x) == "cpu" and self.is_dense_kind(x)
+        return plain and self.has_memory(x) and self.device(x) == "cpu" and self.is_dense_kind(x)
 
     def is_dense_kind(self, x):
         return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
@@ -228,10 +267,13 @@ class _Torch(object):
         if not x.is_contiguous():
             # 0.3's HalfTensor on a CPU lacks contiguous().
             x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
-        # Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
-        for resolve in ("resolve_conj", "resolve_neg"):
-            x = getattr(x, resolve)() if hasattr(x, resolve) else x
+        for is_lazy, resolve in _LAZY:
+            x = getattr(x, resolve)() if getattr(x, is_lazy)() else x
         return x
+
+    def is_lazy(self, x):
+        """Whether x isn't what its memory says."""
+        return any([getattr(x, is_lazy)() for is_lazy, _ in _LAZY])
 
     def address(self, x):
         return x.data_ptr()
@@ -242,7 +284,7 @@ class _Torch(object):
             check_memory(shape, ITEMSIZE.get(dtype, 1))
         if VARIABLES:
             return getattr(torch.cuda if like.is_cuda else torch, _OLD_TYPE[dtype])(*shape)
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+        return like.new_empty(shape, dtype=_dtypes[dtype])
 
     def full(self, like, shape, value, dtype=None):
         return self.empty(like, shape, dtype).fill_(value)
@@ -277,9 +319,54 @@ class _Torch(object):
     def matmul(self, a, b):
         return torch.matmul(a, b)
 
+    def permute(self, x, axes):
+        return x.permute(*axes)
+
+    def has_memory(self, x):
+        if VARIABLES:
+            return True
+        if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not _DISPATCH:
+            return False
+        return not (_dispatch_modes() or hasattr(x, "_is_zerotensor") and x._is_zerotensor())
+
+    def takes_results(self, out):
+        return self.in_memory(out) and out.is_contiguous() and not self.is_lazy(out)
+
+    def overlap(self, a, b):
+        (a_start, a_end), (b_start, b_end) = [
+            (t.data_ptr(), t.data_ptr() + t.numel() * ITEMSIZE[self.dtype(t)]) for t in (a, b)
+        ]
+        return a_start < b_end and b_start < a_end
+
+    def touch(self, out):
+        if not VARIABLES:
+            out.narrow(0, 0, 0).zero_()  # tensors that a graph has saved count changes
+
+    def assign(self, out, values):
+        raw(out).copy_(raw(values))
+
     def pad(self, x, pads, value):
-        top, bottom, left, right = pads
-        return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
+        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+
+    def _indices(self, like, indices):
+        indices = torch.from_numpy(np.array(indices, np.int64))
+        if VARIABLES:
+            return self.tensor(indices.cuda() if like.is_cuda else indices)
+        return indices.to(like.device)
+
+    def take(self, x, indices, axis):
+        return x.index_select(axis, self._indices(x, indices))
+
+    def dense_matrix(self, rows, columns, values, size):
+        zeros = self.tensor(self.full(values, (size[0] * size[1],), 0))
+        result = zeros.scatter(0, self._indices(values, rows * size[1] + columns), values)
+        return self.reshape(result, size)
+
+    def sparse_matrix(self, rows, columns, values, size):
+        # The entries are in order, each once. Versions that can't be told (before 2.1) find out when they need to.
+        can_be_told = "is_coalesced" in (torch.sparse_coo_tensor.__doc__ or "")
+        known = {"is_coalesced": True, "check_invariants": False} if can_be_told else {}
+        return torch.sparse_coo_tensor(self._indices(values, np.stack([rows, columns])), values, size, **known)
 
     def fill(self, x, mask, value):
         if VARIABLES:
@@ -381,10 +468,12 @@ def enter(function, arguments):
     """The operations for, and the tensors of, a public function's arguments ((name, value) pairs).
 
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
-    raw tensors are computed with as Variables and returned as raw tensors. Only a
-    bias may be None, and stays None. TypeError for other types, and for a mixture.
+    raw tensors are computed with as Variables and returned as raw tensors. A bias and
+    an out may be None, and stay None. TypeError for other types, and for a mixture.
     """
-    given = [(name, value) for name, value in arguments if value is not None or name != "bias"]
+    given = [(name, value) for name, value in arguments if value is not None or name not in ("bias", "out")]
+    if not VARIABLES and all([isinstance(value, Tensor) for _, value in given]):
+        return TORCH, [value for _, value in arguments], _unchanged  # what comes below, without its cost
     for name, value in given:
         if arrays(value) is None:
             raise TypeError(
@@ -401,9 +490,20 @@ def enter(function, arguments):
         )
     ((kind, is_tensor),) = kinds
     if kind is NUMPY or is_tensor:
-        return kind, [value for _, value in arguments], lambda result: result
+        return kind, [value for _, value in arguments], _unchanged
     values = [value if value is None else quiet(value) for _, value in arguments]
     return kind, values, lambda result: result.data
+
+
+def enter_one(function, input, out):
+    """The same for a function of input and out."""
+    if out is None and not VARIABLES and isinstance(input, Tensor):
+        return TORCH, (input, None), _unchanged
+    return enter(function, [("input", input), ("out", out)])
+
+
+def _unchanged(result):
+    return result
 
 
 # ---------------------------------------------------------------- autograd
@@ -421,6 +521,11 @@ def save_operands(ctx, w, x, output):
         ctx.mark_non_differentiable(output)
 
 
+def requires_grad(x):
+    """Whether what happens to x is to be recorded."""
+    return not isinstance(x, np.ndarray) and x.requires_grad and (VARIABLES or torch.is_grad_enabled())
+
+
 def recording(grad):
     """Whether a backward that was handed `grad` is itself recorded (create_graph)."""
     return not grad.volatile if VARIABLES else torch.is_grad_enabled()
@@ -428,13 +533,20 @@ def recording(grad):
 
 def records(*tensors):
     """Whether what is computed of these is to be recorded, for gradients or in forward mode."""
-    if VARIABLES or _in_forward_mode():
+    if VARIABLES:
         return True
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    for tensor in tensors:
+        if tensor.requires_grad and torch.is_grad_enabled():
+            return True
+    return _in_forward_mode()
+
+
+_functorch = getattr(getattr(torch, "_C", None), "_functorch", None)
+_forward_ad = getattr(getattr(torch, "autograd", None), "forward_ad", None)
 
 
 def _in_forward_mode():
-    return getattr(getattr(torch.autograd, "forward_ad", None), "_current_level", -1) >= 0
+    return getattr(_forward_ad, "_current_level", -1) >= 0
 
 
 def enable_grad():
@@ -464,16 +576,43 @@ def new_style(function):
 
     Only that style composes with torch.func's transforms.
     """
+    forward, setup_context = function.forward, function.setup_context
+
+    def forward_with_context(ctx, *inputs):
+        output = forward(*inputs)
+        setup_context(ctx, inputs, output)
+        return output
+
     if not hasattr(Function, "setup_context"):
-        forward, setup_context = function.forward, function.setup_context
-
-        def forward_with_context(ctx, *inputs):
-            output = forward(*inputs)
-            setup_context(ctx, inputs, output)
-            return output
-
         function.forward = staticmethod(forward_with_context)
+        function.old_style = function
+    elif torch is not None:
+        # The old style, and without Function.apply's own Python, costs half as much to call.
+        members = {"forward": staticmethod(forward_with_context), "backward": vars(function)["backward"]}
+        function.old_style = type(Function)(function.__name__, (_PlainFunction,), members)
     return function
+
+
+def _plain_function():
+    """What Function is without torch.func's transforms, and what it does for tensors that outlived one of these."""
+    plain = getattr(getattr(getattr(torch, "autograd", None), "function", None), "_SingleLevelFunction", None)
+    unwrap = getattr(_functorch, "unwrap_if_dead", None)
+    return (Function, _unchanged) if plain is None or unwrap is None else (plain, unwrap)
+
+
+_PlainFunction, _unwrapped = _plain_function()
+
+
+def apply(function, tensor, *arguments):
+    """function.apply of a Function in the new style that has one tensor."""
+    if transformed():
+        return function.apply(tensor, *arguments)
+    return function.old_style.apply(_unwrapped(tensor), *arguments)
+
+
+def by_function(x):
+    """Whether what is computed of x must go through a Function: for gradients, or torch.func's transforms."""
+    return not isinstance(x, np.ndarray) and (records(x) or _transform() is not None or capturing())
 
 
 def checkpoint(function, *tensors):
@@ -634,16 +773,20 @@ def transformed():
     return _in_forward_mode() or _transform() is not None
 
 
+_peek = getattr(_functorch, "peek_interpreter_stack", None)
+
+
 def _transform():
     """The innermost of torch.func's transforms that are at work; None where there is none."""
-    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    return None if peek is None else peek()
+    return None if _peek is None else _peek()
+
+
+_dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
 
 
 def _transforming():
     """Whether operations go to something else than tensors: a dispatch mode (fake tensors, make_fx) or functionalization."""
-    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
-    if modes is not None and modes():
+    if _dispatch_modes():
         return True
     if not hasattr(torch._C, "_functionalization_reapply_views_tls"):
         return False

@@ -30,19 +30,20 @@ class Problem(
 ):
     """What lowlevel.dot needs to know: see struct dot_problem in ffi/dot.h.
 
-    y_shape: the result's; pad: a number, or None where padded taps are left out.
+    Triples are (depth, vertical, horizontal), two dimensions being one plane deep. y_shape: the result's;
+    pad: a number, or None where padded taps are left out.
     """
 
     __slots__ = ()
 
     @property
     def taps(self):
-        return self.channels * self.kernel[0] * self.kernel[1]
+        return self.channels * product(self.kernel)
 
     @property
     def multiplications(self):
         """Of one image."""
-        return self.groups * self.filters * self.taps * self.blocks[0] * self.blocks[1]
+        return self.groups * self.filters * self.taps * product(self.blocks)
 
     def pad_bytes(self, dtype):
         """The pad value as eight bytes in memory."""
@@ -50,31 +51,37 @@ class Problem(
         return tuple(bytearray(value.tobytes().ljust(8, b"\0")))
 
 
-def conv2d(op, kernels, arrays, w, x, geometry):
-    """As plans.conv2d."""
-    columns, image, blocks = geometry.columns, tuple(int(size) for size in x.shape[2:]), geometry.columns.blocks
-    channels, pixels, length = int(x.shape[1]), product(image), product(blocks)
-    if columns.kernel == (1, 1) and columns.stride == (1, 1) and blocks == image:
+def conv(op, kernels, arrays, w, x, geometry):
+    """As plans.conv2d, for x of one to three dimensions beside batch and channels."""
+    columns, channels = geometry.columns, int(x.shape[1])
+    ones = (1,) * (5 - len(x.shape))
+    image, kernel, dilation, stride, blocks = (
+        ones + tuple(int(size) for size in sizes)
+        for sizes in (x.shape[2:], columns.kernel, columns.dilation, columns.stride, columns.blocks)
+    )
+    before = (0,) * len(ones) + tuple(first for first, _ in geometry.pads)
+    pixels, length = product(image), product(blocks)
+    if kernel == stride == (1, 1, 1) and blocks == image:
         # Pixel by pixel, an image is one long row.
-        image = blocks = (1, pixels)
+        image = blocks = (1, 1, pixels)
     problem = Problem(
         batch=columns.batch,
         groups=geometry.groups,
         filters=geometry.filters // geometry.groups,
         channels=channels // geometry.groups,
         image=image,
-        kernel=columns.kernel,
-        dilation=columns.dilation,
-        stride=columns.stride,
-        before=(geometry.pads[0], geometry.pads[2]),
+        kernel=kernel,
+        dilation=dilation,
+        stride=stride,
+        before=before,
         blocks=blocks,
-        x_strides=(channels * pixels, pixels, image[1], 1),
+        x_strides=(channels * pixels, pixels, image[1] * image[2], image[2], 1),
         y_shape=geometry.output_shape,
         y_strides=(geometry.filters * length, length, 1),
         pad=op.pad_value_for(kernels.dtype),
         is_conv=True,
     )
-    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv2d(op, features.TORCH, w, x, geometry))
+    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv(op, features.TORCH, w, x, geometry))
 
 
 def linear(op, kernels, arrays, w, x):
@@ -86,7 +93,7 @@ def linear(op, kernels, arrays, w, x):
         filters=filters,
         channels=taps,
         count=count,
-        x_strides=(count * taps, 1, count * taps, taps),
+        x_strides=(count * taps, 1, count * taps, count * taps, taps),
         y_shape=sizes[:-1] + (filters,),
         y_strides=(count * filters, 1, filters),
     )
@@ -113,7 +120,7 @@ def matmul(op, kernels, arrays, w, x):
         filters=filters,
         channels=taps,
         count=count,
-        x_strides=(groups * taps * count, count, count, 1),
+        x_strides=(groups * taps * count, count, count, count, 1),
         y_shape=batch + (rows, count),
         y_strides=(groups * filters * count, count, 1),
     )
@@ -121,16 +128,16 @@ def matmul(op, kernels, arrays, w, x):
 
 
 def _one_by_one(count, batch=1, groups=1, **others):
-    one = (1, 1)
+    one = (1, 1, 1)
     return Problem(
         batch=batch,
         groups=groups,
-        image=(1, count),
+        image=(1, 1, count),
         kernel=one,
         dilation=one,
         stride=one,
-        before=(0, 0),
-        blocks=(1, count),
+        before=(0, 0, 0),
+        blocks=(1, 1, count),
         pad=0,
         is_conv=False,
         **others
@@ -242,15 +249,9 @@ def _zeros(arrays, like, kernels):
 
 def _strided(problem, arrays, grad):
     """The gradient, and its strides in the order of problem.y_strides; copied only where it has more than these."""
-    if problem.is_conv and not _is_lazy(grad):
-        image, filter, row, column = grad.stride()
-        rows, columns = tuple(grad.shape[2:])
-        if columns == 1:
-            column = row
-        if rows == 1 or row == columns * column:
-            return grad, (image, filter, column)
+    if problem.is_conv and not arrays.is_lazy(grad):
+        strides = tuple(grad.stride())
+        steps = [(int(size), step) for size, step in zip(grad.shape[2:], strides[2:]) if size != 1] or [(1, 1)]
+        if all(outer == size * inner for (_, outer), (size, inner) in zip(steps, steps[1:])):
+            return grad, strides[:2] + (steps[-1][1],)
     return arrays.dense(grad), problem.y_strides
-
-
-def _is_lazy(x):
-    return any(hasattr(x, name) and getattr(x, name)() for name in ("is_conj", "is_neg"))

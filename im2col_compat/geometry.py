@@ -11,11 +11,22 @@ from collections import namedtuple
 
 INT64_MAX = 2**63 - 1
 
+#: Geometries that are kept.
+MOST_REMEMBERED = 256
+
 
 class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padding stride blocks")):
-    """What im2col and col2im need to know; the fields are the C struct's, pairs are (vertical, horizontal)."""
+    """What im2col and col2im need to know: tuples with a number for each spatial dimension, outermost first.
 
-    __slots__ = ()
+    padding has a pair for each: (before, after). Others may keep what they work out of one here, under their own names.
+    """
+
+    def __getstate__(self):
+        return None  # what others keep needn't be copied with it, nor could be
+
+    @property
+    def dims(self):
+        return len(self.image)
 
     @property
     def image_shape(self):
@@ -23,7 +34,10 @@ class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padd
 
     @property
     def columns_shape(self):
-        return (self.batch, self.channels * product(self.kernel), product(self.blocks))
+        known = self.__dict__
+        if "columns_shape" not in known:
+            known["columns_shape"] = (self.batch, self.channels * product(self.kernel), product(self.blocks))
+        return known["columns_shape"]
 
 
 def product(numbers):
@@ -33,52 +47,95 @@ def product(numbers):
     return result
 
 
-def integers(function, name, value, too_large=TypeError):
-    """`value` as a tuple of plain ints, or a pair of one int.
+def integers(function, name, value, too_large=TypeError, pairs=False):
+    """`value` as a plain int or a tuple of plain ints; with `pairs`, of ints and pairs of ints.
 
     What F.unfold takes: ints, NumPy's and anything else with `__index__`, and any
     iterable of them. Bools, floats, strings and None are a TypeError.
     """
-    try:
-        items = tuple(value) if hasattr(value, "__iter__") else (value, value)
-        # type(...).__name__ finds NumPy's bool too, without importing NumPy.
-        if any(type(item).__name__ in ("bool", "bool_") for item in items):
-            raise TypeError
-        items = tuple(int(operator.index(item)) for item in items)
-    except TypeError:
+    result = _integers(value, 2 if pairs else 1) if hasattr(value, "__iter__") else _integer(value)
+    if result is None:
         raise TypeError(
-            "{}(): argument '{}' must be an int or a pair of ints, but got {!r} of type {}".format(
-                function, name, value, type(value).__name__
+            "{}(): argument '{}' must be an int or a tuple of ints{}, but got {!r} of type {}".format(
+                function, name, " or pairs of ints" if pairs else "", value, type(value).__name__
             )
         )
-    for item in items:
+    for item in _flat(result):
         if abs(item) > INT64_MAX:
             raise too_large("{}(): argument '{}' must fit int64, but got {}".format(function, name, item))
-    return items
+    return result
 
 
-def _pairs(function, arguments):
-    """Type errors of all arguments first, then their lengths, as PyTorch's parser does."""
-    pairs = [(name, integers(function, name, value)) for name, value in arguments]
-    for name, pair in pairs:
+def _integer(value):
+    """A plain int, or None for what isn't an integer."""
+    # type(...).__name__ finds NumPy's bool too, without importing NumPy.
+    if type(value).__name__ in ("bool", "bool_"):
+        return None
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        return None
+
+
+def _integers(values, depth):
+    """A tuple of plain ints, or of such tuples where depth is 2; None for anything else."""
+    if depth == 0 or hasattr(values, "lower"):
+        return None
+    try:
+        values = tuple(values)
+    except TypeError:
+        return None
+    items = tuple(_integers(value, depth - 1) if _integer(value) is None else _integer(value) for value in values)
+    return None if None in items else items
+
+
+def _flat(value):
+    if not isinstance(value, tuple):
+        return (value,)
+    return sum((_flat(item) for item in value), ())
+
+
+def _wrong_length(function, name, value, expected):
+    return RuntimeError(
+        "{}(): argument '{}' must be an int or have {}, but got {} values: {}".format(
+            function, name, expected, len(value), value
+        )
+    )
+
+
+def _each(function, name, value, dims):
+    """A number for each spatial dimension."""
+    if not isinstance(value, tuple):
+        return (value,) * dims
+    if len(value) != dims:
+        raise _wrong_length(function, name, value, "{} values".format(dims))
+    return value
+
+
+def _sides(function, name, value, dims):
+    """Of a padding: (before, after) for each spatial dimension."""
+    sides = tuple(side if isinstance(side, tuple) else (side, side) for side in _each(function, name, value, dims))
+    for pair in sides:
         if len(pair) != 2:
-            raise RuntimeError(
-                "{}(): argument '{}' must be an int or a pair of ints, but got {} values: {}".format(
-                    function, name, len(pair), pair
-                )
-            )
-    return [pair for _, pair in pairs]
+            raise _wrong_length(function, name, pair, "pairs (before, after)")
+    return sides
 
 
-def _at_least(function, least, name, pair):
-    if min(pair) < least:
-        raise RuntimeError("{}(): {} must be at least {}, but got {}".format(function, name, least, pair))
+def _at_least(function, least, name, value):
+    if min(_flat(value)) < least:
+        raise RuntimeError("{}(): {} must be at least {}, but got {}".format(function, name, least, value))
+
+
+def _shapes(dims):
+    """An image's shapes, as messages name them."""
+    return "(C, {0}) or (N, C, {0})".format({1: "L", 2: "H, W", 3: "D, H, W"}.get(dims, "{} sizes".format(dims)))
 
 
 def _blocks(image, kernel, dilation, padding, stride):
     """How many blocks fit, per dimension; below one where none does."""
     return tuple(
-        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, d, p, s in zip(image, kernel, dilation, padding, stride)
+        (size + before + after - d * (k - 1) - 1) // s + 1
+        for size, k, d, (before, after), s in zip(image, kernel, dilation, padding, stride)
     )
 
 
@@ -91,8 +148,8 @@ def _checked(function, geometry):
                 function, geometry.image, *(geometry[3:7] + (geometry.blocks,))
             )
         )
-    for size, pad in zip(geometry.image, geometry.padding):
-        if size + 2 * pad > INT64_MAX:
+    for size, pads in zip(geometry.image, geometry.padding):
+        if size + 2 * max(pads) > INT64_MAX:
             raise RuntimeError(
                 "{}(): an image of size {} with padding={} is larger than int64".format(
                     function, geometry.image, geometry.padding
@@ -104,41 +161,75 @@ def _checked(function, geometry):
     return geometry
 
 
+def _remembered(function):
+    """Plain arguments are checked once: that costs more than a small unfold."""
+    known = {}
+
+    def geometry(shape, *sizes):
+        for size in sizes + (tuple(shape),):
+            # As keys True and 1.0 would pass for 1; and a graph's sizes are no ints.
+            if type(size) is not int and (type(size) is not tuple or [True for i in size if type(i) is not int]):
+                return function(shape, *sizes)
+        key = tuple(shape), sizes
+        result = known.get(key)
+        if result is None:
+            result = function(*key[:1] + sizes)
+            if len(known) >= MOST_REMEMBERED:
+                known.clear()
+            known[key] = result
+        return result
+
+    return geometry
+
+
+@_remembered
 def unfold_geometry(shape, kernel_size, dilation, padding, stride):
-    """The geometry of F.unfold on an image of `shape` ((N,) C, H, W)."""
-    kernel, dilation, padding, stride = _pairs(
-        "unfold",
-        [("kernel_size", kernel_size), ("dilation", dilation), ("padding", padding), ("stride", stride)],
-    )
+    """The geometry of unfold on an image of `shape`, (N, C, ...) or (C, ...)."""
+    kernel = integers("unfold", "kernel_size", kernel_size)
+    dilation = integers("unfold", "dilation", dilation)
+    padding = integers("unfold", "padding", padding, pairs=True)
+    stride = integers("unfold", "stride", stride)
+    dims = len(kernel) if isinstance(kernel, tuple) else 3 if len(shape) == 5 else 2
+    if kernel == ():
+        raise _wrong_length("unfold", "kernel_size", kernel, "a value for each spatial dimension")
+    kernel = _each("unfold", "kernel_size", kernel, dims)
+    dilation = _each("unfold", "dilation", dilation, dims)
+    padding = _sides("unfold", "padding", padding, dims)
+    stride = _each("unfold", "stride", stride, dims)
     _at_least("unfold", 1, "kernel_size", kernel)
     _at_least("unfold", 1, "dilation", dilation)
     _at_least("unfold", 0, "padding", padding)
     _at_least("unfold", 1, "stride", stride)
-    if len(shape) not in (3, 4) or 0 in shape[-3:]:
+    if len(shape) not in (dims + 1, dims + 2) or 0 in shape[-dims - 1 :]:
         # PyTorch looks at dimensions 1 and 2 before it counts them.
         missing = len(shape) < 2 or len(shape) == 2 and shape[1] != 0
-        raise (IndexError if missing else RuntimeError)(
-            "unfold(): input must have shape (C, H, W) or (N, C, H, W) with only N allowed to be 0, "
-            "but got shape {}".format(tuple(shape))
+        raise (IndexError if missing and dims == 2 else RuntimeError)(
+            "unfold(): with a kernel_size of {} values, input must have shape {} with only N allowed to be 0, "
+            "but got shape {}".format(dims, _shapes(dims), tuple(shape))
         )
-    batch, channels, height, width = shape if len(shape) == 4 else (1,) + tuple(shape)
-    image = (int(height), int(width))
+    sizes = tuple(int(size) for size in (shape if len(shape) == dims + 2 else (1,) + tuple(shape)))
+    image = sizes[2:]
     blocks = _blocks(image, kernel, dilation, padding, stride)
-    return _checked("unfold", Geometry(int(batch), int(channels), image, kernel, dilation, padding, stride, blocks))
+    return _checked("unfold", Geometry(sizes[0], sizes[1], image, kernel, dilation, padding, stride, blocks))
 
 
+@_remembered
 def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
-    """The geometry of F.fold on columns of `shape` ((N,) C * kernel height * kernel width, L)."""
-    image, kernel, dilation, padding, stride = _pairs(
-        "fold",
-        [
-            ("output_size", output_size),
-            ("kernel_size", kernel_size),
-            ("dilation", dilation),
-            ("padding", padding),
-            ("stride", stride),
-        ],
-    )
+    """The geometry of fold on columns of `shape` ((N,) C * kernel product, L)."""
+    image = integers("fold", "output_size", output_size)
+    kernel = integers("fold", "kernel_size", kernel_size)
+    dilation = integers("fold", "dilation", dilation)
+    padding = integers("fold", "padding", padding, pairs=True)
+    stride = integers("fold", "stride", stride)
+    dims = len(kernel) if isinstance(kernel, tuple) else len(image) if isinstance(image, tuple) else 2
+    for name, value in (("kernel_size", kernel), ("output_size", image)):
+        if value == ():
+            raise _wrong_length("fold", name, value, "a value for each spatial dimension")
+    image = _each("fold", "output_size", image, dims)
+    kernel = _each("fold", "kernel_size", kernel, dims)
+    dilation = _each("fold", "dilation", dilation, dims)
+    padding = _sides("fold", "padding", padding, dims)
+    stride = _each("fold", "stride", stride, dims)
     _at_least("fold", 1, "kernel_size", kernel)
     _at_least("fold", 1, "stride", stride)
     _at_least("fold", 1, "dilation", dilation)
@@ -160,10 +251,11 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
     if product(blocks) != length:
         raise RuntimeError(
             "fold(): with output_size={}, kernel_size={}, dilation={}, padding={}, stride={} there are "
-            "{} * {} = {} blocks, but input's dimension {} has size {}".format(
-                image, kernel, dilation, padding, stride, blocks[0], blocks[1], product(blocks), len(shape) - 1, length
+            "{} = {} blocks, but input's dimension {} has size {}".format(
+                image, kernel, dilation, padding, stride, " * ".join(str(count) for count in blocks), product(blocks),
+                len(shape) - 1, length
             )
-        )
+        )  # fmt: skip
     channels = rows // product(kernel)
     geometry = _checked("fold", Geometry(batch, channels, image, kernel, dilation, padding, stride, blocks))
     _at_least("fold", 1, "output_size", image)
@@ -171,9 +263,9 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
 
 
 class ConvGeometry(namedtuple("ConvGeometry", "columns pads groups filters")):
-    """A conv2d: its columns' Geometry on the padded image (so padding is 0 there), and how that image is padded.
+    """A convolution: its columns' Geometry on the padded image (so padding is 0 there), and how that image is padded.
 
-    pads: (top, bottom, left, right), groups: int, filters: number of output channels.
+    pads: (before, after) for each spatial dimension, groups: int, filters: number of output channels.
     """
 
     __slots__ = ()
@@ -183,73 +275,83 @@ class ConvGeometry(namedtuple("ConvGeometry", "columns pads groups filters")):
         return (self.columns.batch, self.filters) + self.columns.blocks
 
 
-def _conv_pair(name, items):
-    if len(items) not in (1, 2):
-        raise RuntimeError(
-            "conv2d(): argument '{}' must be an int or a pair of ints, but got {} values: {}".format(
-                name, len(items), items
-            )
-        )
-    return items * 2 if len(items) == 1 else items
+def _spread(value, dims):
+    """A convolution takes a tuple of one value as it takes the value."""
+    return value * dims if isinstance(value, tuple) and len(value) == 1 else value
 
 
-def _conv_pads(padding, kernel, dilation, stride):
-    """(top, bottom, left, right) of conv2d's `padding`: a tuple of ints, "same" or "valid"."""
-    if isinstance(padding, tuple):
-        vertical, horizontal = _conv_pair("padding", padding)
-        _at_least("conv2d", 0, "padding", (vertical, horizontal))
-        return (vertical, vertical, horizontal, horizontal)
-    if padding == "valid":
-        return (0, 0, 0, 0)
-    if padding == "same":
-        if stride != (1, 1):
-            raise RuntimeError("conv2d(): padding='same' needs stride 1, but got stride={}".format(stride))
-        totals = [d * (k - 1) for k, d in zip(kernel, dilation)]
-        return tuple(side for total in totals for side in (total // 2, total - total // 2))
-    raise RuntimeError("conv2d(): padding must be ints, 'same' or 'valid', but got {!r}".format(padding))
-
-
-def conv_geometry(shape, weight_shape, bias_shape, stride, padding, dilation, groups):
-    """The geometry of F.conv2d on shapes ((N,) C, H, W), (O, C / groups, kernel height, kernel width), (O,) or None."""
-    # Types of all arguments first, as PyTorch's parser does.
-    stride = integers("conv2d", "stride", stride, too_large=ValueError)
+def _conv_pads(function, padding, kernel, dilation, stride):
+    """Pairs (before, after) of a convolution's `padding`: ints, pairs, "same" or "valid"."""
+    dims = len(kernel)
     if not hasattr(padding, "lower"):
-        padding = integers("conv2d", "padding", padding, too_large=ValueError)
-    dilation = integers("conv2d", "dilation", dilation, too_large=ValueError)
-    (groups,) = integers("conv2d", "groups", (groups,), too_large=ValueError)
-    stride, dilation = _conv_pair("stride", stride), _conv_pair("dilation", dilation)
-    if len(shape) not in (3, 4):
+        pads = _sides(function, "padding", _spread(padding, dims), dims)
+        _at_least(function, 0, "padding", pads)
+        return pads
+    if padding == "valid":
+        return ((0, 0),) * dims
+    if padding == "same":
+        if max(stride) != 1:
+            raise RuntimeError("{}(): padding='same' needs stride 1, but got stride={}".format(function, stride))
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    raise RuntimeError("{}(): padding must be ints, 'same' or 'valid', but got {!r}".format(function, padding))
+
+
+def conv_pads(dims, weight_shape, padding, stride, dilation):
+    """Pairs (before, after) for each spatial dimension, of what conv1d, conv2d and conv3d take as padding."""
+    function, kernel = "conv{}d".format(dims), tuple(int(size) for size in weight_shape[2:])
+    stride = _each(function, "stride", _spread(integers(function, "stride", stride), dims), dims)
+    dilation = _each(function, "dilation", _spread(integers(function, "dilation", dilation), dims), dims)
+    if not hasattr(padding, "lower"):
+        padding = integers(function, "padding", padding, pairs=True)
+    return _conv_pads(function, padding, kernel, dilation, stride)
+
+
+def conv_geometry(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
+    """The geometry of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
+    function = "conv{}d".format(dims)
+    # Types of all arguments first, as PyTorch's parser does.
+    stride = integers(function, "stride", stride, too_large=ValueError)
+    if not hasattr(padding, "lower"):
+        padding = integers(function, "padding", padding, too_large=ValueError, pairs=True)
+    dilation = integers(function, "dilation", dilation, too_large=ValueError)
+    (groups,) = integers(function, "groups", (groups,), too_large=ValueError)
+    stride = _each(function, "stride", _spread(stride, dims), dims)
+    dilation = _each(function, "dilation", _spread(dilation, dims), dims)
+    if len(shape) not in (dims + 1, dims + 2):
         raise RuntimeError(
-            "conv2d(): input must have shape (C, H, W) or (N, C, H, W), but got shape {}".format(tuple(shape))
+            "{}(): input must have shape {}, but got shape {}".format(function, _shapes(dims), tuple(shape))
         )
-    if len(weight_shape) != 4 or 0 in weight_shape:
+    if len(weight_shape) != dims + 2 or 0 in weight_shape:
         raise RuntimeError(
-            "conv2d(): weight must have shape (O, C / groups, kernel height, kernel width) without zeros, "
-            "but got shape {}".format(tuple(weight_shape))
+            "{}(): weight must have shape (O, C / groups, kernel_size of {} values) without zeros, "
+            "but got shape {}".format(function, dims, tuple(weight_shape))
         )
-    batch, channels, height, width = (int(size) for size in (shape if len(shape) == 4 else (1,) + tuple(shape)))
-    filters, group_channels, kernel_height, kernel_width = (int(size) for size in weight_shape)
-    kernel = (kernel_height, kernel_width)
-    _at_least("conv2d", 1, "stride", stride)
-    _at_least("conv2d", 1, "dilation", dilation)
+    sizes = tuple(int(size) for size in (shape if len(shape) == dims + 2 else (1,) + tuple(shape)))
+    batch, channels, image = sizes[0], sizes[1], sizes[2:]
+    weight_sizes = tuple(int(size) for size in weight_shape)
+    filters, group_channels, kernel = weight_sizes[0], weight_sizes[1], weight_sizes[2:]
+    _at_least(function, 1, "stride", stride)
+    _at_least(function, 1, "dilation", dilation)
     if groups < 1 or filters % groups:
         raise RuntimeError(
-            "conv2d(): groups must be at least 1 and divide the {} filters of weight, but got {}".format(
-                filters, groups
+            "{}(): groups must be at least 1 and divide the {} filters of weight, but got {}".format(
+                function, filters, groups
             )
         )
     if channels != group_channels * groups:
         raise RuntimeError(
-            "conv2d(): weight of shape {} with groups={} needs an input of {} channels, but got shape {}".format(
-                tuple(weight_shape), groups, group_channels * groups, tuple(shape)
+            "{}(): weight of shape {} with groups={} needs an input of {} channels, but got shape {}".format(
+                function, tuple(weight_shape), groups, group_channels * groups, tuple(shape)
             )
         )
     if bias_shape is not None and tuple(bias_shape) != (filters,):
-        raise RuntimeError("conv2d(): bias must have shape ({},), but got {}".format(filters, tuple(bias_shape)))
-    pads = _conv_pads(padding, kernel, dilation, stride)
-    padded = (height + pads[0] + pads[1], width + pads[2] + pads[3])
-    if height < 1 or width < 1:
-        raise RuntimeError("conv2d(): input must have a height and a width, but got shape {}".format(tuple(shape)))
-    blocks = _blocks(padded, kernel, dilation, (0, 0), stride)
-    columns = _checked("conv2d", Geometry(batch, channels, padded, kernel, dilation, (0, 0), stride, blocks))
+        raise RuntimeError("{}(): bias must have shape ({},), but got {}".format(function, filters, tuple(bias_shape)))
+    pads = _conv_pads(function, padding, kernel, dilation, stride)
+    padded = tuple(size + before + after for size, (before, after) in zip(image, pads))
+    if min(image) < 1:
+        raise RuntimeError("{}(): input must have pixels, but got shape {}".format(function, tuple(shape)))
+    none = ((0, 0),) * dims
+    blocks = _blocks(padded, kernel, dilation, none, stride)
+    columns = _checked(function, Geometry(batch, channels, padded, kernel, dilation, none, stride, blocks))
     return ConvGeometry(columns, pads, groups, filters)

@@ -23,18 +23,18 @@ _kept = []
 # ---------------------------------------------------------------- recording
 
 
-def conv2d(op, input, weight, bias, stride, padding, dilation, groups):
-    """conv2d's result, recorded; or None."""
-    pairs = [_pair(value) for value in (stride, dilation, 0 if padding in ("same", "valid") else padding)]
-    if not _alike(input, weight) or None in pairs or type(groups) is not int:
+def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
+    """conv1d's, conv2d's or conv3d's result, recorded; or None."""
+    sizes = [_each(value, dims) for value in (stride, dilation, 0 if padding in ("same", "valid") else padding)]
+    if not _alike(input, weight) or None in sizes or type(groups) is not int:
         return None
-    if input.dim() not in (3, 4) or weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
+    if input.dim() not in (dims + 1, dims + 2) or weight.dim() != dims + 2 or groups < 1 or weight.shape[0] % groups:
         return None
-    if input.shape[-3] != weight.shape[1] * groups or not _fits(bias, input, weight.shape[0]):
+    if input.shape[-dims - 1] != weight.shape[1] * groups or not _fits(bias, input, weight.shape[0]):
         return None
-    function = "conv2d_same" if padding == "same" else "conv2d"
-    result = _record(function, op, input, weight, pairs[0] + pairs[1] + pairs[2] + (groups,))
-    return result if result is None or bias is None else result + bias.reshape(-1, 1, 1)
+    function = "conv_same" if padding == "same" else "conv"
+    result = _record(function, op, input, weight, sizes[0] + sizes[1] + sizes[2] + (groups,))
+    return result if result is None or bias is None else result + bias.reshape((-1,) + (1,) * dims)
 
 
 def linear(op, input, weight, bias):
@@ -54,11 +54,17 @@ def matmul(op, a, b):
     return _record("matmul", op, a, b, ())
 
 
-def _pair(value):
+def _each(value, dims):
     if type(value) is int:
-        return value, value
-    plain = type(value) in (tuple, list) and len(value) == 2 and all(type(item) is int for item in value)
+        return (value,) * dims
+    plain = type(value) in (tuple, list) and len(value) == dims and all(type(item) is int for item in value)
     return tuple(value) if plain else None
+
+
+def conv_numbers(numbers):
+    """stride, dilation, padding and groups, which are recorded as one list."""
+    dims = len(numbers) // 3
+    return tuple(numbers[:dims]), tuple(numbers[dims : 2 * dims]), tuple(numbers[2 * dims : 3 * dims]), numbers[-1]
 
 
 def _alike(first, second):
@@ -149,10 +155,9 @@ def _dot_fake(first, second, numbers, function, op):
     elif function == "matmul":
         result = features.torch.matmul(first, second)
     else:
-        padding = "same" if function == "conv2d_same" else tuple(numbers[4:6])
-        result = features.torch.nn.functional.conv2d(
-            first, second, None, tuple(numbers[:2]), padding, tuple(numbers[2:4]), numbers[6]
-        )
+        stride, dilation, padding, groups = conv_numbers(numbers)
+        native = getattr(features.torch.nn.functional, "conv{}d".format(len(stride)))
+        result = native(first, second, None, stride, "same" if function == "conv_same" else padding, dilation, groups)
     dtype = terms.result_dtype(_op(op), features.TORCH.dtype(first))
     return first.new_empty(result.shape, dtype=getattr(features.torch, dtype))
 

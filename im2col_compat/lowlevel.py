@@ -6,6 +6,7 @@
 import numpy as np
 
 from im2col_compat import features
+from im2col_compat.geometry import product
 
 try:
     from im2col_compat._im2col import ffi, lib
@@ -36,22 +37,52 @@ _COL2IM = {
 DTYPES = frozenset(_COL2IM)
 
 
-def _pointers(geometry, source, destination):
-    return (
-        ffi.new("struct im2col_geometry *", tuple(geometry)),
-        ffi.cast("void *", source),
-        ffi.cast("void *", destination),
+#: Elements of columns below which a second thread costs more than it brings.
+LEAST_FOR_THREADS = 1 << 17
+#: Bytes of a result from which on huge pages are worth asking for.
+LEAST_FOR_ADVICE = 1 << 22
+
+if missing is None:
+    _im2col = {dtype: getattr(lib, "im2col_{}".format(features.ITEMSIZE[dtype])) for dtype in _COL2IM}
+    _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
+
+
+def _struct(geometry):
+    """The C struct. Small problems keep theirs: making it takes longer than they do."""
+    known = geometry.__dict__.get("struct")
+    if known is not None:
+        return known
+    axes = 3 - geometry.dims
+    one, zero = (1,) * axes, (0,) * axes
+    is_small = product(geometry.columns_shape) < LEAST_FOR_THREADS
+    struct = ffi.new(
+        "struct im2col_geometry *",
+        (
+            geometry.batch,
+            geometry.channels,
+            one + geometry.image,
+            one + geometry.kernel,
+            one + geometry.dilation,
+            zero + tuple(before for before, _ in geometry.padding),
+            one + geometry.stride,
+            one + geometry.blocks,
+            1 if is_small else features.threads(),
+            ffi.cast("void *", 0 if is_small else features.parallel()),
+        ),
     )
+    if is_small:
+        geometry.struct = struct
+    return struct
 
 
-def im2col(geometry, itemsize, image, columns):
-    """Fill `columns` from `image` (addresses of dense row-major data, `itemsize` bytes an element)."""
-    getattr(lib, "im2col_{}".format(itemsize))(*_pointers(geometry, image, columns))
+def im2col(geometry, dtype, image, columns):
+    """Fill `columns` from `image` (addresses of dense row-major data of a dtype in DTYPES)."""
+    _im2col[dtype](_struct(geometry), ffi.cast("void *", image), ffi.cast("void *", columns))
 
 
 def col2im(geometry, dtype, columns, image):
     """Fill `image` with the sums of `columns` (addresses of dense row-major data of a dtype in DTYPES)."""
-    getattr(lib, "col2im_" + _COL2IM[dtype])(*_pointers(geometry, columns, image))
+    _col2im[dtype](_struct(geometry), ffi.cast("void *", columns), ffi.cast("void *", image))
 
 
 def compiler():
@@ -79,7 +110,8 @@ def template(part):
 
 def advise(address, size):
     """Ask for huge pages for fresh memory of `size` bytes."""
-    lib.dot_advise(ffi.cast("void *", address), size)
+    if size >= LEAST_FOR_ADVICE:
+        lib.dot_advise(ffi.cast("void *", address), size)
 
 
 def _workspace(size):

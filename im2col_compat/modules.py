@@ -2,8 +2,10 @@
 
 from im2col_compat import features
 from im2col_compat.columns import fold, unfold
-from im2col_compat.conv import conv2d, linear
+from im2col_compat.conv import conv1d, conv2d, conv3d, linear
 from im2col_compat.op import resolve
+from im2col_compat.padding import MODES as PADDING_MODES
+from im2col_compat.padding import pad_for_conv
 
 
 class _NeedsTorch(object):
@@ -12,10 +14,10 @@ class _NeedsTorch(object):
 
 
 if features.torch is None:
-    _Module = _Conv2d = _Linear = _NeedsTorch
+    _Module = _Conv1d = _Conv2d = _Conv3d = _Linear = _NeedsTorch
 else:
     _Module = features.torch.nn.Module
-    _Conv2d = features.torch.nn.Conv2d
+    _Conv1d, _Conv2d, _Conv3d = features.torch.nn.Conv1d, features.torch.nn.Conv2d, features.torch.nn.Conv3d
     _Linear = features.torch.nn.Linear
 
 
@@ -73,21 +75,21 @@ class _WithOp(object):
     if hasattr(_Module, "extra_repr"):
 
         def extra_repr(self):
-            return "{}, op={!r}".format(super(_WithOp, self).extra_repr(), self.op)
+            return self._with_own(super(_WithOp, self).extra_repr())
 
     else:
 
         def __repr__(self):
-            return "{}, op={!r})".format(super(_WithOp, self).__repr__()[:-1], self.op)
+            return self._with_own(super(_WithOp, self).__repr__()[:-1]) + ")"
+
+    def _with_own(self, settings):
+        return "{}, op={!r}".format(settings, self.op)
 
 
-class Conv2d(_WithOp, _Conv2d):
-    """nn.Conv2d with a dot product of your own: its arguments, then op.
+class _Conv(_WithOp):
+    """What Conv1d, Conv2d and Conv3d have in common; `dims` and `base` are theirs."""
 
-    Parameters, their initialisation and state_dict are nn.Conv2d's; padding may be
-    "same" or "valid" on every version. padding_mode "zeros" means the op's pad value; the
-    others are not supported (ValueError). op: as for conv2d.
-    """
+    padding_mode = "zeros"  # of layers that an older PyTorch has pickled
 
     def __init__(
         self,
@@ -104,40 +106,80 @@ class Conv2d(_WithOp, _Conv2d):
         dtype=None,
         op="dot",
     ):
-        if padding_mode != "zeros":
+        name = type(self).__name__
+        if padding_mode not in ("zeros",) + PADDING_MODES:
             raise ValueError(
-                "Conv2d(): padding_mode must be 'zeros', which means the op's pad value, but got {!r}".format(
-                    padding_mode
+                "{}(): padding_mode must be one of {}, but got {!r}".format(
+                    name, ("zeros",) + PADDING_MODES, padding_mode
                 )
             )
         op = resolve(op)
-        named = padding if hasattr(padding, "lower") else None
-        if named is not None and named not in ("same", "valid"):
-            raise ValueError("Conv2d(): padding must be ints, 'same' or 'valid', but got {!r}".format(padding))
-        if named == "same" and any(s != 1 for s in (stride if hasattr(stride, "__iter__") else (stride,))):
-            raise ValueError("Conv2d(): padding='same' needs stride 1, but got stride={}".format(stride))
-        super(Conv2d, self).__init__(
-            in_channels, out_channels, kernel_size, stride, padding if named is None else 0, dilation, groups, bias,
+        # What the oldest nn.Conv2d doesn't know is set when it is constructed.
+        plain = not hasattr(padding, "__iter__") or not any(hasattr(item, "__iter__") for item in padding)
+        if hasattr(padding, "lower"):
+            plain = False
+            if padding not in ("same", "valid"):
+                raise ValueError("{}(): padding must be ints, 'same' or 'valid', but got {!r}".format(name, padding))
+            if padding == "same" and any(s != 1 for s in (stride if hasattr(stride, "__iter__") else (stride,))):
+                raise ValueError("{}(): padding='same' needs stride 1, but got stride={}".format(name, stride))
+        super(_Conv, self).__init__(
+            in_channels, out_channels, kernel_size, stride, padding if plain else 0, dilation, groups, bias,
             **features.factory(device, dtype)
         )  # fmt: skip
         features.place(self, device, dtype)
-        if named is not None:
-            self.padding = named
+        if not plain:
+            self.padding = padding
+        self.padding_mode = padding_mode
         self.op = op
 
     @classmethod
     def from_conv(cls, conv, op):
-        """A Conv2d with the settings and the very parameters (shared, not copied) of an nn.Conv2d."""
-        if not isinstance(conv, _Conv2d):
-            raise TypeError("Conv2d.from_conv(): conv must be an nn.Conv2d, but got {}".format(type(conv).__name__))
-        if getattr(conv, "padding_mode", "zeros") != "zeros":
-            raise ValueError(
-                "Conv2d.from_conv(): conv's padding_mode must be 'zeros', but is {!r}".format(conv.padding_mode)
+        """A layer with the settings and the very parameters (shared, not copied) of an nn.Conv1d, nn.Conv2d or nn.Conv3d."""
+        if not isinstance(conv, cls.base):
+            raise TypeError(
+                "{}.from_conv(): conv must be an nn.{}, but got {}".format(
+                    cls.__name__, cls.base.__name__, type(conv).__name__
+                )
             )
-        return _converted(cls, conv, op)
+        new = _converted(cls, conv, op)
+        new.padding_mode = getattr(conv, "padding_mode", "zeros")
+        return new
+
+    def _with_own(self, settings):
+        if self.padding_mode != "zeros" and "padding_mode" not in settings:
+            settings += ", padding_mode=" + self.padding_mode
+        return super(_Conv, self)._with_own(settings)
 
     def forward(self, input):
-        return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, op=self.op)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = pad_for_conv(input, self.weight, padding, self.stride, self.dilation, self.padding_mode), 0
+        conv = (conv1d, conv2d, conv3d)[self.dims - 1]
+        return conv(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, op=self.op)
+
+
+class Conv1d(_Conv, _Conv1d):
+    """nn.Conv1d with a dot product of your own: as Conv2d."""
+
+    dims, base = 1, _Conv1d
+
+
+class Conv2d(_Conv, _Conv2d):
+    """nn.Conv2d with a dot product of your own: its arguments, then op.
+
+    Parameters, their initialisation and state_dict are nn.Conv2d's; padding may be
+    "same", "valid" or ((top, bottom), (left, right)) on every version, and so may padding_mode be any of nn.Conv2d's:
+    "zeros" means the op's pad value; "reflect", "replicate" and "circular" pad with the input's own pixels.
+    ValueError for other modes. op: as for conv2d.
+    """
+
+    dims, base = 2, _Conv2d
+
+
+class Conv3d(_Conv, _Conv3d):
+    """nn.Conv3d with a dot product of your own: as Conv2d."""
+
+    dims, base = 3, _Conv3d
 
 
 class Linear(_WithOp, _Linear):

@@ -1,4 +1,4 @@
-"""conv2d, linear and matmul by tensor operations, in blocks: plans for chunks.run. Any op, device and dtype."""
+"""Convolutions, linear and matmul by tensor operations, in blocks: plans for chunks.run. Any op, device and dtype."""
 
 from collections import namedtuple
 
@@ -7,8 +7,8 @@ from im2col_compat.geometry import product
 from im2col_compat.op import NAMED
 
 
-def conv2d(op, arrays, w, x, geometry):
-    """w (groups, filters of a group, K), x (N, C, H, W): (N, filters of all groups, rows, columns)."""
+def conv(op, arrays, w, x, geometry):
+    """w (groups, filters of a group, K), x (N, C, ...): (N, filters of all groups, blocks along each dimension)."""
     op, captures = terms.understood(op, arrays, w, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
     result = chunks.run(ConvPlan(op, arrays, x, geometry, captures), arrays, w, x)
     return arrays.reshape(result, geometry.output_shape)
@@ -38,25 +38,24 @@ def _contract(op, arrays, w, x, axis):
 
 
 class ConvPlan(object):
-    """conv2d of w (groups, filters of a group, K) and x (N, C, H, W), as (N, groups, filters, rows, columns)."""
+    """A convolution of w (groups, filters of a group, K) and x (N, C, ...), as (N, groups, filters, blocks along each)."""
 
-    dims = (0, 1, 3, 2, 4)
     # Terms are (N, groups, filters, K, L).
     w_broadcast = (True, False, False, False, True)
     x_broadcast = (False, False, True, False, False)
 
     def __init__(self, op, arrays, x, geometry, captures):
         self.op, self.arrays, self.captures = op, arrays, captures
-        self.engine = backends.choose(arrays, x)
         self.columns, self.pads = geometry.columns, geometry.pads
+        self.engine = backends.choose(arrays, x, self.columns.dims)
         self.image = tuple(int(size) for size in x.shape[2:])
         self.channels = self.columns.channels // geometry.groups
         self.taps = self.channels * product(self.columns.kernel)
         self.dtype = terms.result_dtype(op, arrays.dtype(x))
         self.pad_value = op.pad_value_for(arrays.dtype(x))
         filters = geometry.filters // geometry.groups
-        rows, cols = self.columns.blocks
-        self.shape = (self.columns.batch, geometry.groups, filters, rows, cols)
+        blocks = self.columns.blocks
+        self.shape = (self.columns.batch, geometry.groups, filters) + blocks
         self.is_dot = op is NAMED["dot"]
         # Besides the terms, or instead: the pixels that a block's strip moves on by, and a product's filters.
         pixels = self.channels * product(self.columns.stride)
@@ -64,18 +63,21 @@ class ConvPlan(object):
             op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters
         )
         # A matrix product makes no terms: it takes all filters at once.
-        self.lengths = (self.columns.batch, geometry.groups, rows, 1 if self.is_dot else filters, cols)
+        self.lengths = self.shape[:2] + blocks[:-1] + (1 if self.is_dot else filters, blocks[-1])
+        last = 2 + len(blocks)
+        self.dims = (0, 1) + tuple(range(3, last)) + (2, last)
 
     def piece(self, ranges):
-        n, g, rows, filters, cols = ranges
+        n, g, filters, blocks = ranges[0], ranges[1], ranges[-2], ranges[2:-2] + ranges[-1:]
         filters = slice(None) if self.is_dot else filters
-        y, x = self._reach(0, rows), self._reach(1, cols)
+        reaches = [self._reach(axis, along) for axis, along in enumerate(blocks)]
         channels = slice(g.start * self.channels, g.stop * self.channels)
-        return chunks.Piece((g, filters), (n, channels, y.pixels, x.pixels), (n, g, filters, rows, cols), (y, x))
+        pixels = tuple(reach.pixels for reach in reaches)
+        return chunks.Piece((g, filters), (n, channels) + pixels, (n, g, filters) + tuple(blocks), reaches)
 
     def _reach(self, axis, blocks):
         """What a range of blocks reads along one axis."""
-        columns, before, size = self.columns, self.pads[2 * axis], self.image[axis]
+        columns, before, size = self.columns, self.pads[axis][0], self.image[axis]
         start = blocks.start * columns.stride[axis] - before
         stop = (blocks.stop - 1) * columns.stride[axis] - before
         stop += (columns.kernel[axis] - 1) * columns.dilation[axis] + 1
@@ -88,13 +90,12 @@ class ConvPlan(object):
 
     def evaluate(self, w, x, piece):
         arrays = self.arrays
-        y_reach, x_reach = piece.details
         batch, channels = int(x.shape[0]), int(x.shape[1])
         geometry = self.columns._replace(
             batch=batch,
             channels=channels,
-            image=(y_reach.length, x_reach.length),
-            blocks=(y_reach.blocks, x_reach.blocks),
+            image=tuple(reach.length for reach in piece.details),
+            blocks=tuple(reach.blocks for reach in piece.details),
         )
         groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
         strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
@@ -115,11 +116,10 @@ class ConvPlan(object):
 
     def _padded(self, x, geometry, reaches, value):
         arrays = self.arrays
-        y, x_reach = reaches
-        if y.before is None or x_reach.before is None:
+        if any(reach.before is None for reach in reaches):
             return arrays.tensor(arrays.full(x, geometry.image_shape, value))
-        pads = (y.before, y.after, x_reach.before, x_reach.after)
-        return arrays.pad(x, pads, value) if any(pads) else x
+        pads = [(reach.before, reach.after) for reach in reaches]
+        return arrays.pad(x, pads, value) if any(map(any, pads)) else x
 
     def _absent(self, x, geometry, reaches):
         """Which terms come from padding that the op leaves out: (1, 1, 1, K, L), or None."""

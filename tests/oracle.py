@@ -5,44 +5,57 @@ import itertools
 import numpy as np
 
 
+def each(value, dims):
+    return tuple(value) if isinstance(value, tuple) else (value,) * dims
+
+
 def pair(value):
-    return tuple(value) if isinstance(value, tuple) else (value, value)
+    return each(value, 2)
+
+
+def sides(padding, dims):
+    """(before, after) of each dimension."""
+    return [each(side, 2) for side in each(padding, dims)]
 
 
 def blocks(size, kernel, dilation, padding, stride):
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    before, after = each(padding, 2)
+    return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _taps(height, width, kernel, dilation, padding, stride):
-    """(row of columns within a channel, block index, y, x) for every tap that falls on a pixel; and the block counts."""
-    (kh, kw), (dh, dw), (ph, pw), (sh, sw) = (pair(v) for v in (kernel, dilation, padding, stride))
-    rows, cols = blocks(height, kh, dh, ph, sh), blocks(width, kw, dw, pw, sw)
+def _taps(image, kernel, dilation, padding, stride):
+    """(row of columns within a channel, block's number, pixel) for every tap that falls on a pixel; and the block counts."""
+    dims = len(image)
+    kernel, dilation, stride = (each(v, dims) for v in (kernel, dilation, stride))
+    padding = sides(padding, dims)
+    counts = [blocks(*sizes) for sizes in zip(image, kernel, dilation, padding, stride)]
     taps = []
-    for ky, kx, by, bx in itertools.product(range(kh), range(kw), range(rows), range(cols)):
-        y, x = by * sh - ph + ky * dh, bx * sw - pw + kx * dw
-        if 0 <= y < height and 0 <= x < width:
-            taps.append((ky * kw + kx, by * cols + bx, y, x))
-    return taps, kh * kw, rows * cols
+    for row, k in enumerate(itertools.product(*(range(size) for size in kernel))):
+        for block, b in enumerate(itertools.product(*(range(count) for count in counts))):
+            pixel = tuple(b[i] * stride[i] - padding[i][0] + k[i] * dilation[i] for i in range(dims))
+            if all(0 <= pixel[i] < image[i] for i in range(dims)):
+                taps.append((row, block, pixel))
+    return taps, int(np.prod(kernel)), int(np.prod(counts))
 
 
 def unfold(image, kernel, dilation=1, padding=0, stride=1):
-    batch, channels, height, width = image.shape
-    taps, area, length = _taps(height, width, kernel, dilation, padding, stride)
+    batch, channels = image.shape[:2]
+    taps, area, length = _taps(image.shape[2:], kernel, dilation, padding, stride)
     columns = np.zeros((batch, channels * area, length), image.dtype)
     for n, c in itertools.product(range(batch), range(channels)):
-        for k, block, y, x in taps:
-            columns[n, c * area + k, block] = image[n, c, y, x]
+        for k, block, pixel in taps:
+            columns[n, c * area + k, block] = image[(n, c) + pixel]
     return columns
 
 
 def fold(columns, size, kernel, dilation=1, padding=0, stride=1):
-    height, width = pair(size)
-    taps, area, _ = _taps(height, width, kernel, dilation, padding, stride)
+    size = each(size, len(kernel) if isinstance(kernel, tuple) else 2)
+    taps, area, _ = _taps(size, kernel, dilation, padding, stride)
     batch, channels = columns.shape[0], columns.shape[1] // area
-    image = np.zeros((batch, channels, height, width), columns.dtype)
+    image = np.zeros((batch, channels) + tuple(size), columns.dtype)
     for n, c in itertools.product(range(batch), range(channels)):
-        for k, block, y, x in taps:
-            image[n, c, y, x] += columns[n, c * area + k, block]
+        for k, block, pixel in taps:
+            image[(n, c) + pixel] += columns[n, c * area + k, block]
     return image
 
 
@@ -57,22 +70,28 @@ def reduce_terms(multiply, add, start, pairs):
 
 def conv2d(x, w, multiply, add, start, pad, stride=1, pads=(0, 0, 0, 0), dilation=1, groups=1):
     """x (N, C, H, W), w (O, C / groups, kh, kw); pads (top, bottom, left, right); pad None leaves padded taps out."""
-    (sh, sw), (dh, dw) = pair(stride), pair(dilation)
-    top, bottom, left, right = pads
-    batch, _, height, width = x.shape
-    filters, channels, kh, kw = w.shape
-    rows = (height + top + bottom - dh * (kh - 1) - 1) // sh + 1
-    cols = (width + left + right - dw * (kw - 1) - 1) // sw + 1
-    result = np.empty((batch, filters, rows, cols), object)
-    for n, o, r, q in itertools.product(*(range(size) for size in result.shape)):
+    return conv(x, w, multiply, add, start, pad, pair(stride), (pads[:2], pads[2:]), pair(dilation), groups)
+
+
+def conv(x, w, multiply, add, start, pad, stride, pads, dilation, groups):
+    """The same for any number of dimensions; pads are a (before, after) of each."""
+    filters, channels = w.shape[:2]
+    image, kernel = x.shape[2:], w.shape[2:]
+    sizes = (
+        (size + before + after - d * (k - 1) - 1) // s + 1
+        for size, (before, after), k, d, s in zip(image, pads, kernel, dilation, stride)
+    )
+    result = np.empty((x.shape[0], filters) + tuple(sizes), object)
+    for index in np.ndindex(*result.shape):
+        n, o, block = index[0], index[1], index[2:]
         pairs = []
-        for c, ky, kx in itertools.product(range(channels), range(kh), range(kw)):
-            y, z = r * sh + ky * dh - top, q * sw + kx * dw - left
-            inside = 0 <= y < height and 0 <= z < width
+        for tap in np.ndindex(*w.shape[1:]):
+            pixel = tuple(b * s + k * d - p[0] for b, s, k, d, p in zip(block, stride, tap[1:], dilation, pads))
+            inside = all(0 <= at < size for at, size in zip(pixel, image))
             if inside or pad is not None:
-                channel = o // (filters // groups) * channels + c
-                pairs.append((w[o, c, ky, kx], x[n, channel, y, z] if inside else pad))
-        result[n, o, r, q] = reduce_terms(multiply, add, start, pairs)
+                channel = o // (filters // groups) * channels + tap[0]
+                pairs.append((w[(o,) + tap], x[(n, channel) + pixel] if inside else pad))
+        result[index] = reduce_terms(multiply, add, start, pairs)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tensors import torch
 
@@ -83,6 +83,11 @@ def outcome(function, *arguments):
         )
 
 
+def means_two(size):
+    """Whether a kernel_size is for two dimensions, the only ones that F.unfold has; wrong ones of no dimension included."""
+    return not isinstance(size, tuple) or len(size) in (0, 2)
+
+
 def same(found, expected):
     if isinstance(expected, type):
         return found is expected
@@ -97,7 +102,8 @@ def same(found, expected):
     ),
 )
 def test_unfold_succeeds_and_fails_alike(shape, arguments):
-    """For any shape and arguments, good or bad, every engine does what F.unfold does."""
+    """For any shape and arguments, good or bad, every engine does what F.unfold does, in two dimensions."""
+    assume(len(shape) != 5 and means_two(arguments[0]))
     x = torch.arange(float(np.prod(shape))).reshape(shape)
     expected = outcome(F.unfold, x, *arguments)
     for name in available_backends():
@@ -119,6 +125,7 @@ def test_unfold_succeeds_and_fails_alike(shape, arguments):
 )
 def test_fold_succeeds_and_fails_alike(size, arguments, wrong):
     """As for unfold: columns that fit, columns of any other shape, and wrong output sizes."""
+    assume(means_two(arguments[0]) and wrong != (3,))
     try:
         shape = tuple(F.unfold(torch.zeros((2, 2) + size), *arguments).shape)
     except Exception:
@@ -170,7 +177,8 @@ def test_conv2d_succeeds_and_fails_alike(shape, filters, kernel, stride, padding
 def test_every_name_of_the_public_interface():
     """What the documentation promises is there, and nothing else."""
     assert sorted(im2col_compat.__all__) == sorted(
-        "unfold fold Unfold Fold conv2d linear matmul Conv2d Linear Op ops backend use_backend available_backends".split()
+        "unfold fold Unfold Fold conv1d conv2d conv3d conv_matrix linear matmul Conv1d Conv2d Conv3d Linear "
+        "Op ops backend use_backend available_backends".split()
     )
     for name in im2col_compat.__all__:
         assert getattr(im2col_compat, name).__doc__

@@ -333,3 +333,55 @@ def test_report():
     if lowlevel.missing is None:
         assert lowlevel.compiler() in text
     assert features.np.__version__ in text
+
+
+# ---------------------------------------------------------------- tensors that are not what they seem
+
+
+@pytest.mark.skipif(torch is None or not hasattr(torch, "_efficientzerotensor"), reason="needs lazy zeros (1.11)")
+def test_lazy_zeros():
+    """Zeros that take no memory are zeros to every engine that takes them."""
+    for name in ("auto", "torch", "slices"):
+        with use_backend(name):
+            assert float(abs(unfold(torch._efficientzerotensor((1, 1, 4)), (2,))).sum()) == 0
+    with use_backend("ffi"), pytest.raises(RuntimeError, match="no memory"):
+        unfold(torch._efficientzerotensor((1, 1, 4)), (2,))
+
+
+@pytest.mark.skipif(not hasattr(torch, "compiler"), reason="needs today's torch")
+def test_simulated_tensors():
+    """Fake tensors have shapes and no memory; what make_fx records computes what was computed."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with FakeTensorMode():
+        for shape, kernel in (((1, 2, 5), (2,)), ((1, 2, 5, 5), 2), ((1, 2, 4, 5, 6), 2)):
+            columns = unfold(torch.randn(shape), kernel)
+            assert tuple(columns.shape) == unfold(np.zeros(shape), kernel).shape
+        assert unfold(torch.ones((1, 1, 5, 5), dtype=torch.int64), 2).shape == (1, 4, 16)
+    for mode in ("real", "fake", "symbolic"):
+        for shape, kernel in (((1, 2, 5), (2,)), ((1, 2, 5, 5), 2), ((1, 2, 4, 5, 6), 2)):
+            x = torch.randn(shape)
+            recorded = make_fx(lambda x: unfold(x, kernel), tracing_mode=mode)(torch.ones(shape))
+            assert torch.equal(recorded(x), unfold(x, kernel))
+
+
+@pytest.mark.skipif(not hasattr(torch, "func"), reason="needs torch.func (2.0)")
+def test_out_and_transforms():
+    """A derivative would be lost: out is refused."""
+    x, out = torch.randn(1, 1, 5), torch.zeros(1, 2, 4)
+    with pytest.raises(RuntimeError, match="out can't be given"):
+        torch.func.jvp(lambda x: unfold(x, (2,), out=out), (x,), (x,))
+
+
+def test_a_geometry_can_be_copied():
+    """What is kept beside it stays behind."""
+    import copy
+    import pickle
+
+    from im2col_compat.geometry import unfold_geometry
+
+    unfold(np.zeros((1, 1, 4, 4), "float32"), 2)
+    geometry = unfold_geometry((1, 1, 4, 4), 2, 1, 0, 1)
+    for same in (copy.deepcopy(geometry), pickle.loads(pickle.dumps(geometry, 2))):
+        assert same == geometry and not vars(same)

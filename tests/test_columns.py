@@ -189,16 +189,26 @@ def test_half_conversions_round_to_nearest_even():
 SIZES = st.integers(1, 4)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    shape=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
-    kernel=st.tuples(SIZES, SIZES),
-    dilation=st.tuples(SIZES, SIZES),
-    padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
-    stride=st.tuples(SIZES, SIZES),
-)
-def test_engines_agree_and_are_adjoint(shape, kernel, dilation, padding, stride):
+@st.composite
+def geometries(draw):
+    """Shape, kernel, dilation, padding and stride in one to four dimensions."""
+    dims = draw(st.integers(1, 4))
+    most = {1: 12, 2: 9, 3: 5, 4: 3}[dims]
+
+    def each(values):
+        return tuple(draw(values) for _ in range(dims))
+
+    padding = st.one_of(st.integers(0, 5), st.tuples(st.integers(0, 5), st.integers(0, 3)))
+    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3))) + each(st.integers(1, most))
+    kernel = each(st.integers(1, min(4, most)))
+    return shape, kernel, each(SIZES), each(padding if dims < 4 else st.integers(0, 1)), each(SIZES)
+
+
+@settings(deadline=None, max_examples=80)
+@given(geometries())
+def test_engines_agree_and_are_adjoint(geometry):
     """On any geometry all engines give the nested loop's columns, and <unfold x, y> == <x, fold y>, exactly on integers."""
+    shape, kernel, dilation, padding, stride = geometry
     counts = [oracle.blocks(size, k, d, p, s) for size, k, d, p, s in zip(shape[2:], kernel, dilation, padding, stride)]
     image = some(shape, seed=1)
     if min(counts) < 1:
@@ -217,3 +227,101 @@ def test_engines_agree_and_are_adjoint(shape, kernel, dilation, padding, stride)
                 folded = values(fold(make(kind, y), shape[2:], kernel, dilation, padding, stride))
             np.testing.assert_array_equal(columns, expected)
             assert (columns * y).sum() == (image * folded).sum()
+
+
+def test_how_many_dimensions():
+    """A kernel_size's length says it; an int is for three where there are five dimensions, else for two."""
+    with use_backend("auto"):
+        five, four, three = (some(shape) for shape in ((1, 2, 3, 4, 5), (2, 3, 4, 5), (3, 4, 5)))
+        assert unfold(five, 2).shape == (1, 16, 2 * 3 * 4)
+        assert unfold(four, 2).shape == (2, 12, 3 * 4)
+        assert unfold(three, 2).shape == (12, 3 * 4)
+        np.testing.assert_array_equal(unfold(four, (2, 2, 2)), unfold(four[None], (2, 2, 2))[0])
+        np.testing.assert_array_equal(unfold(three, (2,)), oracle.unfold(three, (2,)))
+        columns = unfold(five, 2)
+        np.testing.assert_array_equal(fold(columns, (3, 4, 5), 2), fold(columns, (3, 4, 5), (2, 2, 2)))
+        np.testing.assert_array_equal(fold(columns, (3, 4, 5), 2)[0], fold(columns[0], (3, 4, 5), 2))
+        np.testing.assert_array_equal(fold(unfold(three, (2,)), 5, (2,)).shape, three.shape)
+
+
+# ---------------------------------------------------------------- out=
+
+
+OUT = [((2, 3, 6, 5), (3, 2), 1, 1, 1), ((3, 6, 5), (3, 2), 1, 0, 2), ((2, 2, 7), (3,), 2, 1, 1)]
+OUT += [((1, 2, 4, 3, 5), 2, 1, ((0, 1), 0, 1), 1), ((1, 1, 2, 3, 2, 3), (1, 2, 2, 1), 1, 0, 1)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape,kernel,dilation,padding,stride", OUT)
+def test_out(engine, kind, shape, kernel, dilation, padding, stride):
+    """out gets the result and is returned, whatever it held and however it lies; nothing beside it is written."""
+    dims = len(kernel) if isinstance(kernel, tuple) else 3
+    size = shape[-dims:]
+    image = some(shape)
+    expected = values(unfold(make(kind, image), kernel, dilation, padding, stride))
+    back = values(fold(make(kind, expected), size, kernel, dilation, padding, stride))
+    for call, result in (
+        (lambda out: unfold(make(kind, image), kernel, dilation, padding, stride, out=out), expected),
+        (lambda out: fold(make(kind, expected), size, kernel, dilation, padding, stride, out=out), back),
+    ):
+        for transposed in (False, True):
+            around = make(kind, np.full((3,) + result.shape[:: -1 if transposed else 1], 77.0))
+            out = around[1]
+            if transposed:
+                out = out.transpose(*range(result.ndim)[::-1]) if kind == "numpy" else reverse(out)
+            returned = call(out)
+            assert kind_of(returned) == kind
+            np.testing.assert_array_equal(values(returned), result)
+            np.testing.assert_array_equal(values(out), result)
+            assert (values(around)[[0, 2]] == 77).all()
+
+
+def reverse(tensor):
+    for axis in range(tensor.dim() // 2):
+        tensor = tensor.transpose(axis, tensor.dim() - 1 - axis)
+    return tensor
+
+
+def test_out_may_overlap_the_input(engine):
+    """The result is what it is without out, even if out is the input's memory."""
+    kind = "tensor" if torch is not None else "numpy"
+    memory = make(kind, some((40,)))
+    image, out = memory[:25].reshape(1, 1, 5, 5) if kind == "numpy" else memory[:25].view(1, 1, 5, 5), memory[4:40]
+    out = out.reshape(1, 4, 9) if kind == "numpy" else out.view(1, 4, 9)
+    expected = oracle.unfold(values(image).copy(), 2, 2)
+    np.testing.assert_array_equal(values(unfold(image, 2, 2, out=out)), expected)
+
+
+def test_out_that_does_not_fit(engine):
+    """Another shape, dtype or kind, or a recorded gradient, is an error, and out keeps what it has."""
+    kind = "tensor" if torch is not None else "numpy"
+    image = make(kind, some((1, 2, 4, 4)))
+    for shape, dtype in (((1, 8, 8), "float64"), ((8, 9), "float64"), ((1, 8, 9), "float32")):
+        out = make(kind, np.full(shape, 7.0), dtype)
+        with pytest.raises(RuntimeError, match="out must have shape"):
+            unfold(image, 2, out=out)
+        assert (values(out) == 7).all()
+    with pytest.raises(TypeError):
+        unfold(image, 2, out=[1])
+    if torch is None:
+        return
+    with pytest.raises(TypeError):
+        unfold(image, 2, out=np.zeros((1, 8, 9)))
+    for recorded, out in ((True, False), (False, True)):
+        with pytest.raises(RuntimeError, match="requires grad"):
+            unfold(
+                make(kind, some((1, 2, 4, 4)), requires_grad=recorded),
+                2,
+                out=make(kind, np.zeros((1, 8, 9)), requires_grad=out),
+            )
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs tensors that count changes")
+def test_out_is_seen_by_graphs(engine):
+    """A tensor that a graph has saved can't be written to unseen."""
+    saved = make("tensor", np.ones((1, 4, 9)))
+    x = make("tensor", np.ones((1, 4, 9)), requires_grad=True)
+    y = (x * saved).sum()
+    unfold(make("tensor", some((1, 1, 4, 4))), 2, out=saved)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()

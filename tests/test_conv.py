@@ -8,9 +8,10 @@ import problems
 import pytest
 from tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
 
-from im2col_compat import Op, available_backends, chunks, conv2d, linear, matmul, ops, use_backend
+from im2col_compat import Op, available_backends, chunks, conv1d, conv2d, conv3d, linear, matmul, ops, use_backend
 
 INF = float("inf")
+CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
 
 
 def sign(v):
@@ -55,20 +56,22 @@ OPS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("op", sorted(OPS))
 @pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
-def test_conv2d_is_the_nested_loop(kind, op, problem):
+def test_convolutions_are_the_nested_loop(kind, op, problem):
     """Every op on every geometry is its definition, with a bias that is simply added."""
     shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
     given, multiply, add, start, pad = OPS[op]
     x, w = some(shape, seed=1) / 4, some((filters, shape[1] // groups) + kernel, seed=2) / 4
     b = some((filters,), seed=3)
-    expected = oracle.conv2d(
-        x, w, multiply, add, start, pad, stride, problems.pads(padding, kernel, dilation), dilation, groups
+    dims, conv = len(kernel), CONVOLVE[len(kernel)]
+    sides = problems.pads(padding, kernel, dilation)
+    expected = oracle.conv(
+        x, w, multiply, add, start, pad, oracle.each(stride, dims), sides, oracle.each(dilation, dims), groups
     ).astype(float)
     x_, w_, b_ = (make(kind, array) for array in (x, w, b))
-    found = conv2d(x_, w_, b_, stride, padding, dilation, groups, op=given)
+    found = conv(x_, w_, b_, stride, padding, dilation, groups, op=given)
     assert kind_of(found) == kind and dtype_of(found) == "float64"
-    np.testing.assert_allclose(values(found), expected + b[:, None, None], rtol=1e-12)
-    unbatched = conv2d(x_[0], w_, None, stride, padding, dilation, groups, op=given)
+    np.testing.assert_allclose(values(found), expected + b.reshape((-1,) + (1,) * dims), rtol=1e-12)
+    unbatched = conv(x_[0], w_, None, stride, padding, dilation, groups, op=given)
     np.testing.assert_allclose(values(unbatched), expected[0], rtol=1e-12)
 
 
@@ -76,11 +79,15 @@ def test_conv2d_is_the_nested_loop(kind, op, problem):
 def test_every_engine_feeds_every_op(engine, op):
     """The columns of a forced engine give what the default gives, "dot" included."""
     kind = "tensor" if engine == "torch" else KINDS[-1]
-    x, w = make(kind, some((2, 4, 5, 6), seed=1)), make(kind, some((6, 2, 2, 3), seed=2))
-    found = conv2d(x, w, None, (1, 2), (1, 2), (2, 1), 2, op=OPS[op][0])
-    with use_backend("auto"):
-        expected = conv2d(x, w, None, (1, 2), (1, 2), (2, 1), 2, op=OPS[op][0])
-    np.testing.assert_array_equal(values(found), values(expected))
+    for problem in ("asymmetric", "line-grouped", "volume-asymmetric"):
+        shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
+        x = make(kind, some(shape, seed=1))
+        w = make(kind, some((filters, shape[1] // groups) + kernel, seed=2))
+        conv = CONVOLVE[len(kernel)]
+        found = conv(x, w, None, stride, padding, dilation, groups, op=OPS[op][0])
+        with use_backend("auto"):
+            expected = conv(x, w, None, stride, padding, dilation, groups, op=OPS[op][0])
+        np.testing.assert_array_equal(values(found), values(expected))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,7 +183,7 @@ if torch is not None:
 
 
 @pytest.mark.skipif(torch is None, reason="needs torch")
-@pytest.mark.parametrize("problem", sorted(set(problems.CONVOLUTIONS) - {"same", "valid"}))
+@pytest.mark.parametrize("problem", sorted(set(problems.CONVOLUTIONS) - {"same", "valid", "line-same", "volume-same"}))
 @pytest.mark.parametrize("op", [lambda w, x: w * x, "dot"], ids=["lambda", "dot"])
 @pytest.mark.parametrize("forced", ("auto",) + available_backends())
 def test_product_is_pytorchs_convolution(problem, op, forced):
@@ -186,8 +193,14 @@ def test_product_is_pytorchs_convolution(problem, op, forced):
     ours = [make("tensor", array, requires_grad=True) for array in arrays]
     theirs = [make("tensor", array, requires_grad=True) for array in arrays]
     with use_backend(forced):
-        found = conv2d(ours[0], ours[1], ours[2], stride, padding, dilation, groups, op=op)
-    expected = F.conv2d(theirs[0], theirs[1], theirs[2], stride, padding, dilation, groups)
+        found = CONVOLVE[len(kernel)](ours[0], ours[1], ours[2], stride, padding, dilation, groups, op=op)
+    image = theirs[0]
+    if isinstance(padding, tuple) and any(isinstance(side, tuple) for side in padding):
+        # PyTorch's pads alike on both sides.
+        image = F.pad(image, [side for pair in problems.pads(padding, kernel, dilation)[::-1] for side in pair])
+        padding = 0
+    native = getattr(F, "conv{}d".format(len(kernel)))
+    expected = native(image, theirs[1], theirs[2], stride, padding, dilation, groups)
     np.testing.assert_allclose(values(found), values(expected))
     grad = make("tensor", some(tuple(expected.shape), seed=4))
     found.backward(grad)

@@ -57,6 +57,8 @@ def test_c_example(tmpdir):
             "-I" + ffi,
             str(source),
             os.path.join(ffi, "im2col.c"),
+            os.path.join(ffi, "parallel.c"),
+            "-pthread",
             "-o",
             program,
         ]

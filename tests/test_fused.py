@@ -17,7 +17,7 @@ from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, valu
 
 from im2col_compat import Op, available_backends, conv2d, features, fused, kernels, linear, lowlevel, matmul
 from im2col_compat import use_backend
-from im2col_compat.geometry import product
+from im2col_compat.geometry import ConvGeometry, Geometry, product
 from im2col_compat.op import resolve
 
 if lowlevel.missing:
@@ -319,6 +319,153 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
             expected = expected or found
             for our, their in zip(found, expected):
                 np.testing.assert_array_equal(our, their)
+
+
+# ---------------------------------------------------------------- one and three dimensions
+
+DIMENSIONS_OPS = NAMED + ["add", "add-left-out", "left-out", "max-left-out", "product-of-sums"]
+
+
+def random_problem(random, dimensions, largest):
+    """The arguments of any_conv: shapes of x and w, stride, pads, dilation, groups. largest: of images."""
+    stride, dilation, kernel = (tuple(int(n) for n in random.randint(1, 4, dimensions)) for _ in range(3))
+    pads = tuple((int(n), int(m)) for n, m in random.randint(0, 4, (dimensions, 2)) * random.randint(0, 2))
+    if random.randint(4) == 0:
+        stride, kernel = (1,) * dimensions, (1,) * dimensions
+    image = tuple(
+        max(int(n), (k - 1) * d + 1 - sum(p), 1)
+        for n, k, d, p in zip(random.randint(1, largest + 1, dimensions), kernel, dilation, pads)
+    )
+    batch, groups, channels, filters = (int(random.randint(1, n)) for n in (4, 4, 4, 6))
+    shapes = (batch, channels * groups) + image, (filters * groups, channels) + kernel
+    return shapes + (stride, pads, dilation, groups)
+
+
+def any_conv(op, x, w, stride, pads, dilation, groups):
+    """fused.conv of arrays or tensors of one to three dimensions."""
+    arrays, kernel = features.arrays(x), tuple(w.shape[2:])
+    padded = tuple(int(size) + sum(p) for size, p in zip(x.shape[2:], pads))
+    blocks = tuple((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(padded, dilation, kernel, stride))
+    nothing = (0,) * len(kernel)
+    columns = Geometry(int(x.shape[0]), int(x.shape[1]), padded, kernel, dilation, nothing, stride, blocks)
+    geometry = ConvGeometry(columns, pads, groups, int(w.shape[0]))
+    found, reason = kernels.find(resolve(op), arrays.dtype(x), arrays)
+    if found is None:
+        pytest.skip(reason)
+    w = arrays.reshape(w, (groups, int(w.shape[0]) // groups, product(w.shape[1:])))
+    return fused.conv(resolve(op), found, arrays, w, x, geometry)
+
+
+def conv_by_tensors(op, x, w, stride, pads, dilation, groups):
+    """The same, a tap at a time, by operations that autograd knows."""
+    op, sides = resolve(op), [side for sides in reversed(pads) for side in sides]
+    pad = torch.nn.functional.pad
+    padded = pad(x, sides, value=0 if op.pad_value is None else op.pad_value)
+    pixels_there = pad(torch.ones_like(x), sides, value=0) != 0
+    steps = zip(padded.shape[2:], w.shape[2:], stride, dilation)
+    blocks = tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in steps)
+    channels, of_group = w.shape[1], w.shape[0] // groups
+    shape = (x.shape[0], groups, of_group) + blocks
+    start = {"sum": 0, "max": -INF, "min": INF}.get(op.add, op.identity) if not callable(op.add) else op.identity
+    result = None if start is None else torch.full(shape, start, dtype=x.dtype)
+    for tap in np.ndindex(*w.shape[1:]):
+        window = tuple(slice(k * d, k * d + (b - 1) * s + 1, s) for k, d, b, s in zip(tap[1:], dilation, blocks, stride))
+        window = (slice(None), slice(tap[0], None, channels)) + window
+        pixels, there = (t[window].unsqueeze(2).expand(shape) for t in (padded, pixels_there))
+        weights = w[(slice(None),) + tap].view((1, groups, of_group) + (1,) * len(blocks)).expand(shape)
+        term = term_of(op, weights, pixels)
+        if callable(op.add):
+            summed = term if result is None else op.add(result, term)
+        elif op.add == "sum":
+            summed = result + term
+        else:
+            # Of those that are as good, the first; also if all are infinite.
+            better = term > result if op.add == "max" else term < result
+            summed = torch.where(better if any(tap) else torch.ones_like(better), term, result)
+        result = summed if op.pad_value is not None else torch.where(there, summed, result)
+    return result.reshape((x.shape[0], w.shape[0]) + blocks)
+
+
+def term_of(op, w, x):
+    if op.grad_w is None:
+        return op.multiply(w, x)
+    plain_w, plain_x = w.detach(), x.detach()
+    through_w, through_x = op.grad_w(plain_w, plain_x) * (w - plain_w), op.grad_x(plain_w, plain_x) * (x - plain_x)
+    return op.multiply(plain_w, plain_x) + through_w + through_x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+@pytest.mark.parametrize("op", DIMENSIONS_OPS)
+def test_results_in_one_and_three_dimensions(setting, op, dtype):
+    """Results on small random problems are those of nested loops."""
+    given = resolve(OPS[op])
+    if dtype == "int16" and not (op in NAMED or op == "left-out"):
+        pytest.skip("its numbers are no integers")
+    adds = {"sum": (operator.add, 0), "max": (max, None), "min": (min, None)}
+    add, start = (given.add, given.identity) if callable(given.add) else adds[given.add]
+    for seed, dimensions in itertools.product(range(8), (1, 3)):
+        random = np.random.RandomState(seed)
+        setting(LEVELS[seed % len(LEVELS)], 1 + seed % 2)
+        x_shape, w_shape, stride, pads, dilation, groups = random_problem(random, dimensions, 5)
+        if dtype == "int16":
+            x, w = (random.randint(-9, 9, shape).astype(dtype) for shape in (x_shape, w_shape))
+        else:
+            x, w = (random.randn(*shape).astype(dtype) for shape in (x_shape, w_shape))
+        wide = "int64" if dtype == "int16" else "float64"
+        multiply = lambda *pair: values(given.multiply(*(make(KIND, [v], wide) for v in pair)))[0]  # noqa: E731
+        expected = oracle.conv(
+            x.astype(wide), w.astype(wide), multiply, add, start, given.pad_value_for(dtype), stride, pads, dilation, groups
+        )
+        # Where there is nothing but padding that is left out.
+        limits = np.iinfo(dtype) if dtype == "int16" else None
+        lowest, highest = (limits.min, limits.max) if limits else (-INF, INF)
+        nothing = lowest if given.add == "max" else highest
+        expected = np.array([nothing if v is None else v for v in expected.ravel()], wide).reshape(expected.shape)
+        found = values(any_conv(OPS[op], make(KIND, x, dtype), make(KIND, w, dtype), stride, pads, dilation, groups))
+        tolerance = TOLERANCE.get(dtype, 0)
+        np.testing.assert_allclose(found, expected, tolerance, 10 * tolerance, err_msg=str((seed, dimensions)))
+
+
+@needs_current_torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", DIMENSIONS_OPS)
+def test_gradients_in_one_and_three_dimensions(setting, op, dtype):
+    """Results and gradients on random problems are autograd's of one tap after the other, in float64."""
+    for seed, dimensions in itertools.product(range(12), (1, 2, 3)):
+        random = np.random.RandomState(seed)
+        setting(LEVELS[seed % len(LEVELS)], 1 + seed % 2)
+        x_shape, w_shape, stride, pads, dilation, groups = random_problem(random, dimensions, (0, 300, 23, 11)[dimensions])
+        operands = [random.randn(*shape).astype(dtype) for shape in (x_shape, w_shape)]
+        others = stride, pads, dilation, groups
+        expected = results(lambda x, w: conv_by_tensors(OPS[op], x, w, *others), operands, "float64")
+        found = results(lambda x, w: any_conv(OPS[op], x, w, *others), operands, dtype)
+        assert_close(found, [t.astype(dtype) for t in expected], dtype, (seed, dimensions))
+
+
+@needs_torch
+@pytest.mark.parametrize("op", ["l1", "max_plus", "add"])
+def test_layouts_of_gradients_in_three_dimensions(setting, op):
+    """However a gradient lies in memory, what comes of it is the same."""
+    needs_kernels(OPS[op], "float64")
+    random = np.random.RandomState(0)
+    others = (1, 2, 1), ((1, 1), (0, 1), (1, 0)), (1, 1, 2), 2
+    operands = random.randn(2, 4, 3, 7, 5), random.randn(6, 2, 2, 3, 2)
+    grad = random.randn(2, 6, 4, 3, 4)
+    changes = {
+        "channels-last": lambda t: t.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3),
+        "planes-last": lambda t: t.transpose(2, 4).contiguous().transpose(2, 4),
+        "lower-half": lambda t: torch.cat([t, t], 2)[:, :, t.shape[2] :],
+        "right-half": lambda t: torch.cat([t, t], 4)[..., t.shape[4] :],
+        "odd-columns": lambda t: torch.stack([t, t], 5)[..., 1],
+        "one-number": lambda t: t[:1, :1, :1, :1, :1].expand(t.shape),
+    }
+    for name, change in sorted(changes.items()):
+        found = []
+        for layout in (change, lambda t: change(t).contiguous()):
+            x, w = (make(KIND, array, requires_grad=True) for array in operands)
+            any_conv(OPS[op], x, w, *others).backward(layout(make("raw" if VARIABLES else KIND, grad)))
+            found.append([values(x.grad), values(w.grad)])
+        assert_close(found[0], found[1], "float64", name)
 
 
 # ---------------------------------------------------------------- infinities and NaN

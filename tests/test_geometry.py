@@ -26,7 +26,13 @@ UNFOLD_ERRORS = [
     ((3, 1, 0, {}), RuntimeError, "stride"),
     (((),), RuntimeError, "kernel_size.*0 values"),
     (((3,),), RuntimeError, "kernel_size.*1 values"),
-    (((3, 3, 3), (1,), (1,), (1,)), RuntimeError, "kernel_size.*3 values"),
+    (((3, 3, 3), (1,), (1,), (1,)), RuntimeError, "dilation.*1 values"),
+    (((3, 3), 1, ((1, 2),)), RuntimeError, "padding.*1 values"),
+    (((3, 3), 1, ((1, 2), (1, 2, 3))), RuntimeError, "padding.*3 values"),
+    (((3, 3), 1, (1, ((1, 2), 1))), TypeError, "padding"),
+    (((3, 3), 1, ((1, -2), 1)), RuntimeError, "padding must be at least 0.*-2"),
+    ((((3, 3), 3),), TypeError, "kernel_size"),
+    ((3, 1, 0, ((1, 1), 1)), TypeError, "stride"),
     ((0, (1,)), RuntimeError, "dilation.*1 values"),
     ((0, 0, -1, 0), RuntimeError, "kernel_size must be at least 1.*0, 0"),
     ((3, 0, -1, 0), RuntimeError, "dilation must be at least 1"),
@@ -50,8 +56,10 @@ FOLD_ERRORS = [
     ((None, 3), TypeError, "output_size.*None"),
     ((True, 3), TypeError, "output_size.*True"),
     (((5, 6), 2**63), TypeError, "kernel_size.*int64"),
-    (((5,), (3,)), RuntimeError, "output_size.*1 values"),
-    (((5, 6), (3,)), RuntimeError, "kernel_size.*1 values"),
+    (((5,), (3,)), RuntimeError, "3 = 3 blocks.*12"),
+    (((5,), (3, 3)), RuntimeError, "output_size.*1 values"),
+    (((5, 6), (3,)), RuntimeError, "output_size.*2 values"),
+    (((), 3), RuntimeError, "output_size.*0 values"),
     (((5, 6), 0, 0, -1, 0), RuntimeError, "kernel_size must be at least 1"),
     (((5, 6), 3, 0, -1, 0), RuntimeError, "stride must be at least 1"),
     (((5, 6), 3, 0, -1), RuntimeError, "dilation must be at least 1"),
@@ -100,7 +108,9 @@ def test_fold_errors(engine, kind, arguments, error, message):
         ((0, 2, 0, 5), RuntimeError),
         ((1, 0, 5, 5), RuntimeError),
         ((1, 2, 5, 0), RuntimeError),
-        ((1, 2, 5, 5, 5), RuntimeError),
+        ((1, 2, 5, 5, 0), RuntimeError),
+        ((1, 0, 5, 5, 5), RuntimeError),
+        ((1, 2, 5, 5, 5, 5), RuntimeError),
     ],
 )
 def test_unfold_ranks(shape, error):
@@ -280,8 +290,8 @@ def test_sizes_are_checked_before_memory_is_taken():
 
 def test_conv_geometry_of_same_padding():
     """An even kernel's extra pixel of padding goes to the bottom and to the right, as in PyTorch."""
-    geometry = conv_geometry((1, 1, 5, 5), (1, 1, 2, 4), None, 1, "same", (1, 2), 1)
-    assert geometry.pads == (0, 1, 3, 3)
+    geometry = conv_geometry(2, (1, 1, 5, 5), (1, 1, 2, 4), None, 1, "same", (1, 2), 1)
+    assert geometry.pads == ((0, 1), (3, 3))
     assert geometry.output_shape == (1, 1, 5, 5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensors import VARIABLES, make, some, torch, values
 
-from im2col_compat import Conv2d, Fold, Linear, Op, Unfold, conv2d, linear, ops
+from im2col_compat import Conv1d, Conv2d, Conv3d, Fold, Linear, Op, Unfold, conv2d, linear, ops
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
@@ -45,6 +45,85 @@ def test_conv2d_is_an_nn_conv2d(arguments):
     assert repr(plain) == repr(theirs)[:-1] + ", op=dot)"
     plain.load_state_dict(theirs.state_dict())
     np.testing.assert_array_equal(values(plain(x)), values(theirs(x)))
+
+
+LAYERS = {1: (Conv1d, nn.Conv1d), 2: (Conv2d, nn.Conv2d), 3: (Conv3d, nn.Conv3d)}
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("arguments", [{}, dict(stride=2, padding=1, dilation=2, groups=2, bias=False)], ids=str)
+def test_layers_of_every_dimension(dims, arguments):
+    """Conv1d and Conv3d are nn.Conv1d and nn.Conv3d as Conv2d is nn.Conv2d, and from_conv makes them of these."""
+    ours_of, theirs_of = LAYERS[dims]
+    theirs = theirs_of(4, 6, 3, **arguments)
+    x = make("tensor", some((2, 4) + (7,) * dims), "float32")
+    for ours in (ours_of(4, 6, 3, op=lambda w, x: w * x, **arguments), ours_of.from_conv(theirs, lambda w, x: w * x)):
+        ours.load_state_dict(theirs.state_dict())
+        np.testing.assert_allclose(values(ours(x)), values(theirs(x)), rtol=1e-3, atol=1e-3)
+        assert isinstance(ours, theirs_of)
+    plain = ours_of(4, 6, 3, **arguments)
+    plain.load_state_dict(theirs.state_dict())
+    assert repr(plain) == repr(theirs)[:-1] + ", op=dot)"
+    np.testing.assert_array_equal(values(plain(x)), values(theirs(x)))
+    for other in {1, 2, 3} - {dims}:
+        with pytest.raises(TypeError, match="nn.Conv{}d".format(dims)):
+            ours_of.from_conv(LAYERS[other][1](1, 1, 1), "l1")
+
+
+#: NumPy's names for what nn.Conv2d calls padding modes.
+MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_padding_modes(dims, mode):
+    """The image is padded with its own pixels, as np.pad does it, for any op, with gradients."""
+    image = some((2, 2) + (4, 5, 3)[:dims])
+    pads = ((1, 2), (0, 1), (2, 2))[:dims]
+    padded = np.pad(image, ((0, 0), (0, 0)) + pads, mode=MODES[mode])
+    for op in ("dot", "l1", "max_plus"):
+        layer = LAYERS[dims][0](2, 3, 2, padding=pads, padding_mode=mode, bias=False, op=op).double()
+        plain = LAYERS[dims][0](2, 3, 2, bias=False, op=op).double()
+        plain.load_state_dict(layer.state_dict())
+        x = make("tensor", image, requires_grad=True)
+        result = layer(x)
+        np.testing.assert_allclose(values(result), values(plain(make("tensor", padded))), rtol=1e-12)
+        result.sum().backward()
+        assert float(abs(values(x.grad)).sum()) > 0
+    assert mode in repr(layer)
+    unbatched = layer(make("tensor", image[0]))
+    np.testing.assert_allclose(values(unbatched), values(result)[0], rtol=1e-12)
+
+
+@pytest.mark.skipif(
+    "padding_mode" not in nn.Conv2d.__init__.__code__.co_varnames, reason="nn.Conv2d has padding_mode since 1.1"
+)
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_padding_modes_are_pytorchs(mode):
+    """Where the installed nn.Conv2d has a mode, the layer gives what it gives, and from_conv keeps it."""
+    try:
+        nn.Conv2d(1, 1, 1, padding_mode="nonsense")
+    except Exception:
+        pass
+    else:
+        pytest.skip("nn.Conv2d looks at padding_mode since 1.5")
+    theirs = nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode=mode).double()
+    expected = theirs(make("tensor", some((1, 2, 5, 6))))
+    ours = Conv2d.from_conv(theirs, "dot")
+    np.testing.assert_allclose(values(ours(make("tensor", some((1, 2, 5, 6))))), values(expected), rtol=1e-12)
+
+
+def test_padding_mode_errors():
+    """Unknown modes when constructed; padding that a mode can't give when called."""
+    with pytest.raises(ValueError, match="padding_mode.*'mirror'"):
+        Conv2d(1, 1, 1, padding_mode="mirror")
+    x = make("tensor", some((1, 1, 3, 4)), "float32")
+    with pytest.raises(RuntimeError, match="reflect.*at most 2"):
+        Conv2d(1, 1, 1, padding=3, padding_mode="reflect")(x)
+    with pytest.raises(RuntimeError, match="circular.*at most 3"):
+        Conv2d(1, 1, 1, padding=4, padding_mode="circular")(x)
+    same = Conv2d(1, 1, (2, 3), padding="same", padding_mode="circular")(x)
+    assert tuple(same.shape) == (1, 1, 3, 4)
 
 
 def test_linear_is_an_nn_linear():
@@ -87,13 +166,12 @@ def test_padding_by_name(padding):
         dict(padding="same", stride=2),
         dict(padding="foo"),
         dict(groups=3),
-        dict(padding_mode="reflect"),
         dict(padding_mode="foo"),
         dict(op="l3"),
     ],
 )
 def test_wrong_arguments(arguments):
-    """What nn.Conv2d refuses with a ValueError is refused so, padding modes other than the op's pad value too."""
+    """What nn.Conv2d refuses with a ValueError is refused so."""
     with pytest.raises(ValueError):
         Conv2d(4, 6, 3, **arguments)
 

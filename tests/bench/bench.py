@@ -20,7 +20,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: a test, no timing")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="by default 1 2, with --quick 2")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases that match, such as '^A' or 'linear'")
-    parser.add_argument("--output", metavar="FOLDER", help="where to write performance.md and performance.png")
+    parser.add_argument("--output", metavar="FOLDER", help="where to write the page and its picture")
+    parser.add_argument("--page", default="performance", metavar="NAME", help="what they are called")
     parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -37,7 +38,7 @@ def main():
     text = "\n\n".join(parts)
     print(text)
     if options.output:
-        report.write(options.output, text, results)
+        report.write(options.output, options.page, text, results)
     sys.exit(1 if failures or report.ours_failed(results) else 0)
 
 

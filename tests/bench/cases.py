@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import peers
 import timing
 import torch
-from problems import Conv, Linear, Matmul, reference
+from problems import Columns, Conv, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element
 
@@ -27,6 +27,28 @@ SHAPES = [
 # Columns of the first take 116 MB, of the second 104 MB.
 MEMORY_SHAPES = [Conv(4, 16, 224, 2, 3, 1, 1), Conv(1, 2, 1200, 3, 3, 1, 1)]
 QUICK_SHAPES = [Conv(2, 4, 12, 8, 3, 1, 1), Linear(16, 64, 32)]
+
+COLUMNS = [
+    Columns(1, 64, 56, 3, 1, 1),
+    Columns(32, 64, 56, 3, 1, 1),
+    Columns(8, 3, 224, 7, 3, 2),
+    Columns(8, 256, 14, 3, 1, 1),
+    Columns(4, 64, 112, 3, 1, 2),
+    Columns(16, 3, 32, 5, 2, 1),
+]
+OTHER_DTYPES = [
+    Columns(8, 64, 56, 3, 1, 1, dtype=dtype)
+    for dtype in ("float64", "float16", "bfloat16", "complex64", "int8", "bool")
+]
+LARGE_COLUMNS = [Columns(32, 64, 56, 3, 1, 1), Columns(16, 64, 56, 5, 0, 1), Columns(8, 64, 112, 3, 1, 1)]
+DIMENSIONS = [
+    Columns(16, 64, 1000, 5, 2, 1, dims=1),
+    Columns(8, 32, 4000, 3, 0, 2, dims=1),
+    Columns(2, 16, 24, 3, 1, 1, dims=3),
+    Columns(4, 8, 16, 2, 0, 2, dims=3),
+]
+QUICK_COLUMNS = [Columns(2, 3, 9, 3, 1, 1), Columns(1, 2, 12, 3, 0, 2, dtype="float16")]
+QUICK_DIMENSIONS = [Columns(2, 2, 20, 3, 1, 1, dims=1), Columns(1, 2, 5, 2, 0, 1, dims=3)]
 
 OWN_OPS = {
     "exp(-(w - x)²)": lambda w, x: torch.exp(-((w - x) ** 2)),
@@ -136,6 +158,47 @@ def small_calls():
     ]
 
 
+def unfolds():
+    """H."""
+    return [
+        Contestant("unfold", peers.our_unfold),
+        Contestant("F.unfold", peers.torch_unfold, "unfold", "unfold"),
+        Contestant("fold", peers.our_fold),
+        Contestant("F.fold", peers.torch_fold, "fold", "fold"),
+    ]
+
+
+def into():
+    """I."""
+    return [
+        Contestant("unfold into out=", peers.our_unfold_into),
+        Contestant("out.copy_", peers.copy, "unfold into out="),
+    ]
+
+
+def small_unfolds():
+    """J."""
+    recorded = functools.partial(peers.our_unfold, recorded=True)
+    own_choice = functools.partial(peers.our_unfold, engine="auto")
+    return [
+        Contestant("F.unfold", peers.torch_unfold),
+        Contestant("unfold", peers.our_unfold, "F.unfold", "F.unfold"),
+        Contestant("unfold, engine not forced", own_choice, "F.unfold", "F.unfold"),
+        Contestant("F.unfold, recorded", functools.partial(peers.torch_unfold, recorded=True)),
+        Contestant("unfold, recorded", recorded, "F.unfold, recorded", "F.unfold"),
+    ]
+
+
+def other_dimensions():
+    """K."""
+    return [
+        Contestant("unfold", peers.our_unfold),
+        Contestant("unfoldNd", peers.package_unfold_nd, "unfold", "unfold"),
+        Contestant("fold", peers.our_fold),
+        Contestant("foldNd", peers.package_fold_nd, "fold", "fold"),
+    ]
+
+
 def all_cases(quick):
     shapes = QUICK_SHAPES if quick else SHAPES
     product = Matmul(4, 30, 50) if quick else Matmul(64, 576, 3136)
@@ -147,6 +210,10 @@ def all_cases(quick):
         cases += [Case("D", str(problem), problem, scaling()) for problem in shapes]
     cases += [Case("E", name, image, own_op(op)) for name, op in OWN_OPS.items()]
     cases += [Case("F", "1x1x8² → 1, 3x3", Conv(1, 1, 8, 1, 3, 0, 1), small_calls())]
+    cases += [Case("H", str(p), p, unfolds()) for p in (QUICK_COLUMNS if quick else COLUMNS + OTHER_DTYPES)]
+    cases += [Case("I", str(p), p, into()) for p in (QUICK_COLUMNS if quick else LARGE_COLUMNS)]
+    cases += [Case("J", "1x1x8², k3", Columns(1, 1, 8, 3, 0, 1), small_unfolds())]
+    cases += [Case("K", str(p), p, other_dimensions()) for p in (QUICK_DIMENSIONS if quick else DIMENSIONS)]
     return cases + [Case("G", str(problem), problem, []) for problem in ([image] if quick else MEMORY_SHAPES)]
 
 
@@ -198,7 +265,12 @@ def error_of(contestant, results, problem, x, w):
     else:
         raise peers.NotRun(f"{contestant.check!r} gave nothing to compare with")
     pairs = zip(results[contestant.name], expected, strict=True)
-    return max(float((a.double() - b.double()).abs().max() / b.abs().max()) for a, b in pairs)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in map(wide, pairs))
+
+
+def wide(tensors):
+    """In a dtype that has exact differences."""
+    return [tensor.to(torch.complex128 if tensor.is_complex() else torch.double) for tensor in tensors]
 
 
 def row(contestant, timings, macs):

@@ -4,10 +4,11 @@ What can't be had raises: ImportError, or NotRun with a reason.
 """
 
 import torch
+import torch.nn.functional as F
 from problems import Linear, grad_of_result
 
 import im2col_compat
-from im2col_compat import fused
+from im2col_compat import backends, fused
 
 AT_ONCE = 4 * 2**30  # bytes of temporaries
 
@@ -46,7 +47,7 @@ def ours_into(op):
             out = problem.ours(x, w, op)
         finally:
             fused._forward = forward
-        (shapes, kernels, arrays, weight, image), = arguments
+        ((shapes, kernels, arrays, weight, image),) = arguments
 
         def call():
             fused._call(fused.FORWARD, shapes, kernels, arrays, weight, image, out, shapes.y_strides)
@@ -162,6 +163,62 @@ def semiring_einsum(problem, x, w):
     )
 
 
+# ---------------------------------------------------------------- unfold and fold
+
+
+def with_engine(engine, call):
+    """The call with an engine forced; use_backend itself would be a large part of a small call."""
+
+    def forced():
+        backends._forced = engine
+        result = call()
+        backends._forced = "auto"
+        return result
+
+    return forced
+
+
+def our_unfold(problem, x, w, engine="ffi", recorded=False):
+    x = x.clone().requires_grad_(recorded)
+    return with_engine(engine, lambda: im2col_compat.unfold(x, *problem.settings))
+
+
+def our_unfold_into(problem, x, w):
+    out = torch.empty_like(w)
+    return with_engine("ffi", lambda: im2col_compat.unfold(x, *problem.settings, out=out))
+
+
+def our_fold(problem, x, w, engine="ffi"):
+    return with_engine(engine, lambda: im2col_compat.fold(w, problem.image_size, *problem.settings))
+
+
+def torch_unfold(problem, x, w, recorded=False):
+    x = x.clone().requires_grad_(recorded)
+    return lambda: F.unfold(x, *problem.settings)
+
+
+def torch_fold(problem, x, w):
+    return lambda: F.fold(w, problem.image_size, *problem.settings)
+
+
+def copy(problem, x, w):
+    """What memory can do: as many bytes, read and written."""
+    out = torch.empty_like(w)
+    return lambda: out.copy_(w)
+
+
+def package_unfold_nd(problem, x, w):
+    from unfoldNd import unfoldNd
+
+    return lambda: unfoldNd(x, *problem.settings)
+
+
+def package_fold_nd(problem, x, w):
+    from unfoldNd import foldNd
+
+    return lambda: foldNd(w, problem.image_size, *problem.settings)
+
+
 # ---------------------------------------------------------------- max_plus
 
 
@@ -200,7 +257,6 @@ def with_backward(forward):
         return both
 
     return build
-
 
 
 def adder_term(w, x):

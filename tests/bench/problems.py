@@ -161,6 +161,53 @@ class Matmul(Problem):
         return im2col_compat.matmul(w, x, op=op)
 
 
+@dataclass(frozen=True)
+class Columns(Problem):
+    """unfold of x, and fold of w, which has the shape of x's columns."""
+
+    batch: int
+    channels: int
+    size: int
+    kernel: int
+    padding: int
+    stride: int
+    dims: int = 2
+    dtype: str = "float32"
+
+    def __str__(self):
+        name = f"{self.batch}x{self.channels}x{self.size}{'⁰¹²³'[self.dims]}, k{self.kernel}"
+        name += f" /{self.stride}" if self.stride > 1 else ""
+        return name + (f" {self.dtype}" if self.dtype != "float32" else "")
+
+    def operands(self):
+        dtype = getattr(torch, self.dtype)
+        x, w = super().operands()
+        # Integers small enough that sums of them are exact in every dtype.
+        return (4 * x).round().to(dtype), (4 * w).round().to(dtype)
+
+    @property
+    def x_shape(self):
+        return (self.batch, self.channels) + (self.size,) * self.dims
+
+    @property
+    def w_shape(self):
+        out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+        return self.batch, self.channels * self.kernel**self.dims, out**self.dims
+
+    @property
+    def macs(self):
+        return math.prod(self.w_shape)
+
+    @property
+    def settings(self):
+        """The arguments of unfold; fold has the size before."""
+        return (self.kernel,) * self.dims, 1, self.padding, self.stride
+
+    @property
+    def image_size(self):
+        return (self.size,) * self.dims
+
+
 def grad_of_result(y):
     """What a backward starts from."""
     return torch.randn(y.shape, generator=torch.Generator().manual_seed(1))

@@ -10,6 +10,7 @@ START, END = "<!-- bench: start -->", "<!-- bench: end -->"
 PACKAGES = "im2col_compat torch numpy numba tropical-gemm pykeops torch-semiring-einsum".split()
 # Names of contestants that are ours, but for those that need not be there.
 OURS = {"l1", "own lambda", "max_plus", "l1 forward", "adder", "all threads", "1 thread", "dot"}
+OURS |= {"unfold", "fold", "unfold into out=", "unfold, engine not forced", "unfold, recorded"}
 OURS |= {"forward", "forward, in chunks", "forward + backward", "forward + backward, in chunks"}
 
 TABLES = {
@@ -32,6 +33,17 @@ TABLES = {
         "of what happens by itself. Forward + backward: in parts of forward.",
     ),
     "F": ("Small calls", "In parts of F.conv2d's time."),
+    "H": (
+        "unfold and fold",
+        'The engine "ffi", with the output allocated in each call. Times of one call in parts of ours; elements of columns '
+        "for GMAC/s.",
+    ),
+    "I": (
+        "unfold into out=",
+        "Into an output larger than the caches, in parts of ours. out.copy_ reads and writes as many bytes.",
+    ),
+    "J": ("Small unfolds", "In parts of F.unfold's time, with a gradient recorded or not."),
+    "K": ("One and three dimensions", 'The PyPI package unfoldNd against the engine "ffi", in parts of ours.'),
     "G": ("Memory", "MiB beside the result (forward) and the gradients (backward)."),
 }
 
@@ -170,12 +182,9 @@ def targets(results):
     for threads in sorted({result["threads"] for result in results}):
         here = [result for result in results if result["threads"] == threads]
         for text, value, goal, at_least in _measured_targets(here, threads):
-            if value is None:
-                verdict = "not measured"
-            else:
+            if value is not None:  # else its cases were not run
                 verdict = "reached" if (value >= goal if at_least else value <= goal) else "MISSED"
-                verdict = f"{verdict}: {value:.2f}"
-            lines.append([str(threads), text, verdict])
+                lines.append([str(threads), text, f"{verdict}: {value:.2f}"])
     header = ["threads", "target", "reached"]
     return "## Targets\n\n" + "\n".join(
         "| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines]
@@ -198,7 +207,31 @@ def _measured_targets(results, threads):
     if threads > 1:
         text = f"{threads} threads {0.85 * threads:.1f} times as fast as one, on each that takes one more than 2 ms"
         yield text, min(scaling, default=None), 0.85 * threads, True
+    unfolds, folds = (_of(results, "H", name, lambda r: r["title"] in SIX) for name in ("F.unfold", "F.fold"))
+    yield f"unfold {4.5 if threads == 1 else 4} times as fast as F.unfold, geometric mean", _mean(unfolds), (
+        4.5 if threads == 1 else 4
+    ), True
+    yield f"fold {2.5 if threads == 1 else 4} times as fast as F.fold, geometric mean", _mean(folds), (
+        2.5 if threads == 1 else 4
+    ), True
+    each = [value for name in ("F.unfold", "F.fold") for value in _of(results, "H", name)]
+    yield "unfold and fold as fast as F.unfold and F.fold, on each shape and dtype", min(each, default=None), 1, True
+    yield "unfold into out= at 0.6 of out.copy_'s speed, on each", min(
+        _of(results, "I", "out.copy_"), default=None
+    ), 0.6, True
+    small = [
+        value
+        for name in ("unfold", "unfold, engine not forced", "unfold, recorded")
+        for value in _of(results, "J", name)
+    ]
+    yield "a small unfold at most 3 times F.unfold's time, recorded or not", max(small, default=None), 3, False
+    nd = [value for name in ("unfoldNd", "foldNd") for value in _of(results, "K", name)]
+    yield "unfold and fold 10 times as fast as unfoldNd, on each", min(nd, default=None), 10, True
     yield f"memory at most {16 * threads} MiB", max(memory, default=None), 16 * threads, False
+
+
+#: The shapes of table H that means are of.
+SIX = ("1x64x56², k3", "32x64x56², k3", "8x3x224², k7 /2", "8x256x14², k3", "4x64x112², k3 /2", "16x3x32², k5")
 
 
 def _of(results, table, name, where=lambda result: True):
@@ -214,10 +247,11 @@ def _mean(values):
 # ---------------------------------------------------------------- files
 
 
-def write(folder, text, results):
-    """performance.md, of which what stands between two comments is replaced, and performance.png."""
-    path = os.path.join(folder, "performance.md")
-    page = f"# Performance\n\n![Times in parts of ours](performance.png)\n\n{START}\n{END}\n"
+def write(folder, name, text, results):
+    """A page, of which what stands between two comments is replaced, and a picture if there is something to show."""
+    path = os.path.join(folder, f"{name}.md")
+    picture = f"![Times in parts of ours]({name}.png)\n\n" if shown(results) else ""
+    page = f"# Performance\n\n{picture}{START}\n{END}\n"
     if os.path.exists(path):
         with open(path) as file:
             page = file.read()
@@ -225,20 +259,23 @@ def write(folder, text, results):
     after = rest.split(END)[1]
     with open(path, "w") as file:
         file.write(f"{before}{START}\n\n{text}\n\n{END}{after}")
-    plot(os.path.join(folder, "performance.png"), results)
+    if shown(results):
+        plot(os.path.join(folder, f"{name}.png"), shown(results))
 
 
-def plot(path, results):
-    """Ratios of tables A and B: a row for each number of threads, a group of bars for each case."""
+def shown(results):
+    """Those of the picture."""
+    return [result for result in results if result["table"] in "ABHK"]
+
+
+def plot(path, shown):
+    """Ratios: a row for each number of threads, a group of bars for each case."""
     import matplotlib.patches
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [result for result in results if result["table"] in "AB"]
     counts = sorted({result["threads"] for result in shown})
-    if not shown:
-        return
     names = [name for name in _names(shown) if any(_ratio(result, name) for result in shown)]
     colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
     figure, axes = plt.subplots(len(counts), 1, figsize=(13, 4.2 * len(counts)), squeeze=False, layout="constrained")

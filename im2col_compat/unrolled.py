@@ -1,0 +1,68 @@
+"""The kernel unrolled: a convolution as one matrix, which multiplies the flattened image."""
+
+import numpy as np
+
+from im2col_compat import features
+from im2col_compat.geometry import conv_geometry, integers, product
+
+
+def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, dense=False):
+    """The matrix M for which M @ x.flatten() is F.conv2d(x, weight, None, stride, padding, dilation, groups).flatten().
+
+    weight: (O, C / groups, kernel height, kernel width), a torch tensor or a NumPy array; with one or three spatial
+    dimensions M is F.conv1d's or F.conv3d's. input_size: x's shape, (H, W), (C, H, W) or (N, C, H, W); C is
+    weight's if it isn't given. The others are conv2d's.
+
+    Returns M, (numbers of the output, numbers of the input), of weight's dtype: a torch sparse COO tensor, coalesced,
+    with a value for each multiplication of the convolution; or, with dense=True (NumPy arrays and PyTorch 0.3
+    know no other), an ordinary one. Differentiable with respect to weight, to any order. M's transpose is the transposed
+    convolution.
+
+    TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
+    """
+    arrays, (w,), leave = features.enter("conv_matrix", [("weight", weight)])
+    dims = len(w.shape) - 2
+    if dims not in (1, 2, 3):
+        raise RuntimeError(
+            "conv_matrix(): weight must have 3, 4 or 5 dimensions, but got shape {}".format(tuple(w.shape))
+        )
+    if not dense and (arrays is features.NUMPY or features.VARIABLES):
+        raise RuntimeError("conv_matrix(): {} have no sparse matrix here: use dense=True".format(arrays.name))
+    shape = integers("conv_matrix", "input_size", input_size)
+    shape = shape if isinstance(shape, tuple) else (shape,) * dims
+    if len(shape) == dims:
+        (groups,) = integers("conv_matrix", "groups", (groups,))
+        shape = (int(w.shape[1]) * groups,) + shape
+    geometry = conv_geometry(dims, shape, w.shape, None, stride, padding, dilation, groups)
+    size = tuple(product(sizes) for sizes in (geometry.output_shape, (geometry.columns.batch,) + shape[-dims - 1 :]))
+    count = product(geometry.columns.columns_shape) * geometry.filters // geometry.groups
+    features.check_memory((count,), 4 * 8 + features.ITEMSIZE[arrays.dtype(w)])
+    if dense:
+        features.check_memory(size, features.ITEMSIZE[arrays.dtype(w)])
+    rows, columns, taps = _entries(geometry, shape[-dims:])
+    values = arrays.take(arrays.reshape(w, (-1,)), taps, 0)
+    make = arrays.dense_matrix if dense else arrays.sparse_matrix
+    return leave(make(rows, columns, values, size))
+
+
+def _entries(geometry, image):
+    """Row, column and number of the weight of each entry, row by row and in a row by column, as int64 arrays."""
+    columns, groups, filters = geometry.columns, geometry.groups, geometry.filters
+    dims, channels = columns.dims, columns.channels // groups
+    pixel, inside = np.zeros((1,) * 2 * dims, np.int64), True
+    for axis in range(dims):
+        # (kernel..., blocks...)
+        along = np.arange(columns.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * columns.dilation[axis]
+        along = along + np.arange(columns.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * columns.stride[axis]
+        along = along - geometry.pads[axis][0]
+        pixel = pixel * image[axis] + along
+        inside = inside & (along >= 0) & (along < image[axis])
+    taps, length, pixels = product(columns.kernel), product(columns.blocks), product(image)
+    pixel, inside = pixel.reshape(taps, length), inside.reshape(taps, length)
+    # One filter's entries, ordered; then all filters' of all images.
+    block, channel, tap = np.nonzero(np.broadcast_to(inside.T[:, None], (length, channels, taps)))
+    n, o = np.arange(columns.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
+    row = (n * filters + o) * length + block
+    column = (n * groups + o // (filters // groups)) * channels * pixels + channel * pixels + pixel[tap, block]
+    weight = np.broadcast_to((o * channels + channel) * taps + tap, row.shape)
+    return row.ravel(), column.ravel(), weight.ravel()
