@@ -21,43 +21,49 @@ class Torch(Engine):
         return None
 
     def unfold(self, image, geometry):
-        if _is_native(image, geometry):
-            _check_memory(image, geometry.columns_shape)
-            return _functional().unfold(image, *_sizes(geometry))
-        if any(before != after for before, after in geometry.padding):
+        if _is_uneven(geometry):
             padded = _padded(geometry)
             _check_memory(image, padded.image_shape)
-            image, geometry = features.TORCH.pad(image, geometry.padding, 0), padded
+            return self.unfold(features.TORCH.pad(image, geometry.padding, 0), padded)
+        if geometry.dims <= self.dims and features.native_unfold(image) == "whole":
+            return _unfold(image, geometry)
         return super(Torch, self).unfold(image, geometry)
 
     def fold(self, columns, geometry):
-        if _is_native(columns, geometry):
-            _check_memory(columns, geometry.image_shape)
-            return _functional().fold(columns, geometry.image, *_sizes(geometry))
-        if any(before != after for before, after in geometry.padding):
-            image = super(Torch, self).fold(columns, _padded(geometry))
+        if _is_uneven(geometry):
+            image = self.fold(columns, _padded(geometry))
             for axis, (size, (before, _)) in enumerate(zip(geometry.image, geometry.padding)):
                 image = image.narrow(axis + 2, before, size)
             return image.contiguous()
+        if geometry.dims <= self.dims and features.native_unfold(columns) == "whole":
+            return _fold(columns, geometry)
         return super(Torch, self).fold(columns, geometry)
 
-    # For other than two dimensions, and the versions that miss second derivatives or N=0: theirs, between Engine's Functions.
+    # For the versions that miss second derivatives or N=0: theirs, between Engine's Functions.
 
     def im2col(self, image, geometry):
         if geometry.batch == 0:
             return features.TORCH.empty(image, geometry.columns_shape)
-        _check_memory(image, geometry.columns_shape)
-        if geometry.dims == 1:
-            image, geometry = image.unsqueeze(2), _of_rows(geometry)
-        return _functional().unfold(image, *_sizes(geometry))
+        return _unfold(image, geometry)
 
     def col2im(self, columns, geometry):
         if geometry.batch == 0:
             return features.TORCH.empty(columns, geometry.image_shape)
-        _check_memory(columns, geometry.image_shape)
-        rows = geometry if geometry.dims == 2 else _of_rows(geometry)
-        image = _functional().fold(columns, rows.image, *_sizes(rows))
-        return image if geometry.dims == 2 else image.squeeze(2)
+        return _fold(columns, geometry)
+
+
+def _unfold(image, geometry):
+    _check_memory(image, geometry.columns_shape)
+    if geometry.dims == 1:
+        image, geometry = image.unsqueeze(2), _of_rows(geometry)
+    return features.torch.nn.functional.unfold(image, *_sizes(geometry))
+
+
+def _fold(columns, geometry):
+    _check_memory(columns, geometry.image_shape)
+    rows = _of_rows(geometry) if geometry.dims == 1 else geometry
+    image = features.torch.nn.functional.fold(columns, rows.image, *_sizes(rows))
+    return image.squeeze(2) if geometry.dims == 1 else image
 
 
 def _check_memory(x, shape):
@@ -65,14 +71,9 @@ def _check_memory(x, shape):
         features.check_memory(shape, x.element_size())
 
 
-def _functional():
-    return features.torch.nn.functional
-
-
-def _is_native(x, geometry):
-    """Whether F.unfold and F.fold do it, gradients and all."""
-    padding = geometry.padding
-    return len(padding) == 2 and features.native_unfold(x) == "whole" and all(p[0] == p[1] for p in padding)
+def _is_uneven(geometry):
+    """Whether the padding differs on both sides, which F.unfold doesn't know."""
+    return bool([sides for sides in geometry.padding if sides[0] != sides[1]])
 
 
 def _sizes(geometry):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensors import make, some, torch, values
 
-from im2col_compat import Conv2d, Linear, Op, conv2d, features, library, linear, matmul
+from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, features, fold, library, linear, matmul, unfold
 
 if not features.HAS_LIBRARY:
     pytest.skip("needs torch.library's operators (2.4)", allow_module_level=True)
@@ -232,3 +232,20 @@ def test_the_operator_is_one(function, shapes):
     """PyTorch's own examination of an operator finds nothing."""
     operands = [torch.randn(shape, requires_grad=True) for shape in shapes]
     torch.library.opcheck(torch.ops.im2col_compat.dot.default, (operands[0], operands[1], [], function, "l1"))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_other_dimensions(dims):
+    """unfold and convolutions in one to three dimensions, and uneven padding, need no break of the graph."""
+    x = torch.randn((2, 3) + (6, 5, 4)[:dims], requires_grad=True)
+    w, pads = torch.randn((2, 3) + (2,) * dims), ((1, 0),) * dims
+    conv = (conv1d, conv2d, conv3d)[dims - 1]
+    for function in (
+        lambda x: unfold(x, (2,) * dims, padding=1),
+        lambda x: unfold(x, (2,) * dims, padding=pads),
+        lambda x: fold(unfold(x, (2,) * dims), x.shape[2:], (2,) * dims),
+        lambda x: conv(x, w, padding=1, op="l1"),
+    ):
+        found, expected = torch.compile(function, backend="aot_eager", fullgraph=True)(x), function(x)
+        assert_close(found, expected)
+        assert_close(*(torch.autograd.grad(y.pow(2).sum(), x) for y in (found, expected)))
