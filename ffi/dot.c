@@ -537,7 +537,7 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
         f.units_of_task = volume(p) > CHUNK ? units : 1;
         run(p, (slab.g1 - slab.g0) * units, pack_grad_x, &f, scratch, 0);
         run(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),
-                     grad_x_task, &f, scratch, grad_x_scratch(p));
+            grad_x_task, &f, scratch, grad_x_scratch(p));
     } while (next_slab(p, &size, &slab));
 }
 
@@ -633,7 +633,7 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
     f.grad = (const char *)grad;
     f.dw = (char *)dw;
     run(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,
-                 (char *)workspace, grad_w_scratch(p));
+        (char *)workspace, grad_w_scratch(p));
 }
 
 /* ---------------------------------------------------------------- gradients of maxima and minima */
@@ -858,7 +858,7 @@ void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void
         run(p, p->groups * ceiling(p->filters, f.filters), fold_dw_task, &f, (char *)workspace, fold_scratch(p));
     else
         run(p, p->groups * ceiling(p->batch, images_of_task(p)), fold_dx_task, &f, (char *)workspace,
-                     fold_scratch(p));
+            fold_scratch(p));
 }
 
 /* ---------------------------------------------------------------- workspace */

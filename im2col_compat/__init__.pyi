@@ -139,7 +139,8 @@ class Fold(torch.nn.Module):
     ) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
-class Conv1d(torch.nn.Conv1d):
+# What the three have in common.
+class _Conv:
     op: Op
     def __init__(
         self,
@@ -156,46 +157,16 @@ class Conv1d(torch.nn.Conv1d):
         dtype: Any = ...,
         op: _Op = ...,
     ) -> None: ...
+
+class Conv1d(_Conv, torch.nn.Conv1d):
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv1d, op: _Op) -> Conv1d: ...
 
-class Conv2d(torch.nn.Conv2d):
-    op: Op
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Padding = ...,
-        dilation: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        padding_mode: _PaddingMode = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: _Op = ...,
-    ) -> None: ...
+class Conv2d(_Conv, torch.nn.Conv2d):
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv2d, op: _Op) -> Conv2d: ...
 
-class Conv3d(torch.nn.Conv3d):
-    op: Op
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Padding = ...,
-        dilation: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        padding_mode: _PaddingMode = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: _Op = ...,
-    ) -> None: ...
+class Conv3d(_Conv, torch.nn.Conv3d):
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv3d, op: _Op) -> Conv3d: ...
 

@@ -280,6 +280,14 @@ def _spread(value, dims):
     return value * dims if isinstance(value, tuple) and len(value) == 1 else value
 
 
+def _conv_integers(function, stride, padding, dilation):
+    """The same as plain ints; a padding that is a name stays one."""
+    stride = integers(function, "stride", stride, too_large=ValueError)
+    if not hasattr(padding, "lower"):
+        padding = integers(function, "padding", padding, too_large=ValueError, pairs=True)
+    return stride, padding, integers(function, "dilation", dilation, too_large=ValueError)
+
+
 def _conv_pads(function, padding, kernel, dilation, stride):
     """Pairs (before, after) of a convolution's `padding`: ints, pairs, "same" or "valid"."""
     dims = len(kernel)
@@ -300,10 +308,9 @@ def _conv_pads(function, padding, kernel, dilation, stride):
 def conv_pads(dims, weight_shape, padding, stride, dilation):
     """Pairs (before, after) for each spatial dimension, of what conv1d, conv2d and conv3d take as padding."""
     function, kernel = "conv{}d".format(dims), tuple(int(size) for size in weight_shape[2:])
-    stride = _each(function, "stride", _spread(integers(function, "stride", stride), dims), dims)
-    dilation = _each(function, "dilation", _spread(integers(function, "dilation", dilation), dims), dims)
-    if not hasattr(padding, "lower"):
-        padding = integers(function, "padding", padding, pairs=True)
+    stride, padding, dilation = _conv_integers(function, stride, padding, dilation)
+    stride = _each(function, "stride", _spread(stride, dims), dims)
+    dilation = _each(function, "dilation", _spread(dilation, dims), dims)
     return _conv_pads(function, padding, kernel, dilation, stride)
 
 
@@ -311,10 +318,7 @@ def conv_geometry(dims, shape, weight_shape, bias_shape, stride, padding, dilati
     """The geometry of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
     function = "conv{}d".format(dims)
     # Types of all arguments first, as PyTorch's parser does.
-    stride = integers(function, "stride", stride, too_large=ValueError)
-    if not hasattr(padding, "lower"):
-        padding = integers(function, "padding", padding, too_large=ValueError, pairs=True)
-    dilation = integers(function, "dilation", dilation, too_large=ValueError)
+    stride, padding, dilation = _conv_integers(function, stride, padding, dilation)
     (groups,) = integers(function, "groups", (groups,), too_large=ValueError)
     stride = _each(function, "stride", _spread(stride, dims), dims)
     dilation = _each(function, "dilation", _spread(dilation, dims), dims)

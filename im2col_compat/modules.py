@@ -141,9 +141,7 @@ class _Conv(_WithOp):
                     cls.__name__, cls.base.__name__, type(conv).__name__
                 )
             )
-        new = _converted(cls, conv, op)
-        new.padding_mode = getattr(conv, "padding_mode", "zeros")
-        return new
+        return _converted(cls, conv, op)
 
     def _with_own(self, settings):
         if self.padding_mode != "zeros" and "padding_mode" not in settings:
