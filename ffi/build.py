@@ -10,6 +10,9 @@ from cffi import FFI
 
 here = os.path.dirname(os.path.abspath(__file__))
 
+HEADERS = ("im2col.h", "dot.h", "dot_signs.h", "dot_lookup.h")
+SOURCES = ("im2col.c", "dot.c", "dot_named.c", "dot_signs.c", "dot_lookup.c", "parallel.c")
+
 #: A user's op is compiled between these two, when it is first called.
 TEMPLATE = (("dot.h", "dot_level.h"), ("dot_body.h",))
 
@@ -26,7 +29,7 @@ def read(name):
 
 def declarations():
     """The headers without what cffi's parser can't read: they are the only list of functions."""
-    return re.sub(r"^#.*$", "", read("im2col.h") + read("dot.h"), flags=re.MULTILINE)
+    return re.sub(r"^#.*$", "", "".join(read(name) for name in HEADERS), flags=re.MULTILINE)
 
 
 def quoted(text):
@@ -39,10 +42,10 @@ def source():
     """The module's own C: the library carries the template that it is to be used with."""
     parts = ", ".join(quoted("".join(read(name) for name in names)) for names in TEMPLATE)
     return (
-        '#include "im2col.h"\n#include "dot.h"\n'
+        "{}"
         "static const char *const template[] = {{{}}};\n"
         "const char *dot_template(int part) {{ return template[part]; }}\n"
-    ).format(parts)
+    ).format("".join('#include "{}"\n'.format(name) for name in HEADERS), parts)
 
 
 ffibuilder = FFI()
@@ -51,7 +54,7 @@ ffibuilder.set_source(
     "im2col_compat._im2col",
     source(),
     # Relative, as an sdist wants them: setup.py runs in the folder above.
-    sources=["ffi/im2col.c", "ffi/dot.c", "ffi/dot_named.c", "ffi/parallel.c"],
+    sources=["ffi/" + name for name in SOURCES],
     depends=["ffi/" + name for name in sorted(os.listdir(here)) if name.endswith(".h")],
     include_dirs=["ffi"],
     # Nothing else is exported, so no name can clash with another library's.

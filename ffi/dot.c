@@ -11,8 +11,6 @@
 
 #include "parallel.h"
 
-/* Terms added up in one go. Blocks of sums keep long sums accurate. */
-#define DEPTH 512
 /* Positions of one block of grad_w; as many at most for which segments are listed. */
 #define POSITIONS 512
 /* Bytes of packed weights that there may be at once. */
@@ -205,25 +203,11 @@ static int pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t 
     return BY_SIZE(p->kernels->element, pack_columns, p, group, k0, k1, segments, n, lanes, panel);
 }
 
-/* The same panel with ones for taps in the image, and zeros. */
+/* The same panel with masks: all bits for taps in the image, none for others. */
 static void pack_mask(const struct dot_problem *p, int64_t k0, int64_t k1, const struct segment *segments, int n,
                       int64_t lanes, void *mask)
 {
-    if (p->kernels->element == 4) {
-        const float one = 1;
-        pack_ones_4(p, k0, k1, segments, n, lanes, mask, &one);
-    } else if (p->kernels->element == 8) {
-        const double one = 1;
-        pack_ones_8(p, k0, k1, segments, n, lanes, mask, &one);
-    } else {
-        const uint16_t one = 1;
-        if (p->kernels->element == 2)
-            pack_ones_2(p, k0, k1, segments, n, lanes, mask, &one);
-        else {
-            const uint8_t byte = 1;
-            pack_ones_1(p, k0, k1, segments, n, lanes, mask, &byte);
-        }
-    }
+    BY_SIZE(p->kernels->element, pack_masks, p, k0, k1, segments, n, lanes, mask);
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -296,7 +280,10 @@ struct forward {
     int32_t ordinary;
 };
 
-static int64_t forward_depth(const struct dot_problem *p) { return ceiling(taps(p), ceiling(taps(p), DEPTH)); }
+static int64_t forward_depth(const struct dot_problem *p)
+{
+    return ceiling(taps(p), ceiling(taps(p), p->kernels->depth));
+}
 
 static void pack_forward(void *context, int64_t task, char *scratch)
 {
@@ -356,7 +343,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
         }
         for (k = s->k0; k < s->k1; k += f->depth) {
             const int64_t depth = smaller(f->depth, s->k1 - k);
-            const int padded = pack(p, s->g0 + group, k, k + depth, segments, n, lanes, panel);
+            const int padded = pack(p, s->g0 + group, k, k + depth, segments, n, lanes, panel) || ~p->last != 0;
             const int ordinary = f->ordinary && kernels->all_ordinary(depth * lanes, panel);
             const void *taps_there = NULL;
 
@@ -366,7 +353,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
             }
             for (o = o0; o < o1; o += rows) {
                 rows = tile_rows(o1 - o, kernels->rows);
-                kernels->forward(rows, depth,
+                kernels->forward(kernels, rows, depth,
                                  f->weights + ((group * filters + o) * (s->k1 - s->k0) + (k - s->k0) * rows) * e, panel,
                                  taps_there, out + (o - o0) * stride * t, stride, k == 0, ordinary);
             }

@@ -19,6 +19,8 @@
 #define DOT_MAX 1
 #define DOT_MIN 2
 #define DOT_FOLD 3
+/* Terms added up in one go. Blocks of sums keep long sums accurate. */
+#define DOT_DEPTH 512
 /* What has faster variants for ordinary operands. */
 #define DOT_TERMS 1
 #define DOT_PARTIALS 2
@@ -34,10 +36,12 @@ struct dot_kernels {
     int32_t element;    /* bytes of an operand */
     int32_t total;      /* bytes of a result */
     int32_t ordinary;   /* DOT_TERMS | DOT_PARTIALS */
+    int32_t depth;      /* terms that forward adds up in one go */
+    const void *table;  /* what forward looks terms up in; or NULL */
     /* The rows of a tile: out[i][j], rows `stride` apart. A panel's first block of k starts
-     * anew, others go on from out. mask: 0 where a tap is left out; or NULL. */
-    void (*forward)(int rows, int64_t depth, const void *w, const void *x, const void *mask, void *out,
-                    int64_t stride, int first, int ordinary);
+     * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
+    void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x, const void *mask,
+                    void *out, int64_t stride, int first, int ordinary);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
     void (*grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
                    int first, int ordinary);
@@ -77,6 +81,7 @@ struct dot_problem {
     const void *x;
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
+    uint64_t last;         /* the mask of a group's last channel: all bits, but where signs fill only a part of a word */
     int32_t threads;
     void *parallel;        /* GOMP_parallel, or NULL for threads of our own */
     const struct dot_kernels *kernels;

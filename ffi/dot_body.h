@@ -97,10 +97,10 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
             NAME(tile)(n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
         break
 
-TARGET static void NAME(forward)(int rows, int64_t depth, const void *w, const void *x, const void *mask, void *out,
-                                 int64_t stride, int first, int ordinary)
+TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
+                                 const void *mask, void *out, int64_t stride, int first, int ordinary)
 {
-    (void)ordinary;
+    (void)self, (void)ordinary;
     switch (rows) {
         CALL(1);
         CALL(2);
@@ -406,6 +406,7 @@ static const struct dot_kernels NAME(kernels) = {
     .lanes = LANES,
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
+    .depth = DOT_DEPTH,
     .ordinary = (ORDINARY ? DOT_PARTIALS : 0) | (ORDINARY_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
     .all_ordinary = NAME(all_ordinary),

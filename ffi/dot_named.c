@@ -9,19 +9,7 @@
 #include "dot_level.h"
 #undef LEVEL
 
-/* GCC 8 knows prefer-vector-width, without which it halves the vectors of AVX-512. */
-#if defined(__x86_64__) && (__GNUC__ >= 8 || defined(__clang__))
-#define HAS_AVX 1
-#else
-#define HAS_AVX 0
-#endif
-
-#define AVX2 __attribute__((target("avx2,fma")))
-#if defined(__clang__)
-#define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"), min_vector_width(512)))
-#else
-#define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,prefer-vector-width=512")))
-#endif
+#include "dot_target.h"
 
 #define GRADIENTS 1
 

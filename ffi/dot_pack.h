@@ -103,27 +103,31 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
     return padded;
 }
 
-static void NAME(pack_ones)(const struct dot_problem *p, int64_t k0, int64_t k1, const struct segment *segments, int n,
-                            int64_t lanes, WORD *mask, const void *one)
+static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1, const struct segment *segments, int n,
+                             int64_t lanes, WORD *mask)
 {
-    int64_t kz, ky, kx, k, j;
-    WORD word;
+    int64_t kz, ky, kx, k, j, channel = tap_at(p, k0, &kz, &ky, &kx);
     int i;
 
-    tap_at(p, k0, &kz, &ky, &kx);
-    memcpy(&word, one, sizeof word);
-    memset(mask, 0, (size_t)((k1 - k0) * lanes) * sizeof *mask);
-    for (k = k0; k < k1; k++, mask += lanes, next_tap(p, &kz, &ky, &kx))
+    for (k = k0; k < k1; k++, mask += lanes, channel += next_tap(p, &kz, &ky, &kx)) {
+        if (k - k0 >= volume(p) && channel < p->channels - 1) {
+            /* As in the channel before. */
+            memcpy(mask, mask - volume(p) * lanes, (size_t)lanes * sizeof *mask);
+            continue;
+        }
+        memset(mask, 0, (size_t)lanes * sizeof *mask);
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
             const int64_t x = s->x + kx * p->dilation[2];
+            const WORD bits = (WORD)(channel == p->channels - 1 ? p->last : ~(uint64_t)0);
             int32_t first, last;
 
             inside(x, p->stride[2], p->image[2], s->count, &first, &last);
             if (row_offset(p, s, kz, ky, p->x_strides) >= 0)
                 for (j = first; j < last; j++)
-                    mask[s->lane + j] = word;
+                    mask[s->lane + j] = bits;
         }
+    }
 }
 
 /* `rows` rows of `depth`, `stride` apart, to [depth][rows]. */

@@ -25,7 +25,7 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
     if features.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
         return features.torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
     arrays, (x, to), leave = features.enter_one("unfold", input, out)
-    geometry = unfold_geometry(x.shape, kernel_size, dilation, padding, stride)
+    geometry = unfold_geometry(tuple(x.shape), kernel_size, dilation, padding, stride)
     unbatched = len(x.shape) == geometry.dims + 1
     return leave(_run("unfold", arrays, x, unbatched, geometry, geometry.columns_shape, to))
 
@@ -51,7 +51,7 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
     if features.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
         return features.torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
     arrays, (x, to), leave = features.enter_one("fold", input, out)
-    geometry = fold_geometry(x.shape, output_size, kernel_size, dilation, padding, stride)
+    geometry = fold_geometry(tuple(x.shape), output_size, kernel_size, dilation, padding, stride)
     return leave(_run("fold", arrays, x, len(x.shape) == 2, geometry, geometry.image_shape, to))
 
 

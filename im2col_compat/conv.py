@@ -56,8 +56,8 @@ def _computed(dims, input, weight, bias, stride, padding, dilation, groups, op):
         return getattr(features.torch.nn.functional, function)(input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = features.enter(function, [("input", input), ("weight", weight), ("bias", bias)])
     geometry = conv_geometry(
-        dims, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups
-    )  # fmt: skip
+        dims, tuple(x.shape), tuple(w.shape), None if b is None else tuple(b.shape), stride, padding, dilation, groups
+    )
     native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
     # Before 1.2 PyTorch's own convolution has no empty batches.
     native = native and (geometry.columns.batch > 0 or features.UNFOLD_IS_CURRENT)

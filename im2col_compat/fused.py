@@ -19,19 +19,23 @@ LEAST = 300000
 #: Terms of one result up to which an add of the user's is differentiated by the kernels, which keep them all.
 MOST_FOLDED = 32768
 
+#: A mask of all bits.
+ALL = 2**64 - 1
+
 FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
 
 class Problem(
     namedtuple(
         "Problem",
-        "batch groups filters channels image kernel dilation stride before blocks x_strides y_shape y_strides pad is_conv",
+        "batch groups filters channels image kernel dilation stride before blocks x_strides y_shape y_strides pad last "
+        "is_conv",
     )
 ):
     """What lowlevel.dot needs to know: see struct dot_problem in ffi/dot.h.
 
     Triples are (depth, vertical, horizontal), two dimensions being one plane deep. y_shape: the result's;
-    pad: a number, or None where padded taps are left out.
+    pad: a number, or None where padded taps are left out. last: the mask of a group's last channel.
     """
 
     __slots__ = ()
@@ -52,36 +56,44 @@ class Problem(
 
 
 def conv(op, kernels, arrays, w, x, geometry):
-    """As plans.conv2d, for x of one to three dimensions beside batch and channels."""
-    columns, channels = geometry.columns, int(x.shape[1])
-    ones = (1,) * (5 - len(x.shape))
-    image, kernel, dilation, stride, blocks = (
-        ones + tuple(int(size) for size in sizes)
-        for sizes in (x.shape[2:], columns.kernel, columns.dilation, columns.stride, columns.blocks)
+    """As plans.conv, for one to three spatial dimensions."""
+    problem = geometry.__dict__.get("problem")
+    if problem is None:
+        problem = geometry.problem = _conv_problem(geometry)
+    problem = problem._replace(pad=op.pad_value_for(kernels.dtype))
+    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv(op, features.TORCH, w, x, geometry))
+
+
+def _conv_problem(geometry):
+    columns = geometry.columns
+    ones = (1,) * (3 - columns.dims)
+    kernel, dilation, stride, blocks = (
+        ones + sizes for sizes in (columns.kernel, columns.dilation, columns.stride, columns.blocks)
     )
-    before = (0,) * len(ones) + tuple(first for first, _ in geometry.pads)
+    # The columns' image is the padded one.
+    image = ones + tuple(size - sum(pads) for size, pads in zip(columns.image, geometry.pads))
     pixels, length = product(image), product(blocks)
     if kernel == stride == (1, 1, 1) and blocks == image:
         # Pixel by pixel, an image is one long row.
         image = blocks = (1, 1, pixels)
-    problem = Problem(
+    return Problem(
         batch=columns.batch,
         groups=geometry.groups,
         filters=geometry.filters // geometry.groups,
-        channels=channels // geometry.groups,
+        channels=columns.channels // geometry.groups,
         image=image,
         kernel=kernel,
         dilation=dilation,
         stride=stride,
-        before=before,
+        before=(0,) * len(ones) + tuple(first for first, _ in geometry.pads),
         blocks=blocks,
-        x_strides=(channels * pixels, pixels, image[1] * image[2], image[2], 1),
+        x_strides=(columns.channels * pixels, pixels, image[1] * image[2], image[2], 1),
         y_shape=geometry.output_shape,
         y_strides=(geometry.filters * length, length, 1),
-        pad=op.pad_value_for(kernels.dtype),
+        pad=0,
+        last=ALL,
         is_conv=True,
     )
-    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv(op, features.TORCH, w, x, geometry))
 
 
 def linear(op, kernels, arrays, w, x):
@@ -139,6 +151,7 @@ def _one_by_one(count, batch=1, groups=1, **others):
         before=(0, 0, 0),
         blocks=(1, 1, count),
         pad=0,
+        last=ALL,
         is_conv=False,
         **others
     )
@@ -157,7 +170,10 @@ def _run(problem, kernels, arrays, w, x, evaluate):
 def _forward(problem, kernels, arrays, w, x):
     result = arrays.empty(x, problem.y_shape, kernels.result_dtype)
     lowlevel.advise(arrays.address(result), product(problem.y_shape) * kernels.total)
-    _call(FORWARD, problem, kernels, arrays, arrays.dense(w), arrays.dense(x), result, problem.y_strides)
+    w, x, to = arrays.dense(w), arrays.dense(x), arrays.address(result)
+    if kernels.packing is not None:
+        problem, kernels, arrays, w, x = kernels.packing(problem, kernels, arrays, w, x)
+    _call(FORWARD, problem, kernels, (arrays.address(w), arrays.address(x), to), problem.y_strides)
     return result
 
 
@@ -167,26 +183,24 @@ def _threads(problem, count):
     return features.threads()
 
 
-def _call(call, problem, kernels, arrays, w, x, result, y_strides, dw=None, dx=None):
-    """One of the C calls, some images at a time. result: the result, or the gradient with respect to it."""
+def _call(call, problem, kernels, addresses, y_strides, dw=0, dx=0):
+    """One of the C calls, some images at a time, on the addresses of w, x and the result, or the gradient with respect to it."""
     step = max(1, min(problem.batch, STEP // problem.multiplications))
-    itemsize = kernels.itemsize
-    addresses = [arrays.address(w), arrays.address(x), arrays.address(result)]
-    out = [0 if tensor is None else arrays.address(tensor) for tensor in (dx, dw)]
+    w, x, result = addresses
     for start in range(0, problem.batch, step):
         count = min(step, problem.batch - start)
-        x_offset = start * problem.x_strides[0] * itemsize
+        x_offset = start * problem.x_strides[0] * kernels.itemsize
         part = problem._replace(batch=count, y_strides=y_strides)
         lowlevel.dot(
             call,
             part,
             kernels,
             _threads(problem, count),
-            addresses[0],
-            addresses[1] + x_offset,
-            addresses[2] + start * y_strides[0] * (kernels.total if call == FORWARD else itemsize),
-            out[0] + x_offset if out[0] else 0,
-            out[1],
+            w,
+            x + x_offset,
+            result + start * y_strides[0] * (kernels.total if call == FORWARD else kernels.itemsize),
+            dx + x_offset if dx else 0,
+            dw,
         )
 
 
@@ -224,19 +238,17 @@ def _gradients(problem, kernels, w, x, grad, needs):
     w_, x_ = arrays.dense(w), arrays.dense(x)
     grad, strides = _strided(problem, arrays, features.raw(grad))
     dw, dx = (_zeros(arrays, like, kernels) if need else None for like, need in zip((w_, x_), needs))
-    if kernels.add == "sum":
-        if needs[1]:
-            _call(GRAD_X, problem, kernels, arrays, w_, x_, grad, strides, dx=dx)
-        if needs[0]:
-            _call(GRAD_W, problem, kernels, arrays, w_, x_, grad, strides, dw=dw)
-    elif kernels.add in ("max", "min"):
-        _call(GRAD_EXTREMUM, problem, kernels, arrays, w_, x_, grad, strides, dw, dx)
+    to_w, to_x = (0 if tensor is None else arrays.address(tensor) for tensor in (dw, dx))
+    addresses = arrays.address(w_), arrays.address(x_), arrays.address(grad)
+    if kernels.add in ("max", "min"):
+        _call(GRAD_EXTREMUM, problem, kernels, addresses, strides, to_w, to_x)
     else:
         # One at a time: tasks that share neither weights nor pixels are others for each.
+        for_x, for_w = (GRAD_X, GRAD_W) if kernels.add == "sum" else (GRAD_FOLD, GRAD_FOLD)
         if needs[1]:
-            _call(GRAD_FOLD, problem, kernels, arrays, w_, x_, grad, strides, dx=dx)
+            _call(for_x, problem, kernels, addresses, strides, dx=to_x)
         if needs[0]:
-            _call(GRAD_FOLD, problem, kernels, arrays, w_, x_, grad, strides, dw=dw)
+            _call(for_w, problem, kernels, addresses, strides, dw=to_w)
     return [None if tensor is None else features.quiet(tensor) for tensor in (dw, dx)]
 
 

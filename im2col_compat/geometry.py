@@ -165,18 +165,18 @@ def _remembered(function):
     """Plain arguments are checked once: that costs more than a small unfold."""
     known = {}
 
-    def geometry(shape, *sizes):
-        for size in sizes + (tuple(shape),):
+    def geometry(*sizes):
+        for size in sizes:
             # As keys True and 1.0 would pass for 1; and a graph's sizes are no ints.
-            if type(size) is not int and (type(size) is not tuple or [True for i in size if type(i) is not int]):
-                return function(shape, *sizes)
-        key = tuple(shape), sizes
-        result = known.get(key)
+            plain = type(size) is int or size is None
+            if not plain and (type(size) is not tuple or [True for i in size if type(i) is not int]):
+                return function(*sizes)
+        result = known.get(sizes)
         if result is None:
-            result = function(*key[:1] + sizes)
+            result = function(*sizes)
             if len(known) >= MOST_REMEMBERED:
                 known.clear()
-            known[key] = result
+            known[sizes] = result
         return result
 
     return geometry
@@ -265,10 +265,9 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
 class ConvGeometry(namedtuple("ConvGeometry", "columns pads groups filters")):
     """A convolution: its columns' Geometry on the padded image (so padding is 0 there), and how that image is padded.
 
-    pads: (before, after) for each spatial dimension, groups: int, filters: number of output channels.
+    pads: (before, after) for each spatial dimension, groups: int, filters: number of output channels. Others may keep
+    what they work out of one here, under their own names.
     """
-
-    __slots__ = ()
 
     @property
     def output_shape(self):
@@ -314,6 +313,7 @@ def conv_pads(dims, weight_shape, padding, stride, dilation):
     return _conv_pads(function, padding, kernel, dilation, stride)
 
 
+@_remembered
 def conv_geometry(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
     """The geometry of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
     function = "conv{}d".format(dims)

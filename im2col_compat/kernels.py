@@ -8,7 +8,7 @@ import os
 import warnings
 from collections import namedtuple
 
-from im2col_compat import compiler, features, fingerprint, lowlevel, source, tracing
+from im2col_compat import compiler, features, fingerprint, lowlevel, signs, source, tracing
 from im2col_compat.expression import C_TYPES
 from im2col_compat.op import NAMED, CText
 
@@ -30,9 +30,10 @@ _sources = {}  # (codes of the functions, dtype, level): what they were traced t
 _warned = False
 
 
-class Kernels(namedtuple("Kernels", "address dtype result_dtype add origin texts")):
+class Kernels(namedtuple("Kernels", "address dtype result_dtype add origin texts packing")):
     """address: of a struct dot_kernels; dtype, result_dtype: operands' and results'; add: "sum", "max", "min" or "fold";
-    origin: in words; texts: the op's functions in C, or None where they are built in."""
+    origin: in words; texts: the op's functions in C, or None where they are built in. packing(problem, kernels, arrays,
+    w, x): where operands aren't taken as they are, the same five for what a forward takes instead; or None."""
 
     __slots__ = ()
 
@@ -66,7 +67,7 @@ def find(op, dtype, arrays):
     """
     if lowlevel.missing:
         return None, lowlevel.missing
-    if dtype not in C_TYPES:
+    if dtype not in C_TYPES and dtype not in signs.DTYPES:
         return None, "there are no C kernels for {}".format(dtype)
     # An infinite pad value of integers means that padding is left out.
     pad_fits = op.pad_value in (INFINITY, -INFINITY) or _fits(op.pad_value, dtype)
@@ -85,10 +86,15 @@ def find(op, dtype, arrays):
 
 
 def _find(op, dtype, arrays):
-    named = _built_in(op, dtype)
-    if named is not None:
+    named = _built_in(op)
+    if named is not None and dtype in ("float32", "float64"):
         address = lowlevel.named_kernels("{}_{}".format(named.name, dtype), level())
-        return Kernels(address, dtype, dtype, op.add, "built in, " + LEVELS[level()], None), None
+        packing = _pack_signs if named is NAMED["xnor"] else None
+        return Kernels(address, dtype, dtype, op.add, "built in, " + LEVELS[level()], None, packing), None
+    if named is NAMED["xnor"] and dtype in signs.DTYPES:
+        return Kernels(0, dtype, "int64", op.add, "built in, " + LEVELS[level()], None, _pack_signs), None
+    if dtype not in C_TYPES:
+        return None, "there are no C kernels for {}".format(dtype)
     if isinstance(op.multiply, CText):
         return _compiled(op, source.of_texts(op, dtype), dtype)
     try:
@@ -120,10 +126,14 @@ def _fits(value, dtype):
     return int(value) == value and low <= value <= high
 
 
-def _built_in(op, dtype):
+def _pack_signs(problem, kernels, arrays, w, x):
+    if kernels.address and problem.channels < signs.LEAST:
+        return problem, kernels, arrays, w, x
+    return signs.packed(problem, kernels, arrays, w, x, level())
+
+
+def _built_in(op):
     """The named op that computes the same as `op`, where its kernels are built in; or None."""
-    if dtype not in ("float32", "float64"):
-        return None
     for name, named in NAMED.items():
         same = all(getattr(op, part) == getattr(named, part) for part in ("multiply", "add", "grad_w", "grad_x"))
         if name != "dot" and same and (op.pad_value is None) == (named.pad_value is None):
@@ -142,7 +152,7 @@ def _compiled(op, texts, dtype):
         address, reason = _libraries[text]
         if address:
             origin = "compiled, " + LEVELS[lower]
-            return Kernels(address, dtype, source.result_dtype(texts.add, dtype), texts.add, origin, texts), None
+            return Kernels(address, dtype, source.result_dtype(texts.add, dtype), texts.add, origin, texts, None), None
         if lower == best:
             first = reason
     if not isinstance(op.multiply, CText):

@@ -40,7 +40,7 @@ DTYPES = frozenset(_COL2IM)
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
 #: Bytes of a result from which on huge pages are worth asking for.
-LEAST_FOR_ADVICE = 1 << 22
+LEAST_FOR_ADVICE = 1 << 20
 
 if missing is None:
     _im2col = {dtype: getattr(lib, "im2col_{}".format(features.ITEMSIZE[dtype])) for dtype in _COL2IM}
@@ -103,6 +103,41 @@ def named_kernels(name, level):
     return int(ffi.cast("uintptr_t", lib.dot_named(name.encode("ascii"), level)))
 
 
+def signs_kernels(result_dtype, level):
+    """The address of the kernels for words of signs that give results of a dtype."""
+    return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), level)))
+
+
+def pack_signs(values, dtype, sizes, strides, words, threads, level):
+    """Fill `words` (an address, as `values` is) with the signs of values of `sizes`, (batch, groups, channels, pixels).
+
+    strides: of images, channels and pixels, in elements.
+    """
+    struct = ffi.new(
+        "struct dot_signs *",
+        sizes
+        + (strides, ffi.cast("void *", values), ffi.cast("uint32_t *", words), threads)
+        + (ffi.cast("void *", features.parallel()),),
+    )
+    lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
+
+
+def table_kernels(rows, least, planes, entries, lanes, depth, level):
+    """(address, what must be kept) of kernels that look up terms in rows of a table, as dot_lookup.h has them; or None.
+
+    rows: an array. planes: 1 or 2, or 0 for rows of int32. depth: terms whose sum is held, or None for as many as the
+    kernels take.
+    """
+    found = lib.dot_permutes(planes, entries, lanes, level) if planes else lib.dot_lookups(level)
+    if found == ffi.NULL:
+        return None
+    kernels, table = ffi.new("struct dot_kernels *", found[0]), ffi.new("struct dot_table *")
+    table.rows, table.least = ffi.cast("void *", address(rows)), least
+    kernels.table = table
+    kernels.depth = kernels.depth if depth is None else min(kernels.depth, depth)
+    return int(ffi.cast("uintptr_t", kernels)), (kernels, table, rows)
+
+
 def template(part):
     """C source: what comes before (0) and after (1) a user's op."""
     return ffi.string(lib.dot_template(part)).decode("ascii")
@@ -116,6 +151,11 @@ def advise(address, size):
 
 def _workspace(size):
     return np.empty(size + 63, np.uint8)
+
+
+def address(array):
+    """Of a NumPy array's elements."""
+    return array.__array_interface__["data"][0]
 
 
 def dot(call, problem, kernels, threads, w, x, result, dx, dw):
@@ -133,13 +173,14 @@ def dot(call, problem, kernels, threads, w, x, result, dx, dw):
     p.w, p.x = ffi.cast("void *", w), ffi.cast("void *", x)
     p.pad = problem.pad_bytes(kernels.dtype)
     p.skips = problem.pad is None
+    p.last = problem.last
     p.threads = threads
     p.parallel = ffi.cast("void *", features.parallel())
     p.kernels = ffi.cast("struct dot_kernels *", kernels.address)
     workspace = _workspace(lib.dot_workspace(p, call))
     # Rows of panels begin where cache lines do.
-    address = (workspace.__array_interface__["data"][0] + 63) // 64 * 64
-    result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, address))
+    aligned = (address(workspace) + 63) // 64 * 64
+    result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, aligned))
     if call == 0:
         lib.dot_forward(p, result, work)
     elif call == 1:

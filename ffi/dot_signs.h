@@ -1,0 +1,30 @@
+/* Dot products of signs: packed 32 to a word, compared by exclusive or, counted by popcount.
+ *
+ * Where a word has as many bits as a lane of sums, a vector of words gives a vector of results.
+ */
+#ifndef DOT_SIGNS_H
+#define DOT_SIGNS_H
+
+#include <stdint.h>
+
+/* values[n, g, c, pixel], of which the signs go to words[n, g, c / 32, pixel], channel c's to bit c % 32: 1 where a
+ * value is not below zero, or is true; the other bits are 0. */
+struct dot_signs {
+    int64_t batch;
+    int64_t groups;
+    int64_t channels;    /* of one group */
+    int64_t pixels;
+    int64_t strides[3];  /* in elements: image, channel, pixel */
+    const void *values;
+    uint32_t *words;
+    int32_t threads;
+    void *parallel;      /* GOMP_parallel, or NULL for threads of our own */
+};
+
+/* dtype: "float32", "float64", "int8", "int16", "int32", "int64" or "bool". level: as dot_named's. */
+void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
+
+/* The kernels for words, where the results are "float32", "float64" or "int64"; they have no gradients. */
+const struct dot_kernels *dot_signs(const char *result, int level);
+
+#endif

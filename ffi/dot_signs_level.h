@@ -1,0 +1,185 @@
+/* Signs in one instruction set. Expects LEVEL, TARGET and LEVELED(name); undefines them. */
+#define SUM uint32_t
+#include "dot_level.h"
+
+#define VECTORS 2
+#define PER_VECTOR ((int)(VECTOR_BYTES / sizeof(uint32_t)))
+
+typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+#define WORDS LEVELED(words)
+
+/* COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these parts added up, of at most STEP words. */
+#if LEVEL == 2
+#define STEP INT64_MAX
+#define COUNTS(v) ((WORDS)_mm512_popcnt_epi32((__m512i)(v)))
+#define TOTALS(c) (c)
+#elif LEVEL == 1
+/* By tables of the counts of four bits (Mula, Kurz, Lemire, arXiv 1611.07612). */
+#define STEP 31
+#define COUNTS(v)                                                                                                      \
+    ((WORDS)_mm256_add_epi8(                                                                                           \
+        _mm256_shuffle_epi8(fours, _mm256_and_si256((__m256i)(v), low)),                                               \
+        _mm256_shuffle_epi8(fours, _mm256_and_si256(_mm256_srli_epi16((__m256i)(v), 4), low))))
+#define TOTALS(c)                                                                                                      \
+    ((WORDS)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)(c), _mm256_set1_epi8(1)), _mm256_set1_epi16(1)))
+#else
+#define STEP 31
+#define PAIRS(v) ((v) - (((v) >> 1) & 0x55555555))
+#define FOURS(p) (((p) & 0x33333333) + (((p) >> 2) & 0x33333333))
+#define EIGHTS(f) (((f) + ((f) >> 4)) & 0x0F0F0F0F)
+#define COUNTS(v) EIGHTS(FOURS(PAIRS(v)))
+#define SIXTEENS(c) (((c) & 0x00FF00FF) + (((c) >> 8) & 0x00FF00FF))
+#define TOTALS(c) ((SIXTEENS(c) & 0xFFFF) + (SIXTEENS(c) >> 16))
+#endif
+
+/* How many of the signs differ, and how many there are. */
+TARGET INLINE void LEVELED(tile)(const int rows, const int masked, int64_t depth, const uint32_t *w, const uint32_t *x,
+                          const uint32_t *mask, int32_t differ[ROWS][LANES], int32_t there[LANES])
+{
+    const WORDS zero = {0};
+    WORDS sums[ROWS][VECTORS], present[VECTORS];
+    int i, v;
+#if LEVEL == 1
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i fours = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
+                                           3, 2, 3, 3, 4);
+#endif
+
+    ROW_LOOP
+    for (v = 0; v < VECTORS; v++) {
+        present[v] = zero;
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            sums[i][v] = zero;
+    }
+    while (depth > 0) {
+        int64_t k = depth < STEP ? depth : STEP;
+        WORDS counts[ROWS][VECTORS], bits[VECTORS];
+
+        depth -= k;
+        ROW_LOOP
+        for (v = 0; v < VECTORS; v++) {
+            bits[v] = zero;
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                counts[i][v] = zero;
+        }
+        for (; k > 0; k--, w += rows, x += LANES) {
+            ROW_LOOP
+            for (i = 0; i < rows; i++) {
+                const WORDS one = zero + w[i];
+
+                ROW_LOOP
+                for (v = 0; v < VECTORS; v++) {
+                    WORDS other = *(const WORDS *)(x + v * PER_VECTOR) ^ one;
+
+                    if (masked)
+                        other &= *(const WORDS *)(mask + v * PER_VECTOR);
+                    counts[i][v] += COUNTS(other);
+                }
+            }
+            if (masked) {
+                ROW_LOOP
+                for (v = 0; v < VECTORS; v++)
+                    bits[v] += COUNTS(*(const WORDS *)(mask + v * PER_VECTOR));
+                mask += LANES;
+            }
+        }
+        ROW_LOOP
+        for (v = 0; v < VECTORS; v++) {
+            present[v] += TOTALS(bits[v]);
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                sums[i][v] += TOTALS(counts[i][v]);
+        }
+    }
+    ROW_LOOP
+    for (v = 0; v < VECTORS; v++) {
+        *(WORDS *)(there + v * PER_VECTOR) = present[v];
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            *(WORDS *)(differ[i] + v * PER_VECTOR) = sums[i][v];
+    }
+}
+
+#define CALL(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (mask)                                                                                                      \
+            LEVELED(tile)(n, 1, depth, (const uint32_t *)w, (const uint32_t *)x, (const uint32_t *)mask, differ, there); \
+        else                                                                                                           \
+            LEVELED(tile)(n, 0, depth, (const uint32_t *)w, (const uint32_t *)x, NULL, differ, there);                 \
+        break
+
+TARGET static void LEVELED(count)(int rows, int64_t depth, const void *w, const void *x, const void *mask,
+                                  int32_t differ[ROWS][LANES], int32_t there[LANES])
+{
+    int j;
+
+    switch (rows) {
+        CALL(1);
+        CALL(2);
+        CALL(4);
+#if ROWS > 4
+        CALL(8);
+        CALL(12);
+#endif
+    }
+    if (!mask)
+        for (j = 0; j < LANES; j++)
+            there[j] = (int32_t)depth * BITS;
+}
+#undef CALL
+
+#define TOTAL float
+#define TYPED(name) LEVELED(name##_float32)
+#include "dot_signs_forward.h"
+#define TOTAL double
+#define TYPED(name) LEVELED(name##_float64)
+#include "dot_signs_forward.h"
+#define TOTAL int64_t
+#define TYPED(name) LEVELED(name##_int64)
+#include "dot_signs_forward.h"
+
+#define ELEMENT float
+#define PACK LEVELED(pack_float32)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT double
+#define PACK LEVELED(pack_float64)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT int8_t
+#define PACK LEVELED(pack_int8)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT int16_t
+#define PACK LEVELED(pack_int16)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT int32_t
+#define PACK LEVELED(pack_int32)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT int64_t
+#define PACK LEVELED(pack_int64)
+#define IS_PLUS(v) ((v) >= 0)
+#include "dot_signs_pack.h"
+#define ELEMENT uint8_t
+#define PACK LEVELED(pack_bool)
+#define IS_PLUS(v) ((v) != 0)
+#include "dot_signs_pack.h"
+
+#undef SUM
+#undef VECTORS
+#undef PER_VECTOR
+#undef WORDS
+#undef STEP
+#undef COUNTS
+#undef TOTALS
+#undef PAIRS
+#undef FOURS
+#undef EIGHTS
+#undef SIXTEENS
+#undef LEVEL
+#undef TARGET
+#undef LEVELED

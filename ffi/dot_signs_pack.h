@@ -1,0 +1,42 @@
+/* Packing the signs of one type in one instruction set. Expects ELEMENT, PACK and IS_PLUS(v); undefines them. */
+
+TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, uint32_t *words)
+{
+    const ELEMENT *rows = (const ELEMENT *)values;
+    int64_t start, j;
+    int c;
+
+    if (channel == 1) {
+        /* Neighbours share a word. */
+        for (j = 0; j < count; j++, rows += pixel) {
+            uint32_t word = 0;
+
+            for (c = 0; c < channels; c++)
+                word |= (uint32_t)(IS_PLUS(rows[c])) << c;
+            words[j] = word;
+        }
+        return;
+    }
+    for (start = 0; start < count; start += BLOCK) {
+        const int64_t size = count - start < BLOCK ? count - start : BLOCK;
+        uint32_t block[BLOCK];
+
+        for (j = 0; j < size; j++)
+            block[j] = 0;
+        for (c = 0; c < channels; c++) {
+            const ELEMENT *row = rows + c * channel + start * pixel;
+
+            if (pixel == 1)
+                for (j = 0; j < size; j++)
+                    block[j] |= (uint32_t)(IS_PLUS(row[j])) << c;
+            else
+                for (j = 0; j < size; j++)
+                    block[j] |= (uint32_t)(IS_PLUS(row[j * pixel])) << c;
+        }
+        memcpy(words + start, block, (size_t)size * sizeof *words);
+    }
+}
+
+#undef ELEMENT
+#undef PACK
+#undef IS_PLUS
