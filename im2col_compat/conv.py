@@ -3,6 +3,7 @@
 from im2col_compat import backends, features, fused, kernels, library, plans, terms
 from im2col_compat.geometry import conv_geometry, product
 from im2col_compat.op import NAMED, CText, resolve
+from im2col_compat.table import Table
 
 
 def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
@@ -63,6 +64,7 @@ def _computed(dims, input, weight, bias, stride, padding, dilation, groups, op):
     native = native and (geometry.columns.batch > 0 or features.UNFOLD_IS_CURRENT)
     if not native:
         _check_alike(arrays, function, op, [("input", x), ("weight", w), ("bias", b)])
+        w, x = _operands(arrays, function, op, ("weight", w), ("input", x))
     unbatched = len(x.shape) == dims + 1
     x = arrays.unsqueeze(x, 0) if unbatched else x
     if native:
@@ -107,6 +109,7 @@ def _linear(input, weight, bias, op):
     if b is not None and tuple(b.shape) != tuple(w.shape[:-1]):
         raise RuntimeError("linear(): bias must have shape {}, but got {}".format(tuple(w.shape[:-1]), tuple(b.shape)))
     _check_alike(arrays, "linear", op, [("input", x), ("weight", w), ("bias", b)])
+    w, x = _operands(arrays, "linear", op, ("weight", w), ("input", x))
     if op is NAMED["dot"]:
         result = features.np.matmul(x, w.T)
     else:
@@ -147,6 +150,7 @@ def _matmul(a, b, op):
             "matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes)
         )
     _check_alike(arrays, "matmul", op, [("a", w), ("b", x)])
+    w, x = _operands(arrays, "matmul", op, ("a", w), ("b", x))
     if op is NAMED["dot"]:
         return features.np.asarray(features.np.matmul(w, x))
     w = arrays.unsqueeze(w, 0) if len(shapes[0]) == 1 else w
@@ -180,7 +184,8 @@ def _check_alike(arrays, function, op, arguments):
     expected = arrays.dtype(arguments[0][1])
     for name, value in arguments[1:]:
         dtypes = (expected, terms.result_dtype(op, expected)) if name == "bias" else (expected,)
-        if arrays.dtype(value) not in dtypes:
+        # A table's operands are its own business.
+        if arrays.dtype(value) not in dtypes and (name == "bias" or not isinstance(op.multiply, Table)):
             raise RuntimeError(
                 "{}(): {} must have {}'s dtype {}, but has {}".format(
                     function, name, arguments[0][0], expected, arrays.dtype(value)
@@ -192,6 +197,13 @@ def _check_alike(arrays, function, op, arguments):
                     function, name, arguments[0][0], arrays.device(arguments[0][1]), arrays.device(value)
                 )
             )
+
+
+def _operands(arrays, function, op, w, x):
+    """The values of two (name, value) pairs, as the op takes them."""
+    if isinstance(op.multiply, Table):
+        return op.multiply.operands(arrays, function, (w, x))
+    return w[1], x[1]
 
 
 def _kernels(op, arrays, w, x):

@@ -2,6 +2,7 @@
 
 from im2col_compat import backends, features, kernels, source, tracing
 from im2col_compat.op import NAMED
+from im2col_compat.table import Table
 
 
 def of(op, dtype):
@@ -19,6 +20,8 @@ def of(op, dtype):
             lines.append("tensor operations, in blocks: {}.".format(reason))
         else:
             lines.append("C kernels, {}.".format(found.origin))
+            if isinstance(op.multiply, Table):
+                return "\n".join(lines)
             texts = found.texts or source.of_expressions(op, tracing.trace(op, dtype, arrays), dtype)
             lines.append(texts.functions.replace("static inline __attribute__((always_inline)) ", "").rstrip())
     return "\n".join(lines)

@@ -49,6 +49,28 @@ class Problem(
         """Of one image."""
         return self.groups * self.filters * self.taps * product(self.blocks)
 
+    @property
+    def pads(self):
+        """Whether there are taps outside the image."""
+        sizes = zip(self.image, self.kernel, self.dilation, self.stride, self.blocks, self.before)
+        return any(b > 0 or (n - 1) * s + (k - 1) * d - b >= size for size, k, d, s, n, b in sizes)
+
+    @property
+    def turns(self):
+        """Whether filters and positions can take each other's place: where both are rows of features."""
+        return not self.is_conv and self.batch == self.groups == 1 and self.x_strides[1] == 1
+
+    def turned(self):
+        """The problem of x and w in each other's place."""
+        count, filters, taps = self.blocks[2], self.filters, self.channels
+        return self._replace(
+            filters=count,
+            image=(1, 1, filters),
+            blocks=(1, 1, filters),
+            x_strides=(filters * taps, 1, filters * taps, filters * taps, taps),
+            y_strides=(count * filters, filters, 1),
+        )
+
     def pad_bytes(self, dtype):
         """The pad value as eight bytes in memory."""
         value = np.array([0 if self.pad is None else self.pad]).astype(dtype)

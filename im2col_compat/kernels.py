@@ -4,6 +4,7 @@ IM2COL_COMPAT_ISA names the best instruction set to be used: "baseline", "avx2" 
 "avx512"; by default, the best that the machine has.
 """
 
+import functools
 import os
 import warnings
 from collections import namedtuple
@@ -11,6 +12,7 @@ from collections import namedtuple
 from im2col_compat import compiler, features, fingerprint, lowlevel, signs, source, tracing
 from im2col_compat.expression import C_TYPES
 from im2col_compat.op import NAMED, CText
+from im2col_compat.table import Table
 
 VARIABLE = "IM2COL_COMPAT_ISA"
 LEVELS = ("baseline", "avx2", "avx512")
@@ -67,6 +69,8 @@ def find(op, dtype, arrays):
     """
     if lowlevel.missing:
         return None, lowlevel.missing
+    if isinstance(op.multiply, Table):
+        return _looked_up(op, dtype)
     if dtype not in C_TYPES and dtype not in signs.DTYPES:
         return None, "there are no C kernels for {}".format(dtype)
     # An infinite pad value of integers means that padding is left out.
@@ -130,6 +134,15 @@ def _pack_signs(problem, kernels, arrays, w, x):
     if kernels.address and problem.channels < signs.LEAST:
         return problem, kernels, arrays, w, x
     return signs.packed(problem, kernels, arrays, w, x, level())
+
+
+def _looked_up(op, dtype):
+    if op.add != "sum":
+        return None, "C looks up terms only where they are summed"
+    best = level()
+    packing = functools.partial(op.multiply.packed, level=best)
+    origin = "looked up, {}{}".format(LEVELS[best], ", by byte permutes" if lowlevel.has_permutes(best) else "")
+    return Kernels(0, dtype, "int64", op.add, origin, None, packing), None
 
 
 def _built_in(op):

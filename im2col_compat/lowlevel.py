@@ -122,6 +122,11 @@ def pack_signs(values, dtype, sizes, strides, words, threads, level):
     lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
 
 
+def has_permutes(level):
+    """Whether tables can be looked up by byte permutes."""
+    return lib.dot_permutes(1, 64, 64, level) != ffi.NULL
+
+
 def table_kernels(rows, least, planes, entries, lanes, depth, level):
     """(address, what must be kept) of kernels that look up terms in rows of a table, as dot_lookup.h has them; or None.
 

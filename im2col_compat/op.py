@@ -128,6 +128,32 @@ class Op(object):
         grads = [None if text is None else CText(name, text) for name, text in (("grad_w", grad_w), ("grad_x", grad_x))]
         return cls(CText("multiply", multiply), add, identity, pad_value, grads[0], grads[1])
 
+    @classmethod
+    def from_table(cls, table, signed=None, bits=None, name=None, pad_value=0):
+        """An op of which the products are looked up, for approximate multipliers: a term is ``table[w, x]``, and is summed.
+
+        It takes integer tensors (of any integer dtypes, which may differ) and gives exact int64 sums.
+        table: one of
+        - integers in a NumPy array or a tensor of 2**a rows, one for each w, and 2**b columns, one for each x, a and b
+          from 1 to 8. Signed operands index as they index NumPy arrays, and as their bits do: the last row is -1's.
+        - the name of a file that has these: ``.npy``, else text, a row a line (``.csv``, ``.txt``)
+        - the name of a C file (``.c``, ``.h``), or C source itself, with a function of two integers as EvoApproxLib
+          publishes them, ``int16_t mul8s_1KVB(int8_t w, int8_t x)``, or with a table ``lut[256][256] = {...}``
+        - a Python function of two ints, which returns an int
+        signed: whether operands are; a bool, or a pair for w and x. By default no, but for C what the types of one byte
+        or a name such as mul8s_1KVB say.
+        bits: of the operands of a function, 1 to 8, an int or a pair for w and x; by default 8, or as the name says.
+        name: which of several functions or tables in C.
+        pad_value: what conv2d pads with, an operand that x may have; None leaves padded taps out.
+
+        ValueError for a table of another shape or with entries beyond 32 bits, TypeError for entries that aren't integers,
+        RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands of other than integer
+        dtypes and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
+        """
+        from im2col_compat import tables
+
+        return cls(tables.of(table, signed, bits, name), pad_value=pad_value)
+
     def explain(self, dtype="float32"):
         """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text: the path, why,
         and the C of its functions. Compiles what is to be compiled."""
@@ -157,7 +183,8 @@ class Op(object):
             return value
         if value in (float("inf"), -float("inf")):
             return None
-        low, high = features.limits(dtype)
+        # A table knows fewer numbers than a dtype has.
+        low, high = self.multiply.ranges[1] if hasattr(self.multiply, "ranges") else features.limits(dtype)
         if isinstance(value, complex) or value != value or int(value) != value or not low <= value <= high:
             raise ValueError("{}: {} can't hold pad_value={!r}".format(self, dtype, value))
         return int(value)

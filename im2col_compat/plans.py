@@ -9,6 +9,7 @@ from im2col_compat.op import NAMED
 
 def conv(op, arrays, w, x, geometry):
     """w (groups, filters of a group, K), x (N, C, ...): (N, filters of all groups, blocks along each dimension)."""
+    w, x = terms.operands(op, arrays, w, x)
     op, captures = terms.understood(op, arrays, w, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
     result = chunks.run(ConvPlan(op, arrays, x, geometry, captures), arrays, w, x)
     return arrays.reshape(result, geometry.output_shape)
@@ -27,6 +28,7 @@ def matmul(op, arrays, w, x):
 
 
 def _contract(op, arrays, w, x, axis):
+    w, x = terms.operands(op, arrays, w, x)
     broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
     op, captures = terms.understood(op, arrays, w, x, *broadcast)
     plan = BroadcastPlan(op, arrays, w, x, axis, captures)

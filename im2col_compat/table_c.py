@@ -1,0 +1,106 @@
+"""Multipliers that are published as C: EvoApproxLib's functions, and headers with a table, compiled and tabulated."""
+
+import ctypes
+import os
+import re
+
+import numpy as np
+
+from im2col_compat import compiler, lowlevel, source
+from im2col_compat.table import MOST_BITS
+
+#: The C types of operands and products, by width and whether they are signed; what else ints are called.
+_WIDTHS = {"char": 8, "short": 16, "int": 32, "unsigned": 32, "signed": 32, "long": 64}
+_TYPE = r"(?:(?:const|unsigned|signed|static|inline|extern|long|short|char|int|u?int\d+_t)\s+)+"
+_PARAMETER = r"\s*(" + _TYPE + r")(?:\w+)\s*"
+_FUNCTION = re.compile(r"(" + _TYPE + r")(\w+)\s*\(" + _PARAMETER + "," + _PARAMETER + r"\)\s*\{")
+_ARRAY = re.compile(r"(" + _TYPE + r")(\w+)\s*\[\s*(\d+)\s*\]\s*\[\s*(\d+)\s*\]\s*=\s*\{")
+#: What EvoApproxLib's names say: mul8u_1JFF, mul8s_1KVB, mul7x4u_...
+_NAMED = re.compile(r"mul(\d+)(?:x(\d+))?(u|s)(?:_|$)")
+
+_TABULATE = """
+__attribute__((visibility("default"))) void im2col_compat_tabulate(const int64_t *w, const int64_t *x, int64_t *table);
+void im2col_compat_tabulate(const int64_t *w, const int64_t *x, int64_t *table)
+{{
+    for (int i = 0; i < {rows}; i++)
+        for (int j = 0; j < {columns}; j++)
+            table[i * {columns} + j] = (int64_t){expression};
+}}
+"""
+
+
+def tabulate(text, where, signed, bits, name, directory=None):
+    """(entries, signed) of a function of two integers, or of a table, in C source.
+
+    where: what messages call the source. signed, bits: pairs, or None for what the types or the name say. name: which
+    function or table, where there are several. directory: where what it includes is looked for.
+    """
+    plain = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
+    functions = {match.group(2): match for match in _FUNCTION.finditer(plain)}
+    arrays = {match.group(2): match for match in _ARRAY.finditer(plain)}
+    known = sorted(set(functions) | set(arrays))
+    if name is None:
+        stem = os.path.splitext(os.path.basename(where))[0]
+        name = stem if stem in known else known[0] if len(known) == 1 else None
+    if name not in known:
+        raise ValueError(
+            "Op.from_table(): name must be one of the functions of two integers, or the tables, that {} defines, {}, "
+            "but got {!r}".format(where, known, name)
+        )
+    said = _NAMED.match(name)
+    says_signed = None if said is None else (said.group(3) == "s",) * 2
+    if name in arrays:
+        kind, shape = arrays[name].group(1), tuple(int(size) for size in arrays[name].group(3, 4))
+        signed = signed or says_signed or (False, False)
+        expression = name + "[i][j]"
+    else:
+        kind, parameters = functions[name].group(1), functions[name].group(3, 4)
+        narrow = all(_kind(parameter)[0] == MOST_BITS for parameter in parameters)
+        signed = signed or says_signed or tuple(narrow and _kind(parameter)[1] for parameter in parameters)
+        if bits is None:
+            bits = (MOST_BITS, MOST_BITS) if said is None else (int(said.group(1)), int(said.group(2) or said.group(1)))
+            if max(bits) > MOST_BITS:
+                raise ValueError(
+                    "Op.from_table(): operands have at most {} bits, but those of {} have {}".format(MOST_BITS, name, bits)
+                )
+        shape = tuple(2**count for count in bits)
+        # What takes an unsigned operand takes the bits of a signed one.
+        operands = [
+            "({})({} & {})".format(parameter.strip(), value, -1 if _kind(parameter)[1] else size - 1)
+            for parameter, value, size in zip(parameters, ("w[i]", "x[j]"), shape)
+        ]
+        expression = "{}({}, {})".format(name, *operands)
+    entries = _compiled(text, where, expression, shape, signed, directory)
+    if any(signed) and not _kind(kind)[1]:
+        # And what returns an unsigned product of signed operands returns its bits.
+        product = shape[0] * shape[1]
+        entries %= product
+        entries[entries >= product // 2] -= product
+    return entries, signed
+
+
+def _kind(text):
+    """(width, whether it is signed) of a C type."""
+    words = [word for word in text.split() if word not in ("const", "static", "inline", "extern")]
+    exact = re.match(r"(u?)int(\d+)_t$", words[-1])
+    if exact:
+        return int(exact.group(2)), not exact.group(1)
+    width = next((_WIDTHS[word] for word in ("char", "short", "long") if word in words), 32)
+    return width, "unsigned" not in words
+
+
+def _compiled(text, where, expression, shape, signed, directory):
+    """The values of a C expression in w[i] and x[j], for all operands."""
+    text = "#include <stdint.h>\n" + text + _TABULATE.format(rows=shape[0], columns=shape[1], expression=expression)
+    flags = source.FLAGS + (() if directory is None else ("-I" + directory,))
+    try:
+        library = ctypes.CDLL(compiler.library(text, flags, where))
+    except (compiler.CannotCompile, OSError) as error:
+        raise RuntimeError("Op.from_table(): {} can't be compiled: {}".format(where, error))
+    operands = [np.arange(size) for size in shape]
+    for values, sign in zip(operands, signed):
+        if sign:
+            values[len(values) // 2 :] -= len(values)
+    arrays = [values.astype(np.int64) for values in operands] + [np.empty(shape, np.int64)]
+    library.im2col_compat_tabulate(*[ctypes.c_void_p(lowlevel.address(array)) for array in arrays])
+    return arrays[-1]
