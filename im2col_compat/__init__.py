@@ -2,20 +2,27 @@
 
 from im2col_compat import ops
 from im2col_compat.backends import available_backends, backend, use_backend
+from im2col_compat.binary import BinaryConv2d, BinaryLinear
 from im2col_compat.columns import fold, unfold
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear, matmul
+from im2col_compat.conversion import convert
 from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Fold, Linear, Unfold
 from im2col_compat.op import Op
+from im2col_compat.quantized import QuantConv2d, QuantLinear
 from im2col_compat.unrolled import conv_matrix
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = [
+    "BinaryConv2d",
+    "BinaryLinear",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "Fold",
     "Linear",
     "Op",
+    "QuantConv2d",
+    "QuantLinear",
     "Unfold",
     "available_backends",
     "backend",
@@ -23,6 +30,7 @@ __all__ = [
     "conv2d",
     "conv3d",
     "conv_matrix",
+    "convert",
     "fold",
     "linear",
     "matmul",

@@ -47,6 +47,15 @@ class Op:
         grad_w: Optional[str] = ...,
         grad_x: Optional[str] = ...,
     ) -> Op: ...
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        signed: Union[bool, Tuple[bool, bool], None] = ...,
+        bits: Union[int, Tuple[int, int], None] = ...,
+        name: Optional[str] = ...,
+        pad_value: Optional[float] = ...,
+    ) -> Op: ...
     def explain(self, dtype: str = ...) -> str: ...
 
 _Op = Union[_Name, Op, _Function]
@@ -177,3 +186,93 @@ class Linear(torch.nn.Linear):
     ) -> None: ...
     @classmethod
     def from_linear(cls, linear: torch.nn.Linear, op: _Op) -> Linear: ...
+
+class BinaryConv2d(Conv2d):
+    alpha: bool
+    K: bool
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Padding = ...,
+        dilation: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        padding_mode: _PaddingMode = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        alpha: bool = ...,
+        K: bool = ...,
+    ) -> None: ...
+    @classmethod
+    def from_conv(cls, conv: torch.nn.Conv2d, alpha: bool = ..., K: bool = ...) -> BinaryConv2d: ...  # type: ignore[override]
+
+class BinaryLinear(Linear):
+    alpha: bool
+    K: bool
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        alpha: bool = ...,
+        K: bool = ...,
+    ) -> None: ...
+    @classmethod
+    def from_linear(cls, linear: torch.nn.Linear, alpha: bool = ..., K: bool = ...) -> BinaryLinear: ...  # type: ignore[override]
+
+# What the two have in common.
+class _Quantized:
+    qconfig: Any
+    input_scale: torch.Tensor
+    input_zero_point: torch.Tensor
+    def start_calibration(self, name: str = ...) -> None: ...
+    def finish_calibration(self) -> None: ...
+
+class QuantConv2d(_Quantized, Conv2d):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Padding = ...,
+        dilation: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        padding_mode: _PaddingMode = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: Optional[Op] = ...,
+        qconfig: Any = ...,
+    ) -> None: ...
+    @classmethod
+    def from_conv(cls, conv: torch.nn.Conv2d, op: Optional[Op] = ..., qconfig: Any = ...) -> QuantConv2d: ...  # type: ignore[override]
+
+class QuantLinear(_Quantized, Linear):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: Optional[Op] = ...,
+        qconfig: Any = ...,
+    ) -> None: ...
+    @classmethod
+    def from_linear(cls, linear: torch.nn.Linear, op: Optional[Op] = ..., qconfig: Any = ...) -> QuantLinear: ...  # type: ignore[override]
+
+_Layers = Union[type, str, Iterable[Union[type, str]], Callable[[str, torch.nn.Module], bool]]
+
+def convert(
+    model: torch.nn.Module,
+    op: _Op,
+    calibrate: Optional[Iterable[Any]] = ...,
+    layers: Optional[_Layers] = ...,
+    qconfig: Any = ...,
+) -> torch.nn.Module: ...

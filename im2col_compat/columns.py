@@ -91,4 +91,6 @@ def _check_out(function, arrays, x, out, shape):
             )
         )
     if features.requires_grad(x) or features.requires_grad(out) or features.transformed():
-        raise RuntimeError("{}(): out can't be given where input or out requires grad, or is transformed".format(function))
+        raise RuntimeError(
+            "{}(): out can't be given where input or out requires grad, or is transformed".format(function)
+        )

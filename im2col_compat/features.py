@@ -10,6 +10,7 @@ gradients, and the raw tensor inside it. Here "tensor" means a Variable there;
 """
 
 import contextlib
+import importlib
 import os
 
 import numpy as np
@@ -720,6 +721,36 @@ def is_parametrized(module):
     return parametrize is not None and parametrize.is_parametrized(module)
 
 
+# ---------------------------------------------------------------- quantization
+
+
+def quantization():
+    """The module of PyTorch's observers (torch.ao.quantization from 1.10 on). ImportError where it has none that fit."""
+    for name in ("torch.ao.quantization", "torch.quantization"):
+        try:
+            found = importlib.import_module(name)
+            found.PerChannelMinMaxObserver(quant_min=0, quant_max=15)  # ranges of one's own: 1.7 on
+            return found
+        except (AttributeError, ImportError, TypeError):
+            continue
+    raise ImportError(
+        "quantized layers need observers of torch.quantization that take quant_min (PyTorch 1.7 on), but here is {}".format(
+            torch_missing or torch.__version__
+        )
+    )
+
+
+def fake_quantize(x, scale, zero_point, low, high):
+    """x rounded to what the nearest codes stand for, by PyTorch's own functions: their gradient goes straight through, and
+    is zero where the codes end. One scale and zero_point, or one for each of x's first axis."""
+    if scale.numel() == 1:
+        return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), low, high)
+    try:
+        return torch.fake_quantize_per_channel_affine(x, scale, zero_point.to(torch.int32), 0, low, high)
+    except RuntimeError:
+        return torch.fake_quantize_per_channel_affine(x, scale, zero_point.to(torch.int64), 0, low, high)  # before 1.10
+
+
 # ---------------------------------------------------------------- F.unfold and F.fold
 
 
@@ -777,7 +808,8 @@ def capturing():
 
 #: An operator of one's own can say its shape and gradient (2.4 on).
 HAS_LIBRARY = torch is not None and all(
-    hasattr(getattr(torch, "library", None), name) for name in ("register_fake", "register_autograd", "fallthrough_kernel")
+    hasattr(getattr(torch, "library", None), name)
+    for name in ("register_fake", "register_autograd", "fallthrough_kernel")
 )
 
 

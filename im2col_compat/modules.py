@@ -149,11 +149,17 @@ class _Conv(_WithOp):
         return super(_Conv, self)._with_own(settings)
 
     def forward(self, input):
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = pad_for_conv(input, self.weight, padding, self.stride, self.dilation, self.padding_mode), 0
+        return self._convolved(*self._padded(input), weight=self.weight, bias=self.bias, op=self.op)
+
+    def _padded(self, input):
+        """The input, padded with its own pixels where it is to be, and the padding that is left."""
+        if self.padding_mode == "zeros":
+            return input, self.padding
+        return pad_for_conv(input, self.weight, self.padding, self.stride, self.dilation, self.padding_mode), 0
+
+    def _convolved(self, input, padding, weight, bias, op):
         conv = (conv1d, conv2d, conv3d)[self.dims - 1]
-        return conv(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, op=self.op)
+        return conv(input, weight, bias, self.stride, padding, self.dilation, self.groups, op=op)
 
 
 class Conv1d(_Conv, _Conv1d):

@@ -61,7 +61,9 @@ def tabulate(text, where, signed, bits, name, directory=None):
             bits = (MOST_BITS, MOST_BITS) if said is None else (int(said.group(1)), int(said.group(2) or said.group(1)))
             if max(bits) > MOST_BITS:
                 raise ValueError(
-                    "Op.from_table(): operands have at most {} bits, but those of {} have {}".format(MOST_BITS, name, bits)
+                    "Op.from_table(): operands have at most {} bits, but those of {} have {}".format(
+                        MOST_BITS, name, bits
+                    )
                 )
         shape = tuple(2**count for count in bits)
         # What takes an unsigned operand takes the bits of a signed one.

@@ -61,7 +61,9 @@ def _pair(name, value, is_valid):
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(is_valid(item) for item in pair):
         kind = "a bool" if is_valid is _is_bool else "an int from 1 to {}".format(MOST_BITS)
-        raise ValueError("Op.from_table(): {} must be {}, or a pair for w and x, but got {!r}".format(name, kind, value))
+        raise ValueError(
+            "Op.from_table(): {} must be {}, or a pair for w and x, but got {!r}".format(name, kind, value)
+        )
     return pair
 
 
@@ -120,7 +122,9 @@ def _of_text(path, signed):
             try:
                 rows.append([int(word) for word in words])
             except ValueError:
-                raise ValueError("Op.from_table(): {}, line {}, must have integers, but is {!r}".format(path, number, line))
+                raise ValueError(
+                    "Op.from_table(): {}, line {}, must have integers, but is {!r}".format(path, number, line)
+                )
     rows = [row for row in rows if row]
     if len({len(row) for row in rows}) > 1:
         raise ValueError(

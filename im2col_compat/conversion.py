@@ -1,0 +1,167 @@
+"""A trained network with another dot product: convert."""
+
+import copy
+import fnmatch
+
+from im2col_compat import features
+from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear
+from im2col_compat.op import resolve
+from im2col_compat.quantized import QuantConv2d, QuantLinear
+from im2col_compat.table import Table
+
+
+def convert(model, op, calibrate=None, layers=None, qconfig=None):
+    """A copy of a model in which convolutions and fully connected layers compute with an op.
+
+    model: an nn.Module, which stays as it is.
+    op: as for conv2d. With one of Op.from_table layers become QuantConv2d and QuantLinear, with any other Conv1d, Conv2d,
+        Conv3d and Linear. Layers that were converted before are converted again; quantized ones keep their calibration if
+        the op takes operands of the same bits and calibrate is None.
+    calibrate: for ops of Op.from_table, batches of inputs for the model, such as a DataLoader: tensors, or tuples that
+        begin with one. The model computes them in eval mode, without quantization, while observers find the ranges of
+        the layers' inputs. A progress bar is shown where tqdm is installed and standard error is a terminal.
+    layers: which: a type, a name as in model.named_modules() or a pattern such as "features.*", a function of (name,
+        module), or a list of types and names. By default all nn.Conv2d and nn.Linear (with other ops nn.Conv1d and
+        nn.Conv3d too).
+    qconfig: for ops of Op.from_table, as QuantConv2d's.
+
+    ValueError where there is nothing to convert, a name is no layer's, an op of Op.from_table has no calibrate, or what
+    comes to a layer while calibrating isn't finite, or nothing does; TypeError for layers that can't be converted.
+    """
+    if features.torch is None:
+        raise ImportError("convert() is for nn.Modules: {}".format(features.torch_missing))
+    op = resolve(op)
+    is_table = isinstance(op.multiply, Table)
+    if not is_table and (calibrate is not None or qconfig is not None):
+        raise ValueError("convert(): calibrate and qconfig are for ops of Op.from_table, but op is {!r}".format(op))
+    model = copy.deepcopy(model)
+    chosen = _chosen(model, layers, _QUANTIZED if is_table else _PLAIN)
+    converted = {}
+    for name, layer in chosen:
+        if is_table:
+            converted[layer] = _quantized(name, layer, op, calibrate is None, qconfig)
+        else:
+            converted[layer] = _plain(name, layer, op)
+    model = _with(model, converted)
+    if calibrate is not None:
+        _calibrate(model, [(name, converted[layer]) for name, layer in chosen], calibrate)
+    return model
+
+
+# ---------------------------------------------------------------- which layers
+
+
+_nn = features.torch.nn if features.torch is not None else None
+#: What can be converted, and to what.
+_PLAIN = () if _nn is None else ((_nn.Conv1d, Conv1d), (_nn.Conv2d, Conv2d), (_nn.Conv3d, Conv3d), (_nn.Linear, Linear))
+_QUANTIZED = () if _nn is None else ((_nn.Conv2d, QuantConv2d), (_nn.Linear, QuantLinear))
+
+
+def _chosen(model, layers, known):
+    """(name, module) of the layers that are to be converted. A module in several places comes once."""
+    modules = list(model.named_modules())
+    if layers is None:
+        found = [pair for pair in modules if isinstance(pair[1], tuple(base for base, _ in known))]
+    elif callable(layers) and not isinstance(layers, type):
+        found = [pair for pair in modules if layers(*pair)]
+    else:
+        wanted = [layers] if isinstance(layers, type) or hasattr(layers, "lower") else list(layers)
+        for one in wanted:
+            if not any(_is(one, *pair) for pair in modules):
+                raise ValueError(
+                    "convert(): layers must be types or names of the model's, {}, but {!r} is none".format(
+                        [name for name, _ in modules if name], one
+                    )
+                )
+        found = [pair for pair in modules if any(_is(one, *pair) for one in wanted)]
+    if not found:
+        raise ValueError("convert(): the model has no layers to convert")
+    return found
+
+
+def _is(wanted, name, module):
+    if hasattr(wanted, "lower"):
+        return fnmatch.fnmatchcase(name, wanted)
+    if isinstance(wanted, type):
+        return isinstance(module, wanted)
+    raise TypeError("convert(): layers must be types, names or a function, but got {!r}".format(wanted))
+
+
+# ---------------------------------------------------------------- what they become
+
+
+def _plain(name, layer, op):
+    for base, own in _PLAIN:
+        if isinstance(layer, base):
+            new = own.from_linear(layer, op) if base is _nn.Linear else own.from_conv(layer, op)
+            for buffer in ("input_scale", "input_zero_point"):
+                new._buffers.pop(buffer, None)
+            return new
+    raise _cannot(name, layer, _PLAIN)
+
+
+def _quantized(name, layer, op, keep, qconfig):
+    for base, own in _QUANTIZED:
+        if isinstance(layer, base):
+            same = isinstance(layer, own) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
+            if keep and not (same and float(layer.input_scale) > 0):
+                raise ValueError(
+                    "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's "
+                    "inputs".format(name, op)
+                )
+            if same:
+                qconfig = layer.qconfig
+            new = own.from_linear(layer, op, qconfig) if base is _nn.Linear else own.from_conv(layer, op, qconfig)
+            if keep:
+                new.input_scale.copy_(layer.input_scale)
+                new.input_zero_point.copy_(layer.input_zero_point)
+            return new
+    raise _cannot(name, layer, _QUANTIZED)
+
+
+def _cannot(name, layer, known):
+    return TypeError(
+        "convert(): layer {!r} must be one of {}, but is {}".format(
+            name, ["nn." + base.__name__ for base, _ in known], type(layer).__name__
+        )
+    )
+
+
+def _with(module, converted):
+    """The module, or what it was converted to, with all in it that was converted."""
+    if module in converted:
+        return converted[module]
+    for name, child in list(module.named_children()):
+        module._modules[name] = _with(child, converted)
+    return module
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def _calibrate(model, layers, batches):
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    for name, layer in layers:
+        layer.start_calibration(name)
+    try:
+        count = 0
+        with features.torch.no_grad():
+            for batch in _with_progress(batches):
+                model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+                count += 1
+        if not count:
+            raise ValueError("convert(): calibrate must have batches, but there is none")
+        for _, layer in layers:
+            layer.finish_calibration()
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _with_progress(batches):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return batches
+    return tqdm(batches, desc="calibrating", disable=None, leave=False)
