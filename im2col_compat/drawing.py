@@ -83,13 +83,7 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     _arrow(second, (block + 0.2, -0.5), third, below)
 
     steps = "kernel {}, stride {}, dilation {}".format(_by(kernel), _by(stride, True), _by(dilation, True))
-    _title(
-        first,
-        "image {}, padding {}".format(_by(size), _by([_by(sides, True) for sides in padding], True)),
-        steps,
-        0.33,
-        0.12,
-    )
+    _title(first, "image {}, padding {}".format(_by(size), _by([_by(sides, True) for sides in padding], True)), steps, 0.33, 0.12)
     which = "a column for each of the {} blocks, row by row; in orange, block {}".format(_by(blocks), block)
     _title(second, "unfold: {}".format(_by(columns.shape)), which, -0.4 - heights[1], -0.56 - heights[1])
     _title(third, "fold adds it back: {}".format(_by(size)), "how many blocks cover each pixel", 0.33, 0.12)

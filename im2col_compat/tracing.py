@@ -792,7 +792,9 @@ def _torch_functions():
 
 # Looked up in vars(np): getattr() also finds names, such as "float", that NumPy warns about.
 _UFUNCS = {
-    vars(np)[name]: name for name in OPERATIONS if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
+    vars(np)[name]: name
+    for name in OPERATIONS
+    if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
 }
 _UFUNCS[np.sign] = "numpy_sign"
 _NUMPY_FUNCTIONS = {
