@@ -7,13 +7,18 @@ JOBS ?= 1
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo bench matrix clean
+.PHONY: test demo study bench matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest tests
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
+
+# The tables of docs/xnor.md and docs/multipliers.md.
+study: $(VENV)/installed $(VENV)/demo-tools
+	$(BIN)/python docs/xnor.py
+	$(BIN)/python docs/multipliers.py docs
 
 bench: $(VENV)/installed $(VENV)/bench-tools
 	$(BIN)/python tests/bench/bench.py --only '^[A-G]' --output docs
@@ -33,7 +38,7 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/base
-	$(BIN)/pip install --quiet pytest hypothesis expecttest matplotlib
+	$(BIN)/pip install --quiet pytest hypothesis expecttest matplotlib scikit-learn
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

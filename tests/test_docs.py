@@ -7,10 +7,23 @@ import subprocess
 import pytest
 from tensors import VARIABLES, torch
 
-from im2col_compat import compiler, lowlevel
+from im2col_compat import compiler, features, lowlevel
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]
+TUTORIALS = ["docs/xnor.md", "docs/multipliers.md"]
+
+
+def has_tools_of_studies():
+    """Whether the digits are here, and PyTorch's observers."""
+    try:
+        import sklearn.datasets  # noqa: F401
+
+        features.quantization()
+    except ImportError:
+        return False
+    return lowlevel.missing is None and compiler._executable("cc") is not None
+
 
 #: what follows ```python: where the block runs
 RUNS = {
@@ -18,6 +31,7 @@ RUNS = {
     " 0.3": VARIABLES and lowlevel.missing is None,
     " numpy": True,
     " ffi": lowlevel.missing is None,
+    " study": has_tools_of_studies(),
 }
 
 
@@ -26,14 +40,15 @@ def blocks(page, language):
         return re.findall(r"^```{}([^\n]*)\n(.*?)^```".format(language), text.read(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_code_runs(page):
+@pytest.mark.parametrize("page", PAGES + TUTORIALS)
+def test_code_runs(page, monkeypatch):
     """Every block runs, its assertions hold, and none is left out for want of a known condition."""
     found = blocks(page, "python")
     assert found
     run = [code for where, code in found if RUNS[where]]
     if not run:
         pytest.skip("nothing here is about this environment")
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "docs"))  # tutorials import from their scripts
     names = {"__name__": "docs"}
     for code in run:
         exec(compile(code, page, "exec"), names)
@@ -68,7 +83,7 @@ def test_c_example(tmpdir):
 
 def test_pages_link_to_files_that_exist():
     """No link leads nowhere."""
-    for page in PAGES + ["docs/c-library.md"]:
+    for page in PAGES + TUTORIALS + ["docs/c-library.md"]:
         with open(os.path.join(ROOT, page)) as text:
-            for target in re.findall(r"\]\(([^)#]+)\)", text.read()):
+            for target in re.findall(r"\]\((?!http)([^)#]+)\)", text.read()):
                 assert os.path.exists(os.path.join(ROOT, os.path.dirname(page), target)), (page, target)
