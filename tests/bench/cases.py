@@ -1,6 +1,7 @@
 """The tables: which contestants meet on which problems. `run` checks them, then times them."""
 
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import peers
 import timing
 import torch
-from problems import Columns, Conv, Linear, Matmul, reference
+from problems import Codes, Columns, Conv, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element
 
@@ -49,6 +50,9 @@ DIMENSIONS = [
 ]
 QUICK_COLUMNS = [Columns(2, 3, 9, 3, 1, 1), Columns(1, 2, 12, 3, 0, 2, dtype="float16")]
 QUICK_DIMENSIONS = [Columns(2, 2, 20, 3, 1, 1, dims=1), Columns(1, 2, 5, 2, 0, 1, dims=3)]
+
+INTEGER_SIZES = [(channels, size) for channels in (64, 128, 256) for size in (28, 14)]
+QUICK_INTEGER_SIZES = [(40, 6)]
 
 OWN_OPS = {
     "exp(-(w - x)²)": lambda w, x: torch.exp(-((w - x) ** 2)),
@@ -199,6 +203,23 @@ def other_dimensions():
     ]
 
 
+def of_signs():
+    """L."""
+    return [
+        Contestant("xnor", peers.ours("xnor")),
+        Contestant("F.conv2d of the signs", peers.native_of_signs, "xnor", "xnor"),
+    ]
+
+
+def of_tables():
+    """M."""
+    return [
+        Contestant("table", peers.ours_by_table),
+        Contestant("one by one, eight accumulators", peers.one_by_one, "table", "table"),
+        Contestant("F.conv2d of floats", peers.native_of_floats, "table"),
+    ]
+
+
 def all_cases(quick):
     shapes = QUICK_SHAPES if quick else SHAPES
     product = Matmul(4, 30, 50) if quick else Matmul(64, 576, 3136)
@@ -214,6 +235,10 @@ def all_cases(quick):
     cases += [Case("I", str(p), p, into()) for p in (QUICK_COLUMNS if quick else LARGE_COLUMNS)]
     cases += [Case("J", "1x1x8², k3", Columns(1, 1, 8, 3, 0, 1), small_unfolds())]
     cases += [Case("K", str(p), p, other_dimensions()) for p in (QUICK_DIMENSIONS if quick else DIMENSIONS)]
+    for channels, size in QUICK_INTEGER_SIZES if quick else INTEGER_SIZES:
+        shape = (16, channels, size, channels, 3, 1, 1)
+        cases += [Case("L", str(Conv(*shape)), Conv(*shape), of_signs())]
+        cases += [Case("M", str(Codes(*shape)), Codes(*shape), of_tables())]
     return cases + [Case("G", str(problem), problem, []) for problem in ([image] if quick else MEMORY_SHAPES)]
 
 
@@ -264,8 +289,15 @@ def error_of(contestant, results, problem, x, w):
         expected = results[contestant.check]
     else:
         raise peers.NotRun(f"{contestant.check!r} gave nothing to compare with")
-    pairs = zip(results[contestant.name], expected, strict=True)
+    pairs = list(zip(results[contestant.name], expected, strict=True))
+    if case_is_exact(contestant):
+        return 0.0 if all(torch.equal(*wide(pair)) for pair in pairs) else math.inf
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in map(wide, pairs))
+
+
+def case_is_exact(contestant):
+    """Whether its results are integers, in whatever dtype."""
+    return contestant.against in ("xnor", "table")
 
 
 def wide(tensors):

@@ -3,12 +3,14 @@
 What can't be had raises: ImportError, or NotRun with a reason.
 """
 
+import ctypes
+
 import torch
 import torch.nn.functional as F
 from problems import Linear, grad_of_result
 
 import im2col_compat
-from im2col_compat import backends, fused
+from im2col_compat import backends, compiler, fused, source
 
 AT_ONCE = 4 * 2**30  # bytes of temporaries
 
@@ -50,7 +52,8 @@ def ours_into(op):
         ((shapes, kernels, arrays, weight, image),) = arguments
 
         def call():
-            fused._call(fused.FORWARD, shapes, kernels, arrays, weight, image, out, shapes.y_strides)
+            addresses = [arrays.address(tensor) for tensor in (weight, image, out)]
+            fused._call(fused.FORWARD, shapes, kernels, addresses, shapes.y_strides)
             return out
 
         return call
@@ -217,6 +220,79 @@ def package_fold_nd(problem, x, w):
     from unfoldNd import foldNd
 
     return lambda: foldNd(w, problem.image_size, *problem.settings)
+
+
+# ---------------------------------------------------------------- signs and tables
+
+
+def signs(v):
+    """Not torch.sign: zero is +1."""
+    return torch.where(v >= 0, 1.0, -1.0)
+
+
+def native_of_signs(problem, x, w):
+    return native(problem, signs(x), signs(w))
+
+
+def native_of_floats(problem, x, w):
+    """The ordinary product, as float32."""
+    return native(problem, x.float(), w.float())
+
+
+def table():
+    """A multiplier that is a little wrong; signed, so that both bytes are at work."""
+    values = torch.arange(256)
+    products = values[:, None] * values - (7 * values[:, None] + 3 * values) % 50 - 32768
+    return products.to(torch.int16).contiguous()
+
+
+def ours_by_table(problem, x, w):
+    return ours(im2col_compat.Op.from_table(table()))(problem, x, w)
+
+
+#: Look-ups one by one with eight accumulators, over columns that are transposed so that both operands are contiguous: how
+#: AdaPT does it.
+LOOKUPS = """
+#include <stdint.h>
+__attribute__((visibility("default")))
+void lookups(int64_t filters, int64_t length, int64_t taps, const uint8_t *w, const uint8_t *columns,
+             const int16_t (*table)[256], int32_t *y)
+{
+    for (int64_t o = 0; o < filters; o++)
+        for (int64_t l = 0; l < length; l++) {
+            const uint8_t *a = w + o * taps, *b = columns + l * taps;
+            int32_t sums[8] = {0}, sum = 0;
+            int64_t k = 0;
+
+            for (; k + 8 <= taps; k += 8)
+                for (int i = 0; i < 8; i++)
+                    sums[i] += table[a[k + i]][b[k + i]];
+            for (; k < taps; k++)
+                sum += table[a[k]][b[k]];
+            for (int i = 0; i < 8; i++)
+                sum += sums[i];
+            y[o * length + l] = sum;
+        }
+}
+"""
+
+
+def one_by_one(problem, x, w):
+    """With the flags of the library's own C."""
+    function = ctypes.CDLL(compiler.library(LOOKUPS, source.FLAGS, "look-ups one by one")).lookups
+    batch, filters, taps, length = problem.sizes
+    entries = table()
+
+    def call():
+        columns = problem.columns(x).transpose(1, 2).contiguous()
+        y = torch.empty(batch, filters, length, dtype=torch.int32)
+        for image in range(batch):
+            numbers = [ctypes.c_int64(number) for number in (filters, length, taps)]
+            tensors = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (w, columns[image], entries, y[image])]
+            function(*numbers, *tensors)
+        return problem.result(y)
+
+    return call
 
 
 # ---------------------------------------------------------------- max_plus

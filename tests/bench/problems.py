@@ -83,6 +83,21 @@ class Conv(Problem):
 
 
 @dataclass(frozen=True)
+class Codes(Conv):
+    """A convolution of integers of eight bits."""
+
+    def operands(self):
+        generator = torch.Generator().manual_seed(0)
+        shapes = self.x_shape, self.w_shape
+        return tuple(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes)
+
+    def columns(self, x):
+        """The library's own: F.unfold takes no integers."""
+        with im2col_compat.use_backend("ffi"):
+            return im2col_compat.unfold(x, self.kernel, padding=self.padding, stride=self.stride)
+
+
+@dataclass(frozen=True)
 class Linear(Problem):
     batch: int
     features: int

@@ -12,6 +12,7 @@ PACKAGES = "im2col_compat torch numpy numba tropical-gemm pykeops torch-semiring
 OURS = {"l1", "own lambda", "max_plus", "l1 forward", "adder", "all threads", "1 thread", "dot"}
 OURS |= {"unfold", "fold", "unfold into out=", "unfold, engine not forced", "unfold, recorded"}
 OURS |= {"forward", "forward, in chunks", "forward + backward", "forward + backward, in chunks"}
+OURS |= {"xnor", "table"}
 
 TABLES = {
     "A": (
@@ -44,6 +45,15 @@ TABLES = {
     ),
     "J": ("Small unfolds", "In parts of F.unfold's time, with a gradient recorded or not."),
     "K": ("One and three dimensions", 'The PyPI package unfoldNd against the engine "ffi", in parts of ours.'),
+    "L": (
+        'conv2d, op="xnor"',
+        "The results are equal. Times of one call, packing included, in parts of ours; signs were taken before F.conv2d.",
+    ),
+    "M": (
+        "conv2d, op=Op.from_table(...)",
+        "A table of 256x256 products of two bytes; the sums are equal. Times of one call in parts of ours: one by one is C "
+        "with the flags of the library's own, columns and their transposition included.",
+    ),
     "G": ("Memory", "MiB beside the result (forward) and the gradients (backward)."),
 }
 
@@ -227,6 +237,11 @@ def _measured_targets(results, threads):
     yield "a small unfold at most 3 times F.unfold's time, recorded or not", max(small, default=None), 3, False
     nd = [value for name in ("unfoldNd", "foldNd") for value in _of(results, "K", name)]
     yield "unfold and fold 10 times as fast as unfoldNd, on each", min(nd, default=None), 10, True
+    signs = _of(results, "L", "F.conv2d of the signs")
+    yield "xnor 5 times as fast as F.conv2d of the signs, on each", min(signs, default=None), 5, True
+    one_by_one, floats = (_of(results, "M", name) for name in ("one by one, eight accumulators", "F.conv2d of floats"))
+    yield "a table 8 times as fast as look-ups one by one, on each", min(one_by_one, default=None), 8, True
+    yield "a table at 0.15 of F.conv2d's speed, on each", min(floats, default=None), 0.15, True
     yield f"memory at most {16 * threads} MiB", max(memory, default=None), 16 * threads, False
 
 
@@ -265,7 +280,7 @@ def write(folder, name, text, results):
 
 def shown(results):
     """Those of the picture."""
-    return [result for result in results if result["table"] in "ABHK"]
+    return [result for result in results if result["table"] in "ABHKLM"]
 
 
 def plot(path, shown):
