@@ -8,12 +8,19 @@
 typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 #define WORDS LEVELED(words)
 
-/* COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these parts added up, of at most STEP words. */
+/* Where taps are there, from a mask: MASK. MASKED(m, a, b): how a and b differ there; a mask leaves out whole words, as the
+ * unused bits of the last ones are zeros in both. COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these parts added up, of at most STEP words. */
 #if LEVEL == 2
 #define STEP INT64_MAX
+#define MASK __mmask16
+#define MASK_OF(m) _mm512_test_epi32_mask((__m512i)(m), (__m512i)(m))
+#define MASKED(m, a, b) ((WORDS)_mm512_maskz_xor_epi32(m, (__m512i)(a), (__m512i)(b)))
 #define COUNTS(v) ((WORDS)_mm512_popcnt_epi32((__m512i)(v)))
 #define TOTALS(c) (c)
 #elif LEVEL == 1
+#define MASK WORDS
+#define MASK_OF(m) (m)
+#define MASKED(m, a, b) ((WORDS)(((a) ^ (b)) & (m)))
 /* By tables of the counts of four bits (Mula, Kurz, Lemire, arXiv 1611.07612). */
 #define STEP 31
 #define COUNTS(v)                                                                                                      \
@@ -24,6 +31,9 @@ typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligne
     ((WORDS)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)(c), _mm256_set1_epi8(1)), _mm256_set1_epi16(1)))
 #else
 #define STEP 31
+#define MASK WORDS
+#define MASK_OF(m) (m)
+#define MASKED(m, a, b) ((WORDS)(((a) ^ (b)) & (m)))
 #define PAIRS(v) ((v) - (((v) >> 1) & 0x55555555))
 #define FOURS(p) (((p) & 0x33333333) + (((p) >> 2) & 0x33333333))
 #define EIGHTS(f) (((f) + ((f) >> 4)) & 0x0F0F0F0F)
@@ -65,25 +75,29 @@ TARGET INLINE void LEVELED(tile)(const int rows, const int masked, int64_t depth
                 counts[i][v] = zero;
         }
         for (; k > 0; k--, w += rows, x += LANES) {
+            WORDS pixels[VECTORS];
+            MASK inside[VECTORS];
+
+            ROW_LOOP
+            for (v = 0; v < VECTORS; v++) {
+                pixels[v] = *(const WORDS *)(x + v * PER_VECTOR);
+                if (masked) {
+                    const WORDS m = *(const WORDS *)(mask + v * PER_VECTOR);
+
+                    inside[v] = MASK_OF(m);
+                    bits[v] += COUNTS(m);
+                }
+            }
             ROW_LOOP
             for (i = 0; i < rows; i++) {
                 const WORDS one = zero + w[i];
 
                 ROW_LOOP
-                for (v = 0; v < VECTORS; v++) {
-                    WORDS other = *(const WORDS *)(x + v * PER_VECTOR) ^ one;
-
-                    if (masked)
-                        other &= *(const WORDS *)(mask + v * PER_VECTOR);
-                    counts[i][v] += COUNTS(other);
-                }
-            }
-            if (masked) {
-                ROW_LOOP
                 for (v = 0; v < VECTORS; v++)
-                    bits[v] += COUNTS(*(const WORDS *)(mask + v * PER_VECTOR));
-                mask += LANES;
+                    counts[i][v] += COUNTS(masked ? MASKED(inside[v], pixels[v], one) : (WORDS)(pixels[v] ^ one));
             }
+            if (masked)
+                mask += LANES;
         }
         ROW_LOOP
         for (v = 0; v < VECTORS; v++) {
@@ -174,6 +188,9 @@ TARGET static void LEVELED(count)(int rows, int64_t depth, const void *w, const 
 #undef PER_VECTOR
 #undef WORDS
 #undef STEP
+#undef MASK
+#undef MASK_OF
+#undef MASKED
 #undef COUNTS
 #undef TOTALS
 #undef PAIRS

@@ -20,17 +20,18 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     (vertical, horizontal). padding: the same, or "same" or "valid", or ((top, bottom), (left, right)); the input is
     padded with the op's pad_value.
     op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a
-    function of two tensors (w, x), the terms of which are summed.
+    function of two tensors (w, x), the terms of which are summed. For Op.from_table operands are integers, of any dtypes.
 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and
     block, op.add over channel, kernel row, kernel column of op.multiply(weight, input), in
     input's dtype (int64 for sums of integers). Differentiable, twice where the op is.
     Computed by C kernels where these serve the op, dtype and device (``Op.explain`` tells), and extra memory
-    beside the result and the gradients stays under 16 MiB a thread; else by tensor operations, and it stays
-    under chunks.memory_limit (64 MiB), with the exceptions named there.
+    beside the result and the gradients stays under 16 MiB a thread (but xnor packs 32 elements of its operands into 4
+    bytes, and tables take operands as bytes); else by tensor operations, and it stays under chunks.memory_limit
+    (64 MiB), with the exceptions named there.
 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
-    shapes, dtypes or devices that don't fit together, ValueError for an unknown op.
+    shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands that a table lacks.
     """
     return _conv(2, input, weight, bias, stride, padding, dilation, groups, op)
 
