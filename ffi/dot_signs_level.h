@@ -8,8 +8,9 @@
 typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 #define WORDS LEVELED(words)
 
-/* Where taps are there, from a mask: MASK. MASKED(m, a, b): how a and b differ there; a mask leaves out whole words, as the
- * unused bits of the last ones are zeros in both. COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these parts added up, of at most STEP words. */
+/* MASK_OF(m): where taps are there. MASKED(m, a, b): how a and b differ there; it may leave out whole words only, as the
+ * unused bits of the last ones are zeros in both. COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these
+ * parts added up, of at most STEP words. */
 #if LEVEL == 2
 #define STEP INT64_MAX
 #define MASK __mmask16

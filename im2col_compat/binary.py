@@ -57,14 +57,15 @@ class BinaryConv2d(_Binary, Conv2d):
         padded, padding = self._padded(input)
         result = self._convolved(padded, padding, self.weight, None, self.op)
         if self.alpha:
-            result = result * self.weight.abs().view(self.out_channels, -1).mean(1).view(-1, 1, 1)
+            result = result * self.weight.abs().contiguous().view(self.out_channels, -1).mean(1).view(-1, 1, 1)
         if self.K:
             result = result * self._size_of_input(padded, padding)
         return result if self.bias is None else result + self.bias.view(-1, 1, 1)
 
     def _size_of_input(self, input, padding):
         unbatched = input.dim() == 3
-        sizes = (1 if unbatched else input.shape[0], self.groups, -1) + tuple(input.shape[-2:])
+        batch, channels = 1 if unbatched else input.shape[0], self.in_channels // self.groups
+        sizes = (batch, self.groups, channels) + tuple(input.shape[-2:])
         means = input.abs().contiguous().view(*sizes).mean(2)
         # The mean over a window, as a convolution: that has all of a convolution's settings.
         height, width = self.kernel_size
@@ -99,6 +100,5 @@ class BinaryLinear(_Binary, Linear):
         if self.alpha:
             result = result * self.weight.abs().mean(1)
         if self.K:
-            last = input.dim() - 1
-            result = result * input.abs().mean(last).unsqueeze(last)
+            result = result * input.abs().mean(input.dim() - 1, keepdim=True)
         return result if self.bias is None else result + self.bias

@@ -134,7 +134,7 @@ def _identity(command):
         raise CannotCompile("the C compiler is gone: {}".format(error))
 
 
-def _run(words, directory):
+def run(words, directory):
     """Exit status and output of a program that works in `directory`. CannotCompile where it doesn't start or end."""
     name = os.path.basename(words[0])
     late = []
@@ -200,7 +200,7 @@ def _compile(source, flags, command, path):
         first = tuple(flag for flag in flags if not flag.startswith("-l"))
         last = tuple(flag for flag in flags if flag.startswith("-l")) + ("-lm",)
         words = command + first + ("-shared", "-fPIC", "-o", result, text) + last
-        status, output = _run(words, work)
+        status, output = run(words, work)
         # The status is 0 whatever happened where the process ignores SIGCHLD.
         if status != 0 or not os.path.isfile(result) or not os.path.getsize(result):
             raise EnvironmentError("{} failed: {}".format(os.path.basename(command[0]), _complaint(status, output)))

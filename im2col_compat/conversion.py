@@ -32,6 +32,10 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
         raise ImportError("convert() is for nn.Modules: {}".format(features.torch_missing))
     op = resolve(op)
     is_table = isinstance(op.multiply, Table)
+    if not isinstance(model, _nn.Module):
+        raise TypeError("convert(): model must be an nn.Module, but is {!r}".format(model))
+    if calibrate is not None and not hasattr(calibrate, "__iter__"):
+        raise TypeError("convert(): calibrate must be batches, such as a DataLoader, but is {!r}".format(calibrate))
     if not is_table and (calibrate is not None or qconfig is not None):
         raise ValueError("convert(): calibrate and qconfig are for ops of Op.from_table, but op is {!r}".format(op))
     model = copy.deepcopy(model)
@@ -43,6 +47,10 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
         else:
             converted[layer] = _plain(name, layer, op)
     model = _with(model, converted)
+    for module in model.modules():
+        if hasattr(module, "activation_relu_or_gelu"):
+            # Else nn.TransformerEncoderLayer computes with its layers' weights, and not with its layers.
+            module.activation_relu_or_gelu = 0
     if calibrate is not None:
         _calibrate(model, [(name, converted[layer]) for name, layer in chosen], calibrate)
     return model
@@ -55,17 +63,23 @@ _nn = features.torch.nn if features.torch is not None else None
 #: What can be converted, and to what.
 _PLAIN = () if _nn is None else ((_nn.Conv1d, Conv1d), (_nn.Conv2d, Conv2d), (_nn.Conv3d, Conv3d), (_nn.Linear, Linear))
 _QUANTIZED = () if _nn is None else ((_nn.Conv2d, QuantConv2d), (_nn.Linear, QuantLinear))
+#: nn.MultiheadAttention has one, and computes with its weight.
+_NEVER_CALLED = tuple(
+    getattr(module, name)
+    for module, name in ((getattr(getattr(_nn, "modules", None), "linear", None), "NonDynamicallyQuantizableLinear"),)
+    if hasattr(module, name)
+)
 
 
 def _chosen(model, layers, known):
     """(name, module) of the layers that are to be converted. A module in several places comes once."""
     modules = list(model.named_modules())
     if layers is None:
-        found = [pair for pair in modules if isinstance(pair[1], tuple(base for base, _ in known))]
+        found = [pair for pair in modules if _known(pair[1], known) is not None]
     elif callable(layers) and not isinstance(layers, type):
         found = [pair for pair in modules if layers(*pair)]
     else:
-        wanted = [layers] if isinstance(layers, type) or hasattr(layers, "lower") else list(layers)
+        wanted = list(layers) if isinstance(layers, (tuple, list)) else [layers]
         for one in wanted:
             if not any(_is(one, *pair) for pair in modules):
                 raise ValueError(
@@ -90,33 +104,41 @@ def _is(wanted, name, module):
 # ---------------------------------------------------------------- what they become
 
 
+def _known(layer, known):
+    """What a layer is to become, or None."""
+    if isinstance(layer, _NEVER_CALLED):
+        return None
+    return next((own for base, own in known if isinstance(layer, base)), None)
+
+
 def _plain(name, layer, op):
-    for base, own in _PLAIN:
-        if isinstance(layer, base):
-            new = own.from_linear(layer, op) if base is _nn.Linear else own.from_conv(layer, op)
-            for buffer in ("input_scale", "input_zero_point"):
-                new._buffers.pop(buffer, None)
-            return new
-    raise _cannot(name, layer, _PLAIN)
+    own = _known(layer, _PLAIN)
+    if own is None:
+        raise _cannot(name, layer, _PLAIN)
+    new = own.from_linear(layer, op) if own is Linear else own.from_conv(layer, op)
+    for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # of a quantized one
+        new._buffers.pop(attribute, None)
+        new.__dict__.pop(attribute, None)
+    return new
 
 
 def _quantized(name, layer, op, keep, qconfig):
-    for base, own in _QUANTIZED:
-        if isinstance(layer, base):
-            same = isinstance(layer, own) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
-            if keep and not (same and float(layer.input_scale) > 0):
-                raise ValueError(
-                    "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's "
-                    "inputs".format(name, op)
-                )
-            if same:
-                qconfig = layer.qconfig
-            new = own.from_linear(layer, op, qconfig) if base is _nn.Linear else own.from_conv(layer, op, qconfig)
-            if keep:
-                new.input_scale.copy_(layer.input_scale)
-                new.input_zero_point.copy_(layer.input_zero_point)
-            return new
-    raise _cannot(name, layer, _QUANTIZED)
+    own = _known(layer, _QUANTIZED)
+    if own is None:
+        raise _cannot(name, layer, _QUANTIZED)
+    same = isinstance(layer, own) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
+    if keep and not (same and float(layer.input_scale) > 0):
+        raise ValueError(
+            "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's inputs".format(
+                name, op
+            )
+        )
+    qconfig = layer.qconfig if same else qconfig
+    new = own.from_linear(layer, op, qconfig) if own is QuantLinear else own.from_conv(layer, op, qconfig)
+    if keep:
+        new.input_scale.copy_(layer.input_scale)
+        new.input_zero_point.copy_(layer.input_zero_point)
+    return new
 
 
 def _cannot(name, layer, known):
@@ -131,8 +153,10 @@ def _with(module, converted):
     """The module, or what it was converted to, with all in it that was converted."""
     if module in converted:
         return converted[module]
-    for name, child in list(module.named_children()):
-        module._modules[name] = _with(child, converted)
+    # Not named_children(), which has a child in several places once.
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            module._modules[name] = _with(child, converted)
     return module
 
 
@@ -148,7 +172,7 @@ def _calibrate(model, layers, batches):
         count = 0
         with features.torch.no_grad():
             for batch in _with_progress(batches):
-                model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+                model(_input_of(batch))
                 count += 1
         if not count:
             raise ValueError("convert(): calibrate must have batches, but there is none")
@@ -157,6 +181,17 @@ def _calibrate(model, layers, batches):
     finally:
         for module in training:
             module.training = True
+
+
+def _input_of(batch):
+    input = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
+    if not isinstance(input, features.Tensor):
+        raise TypeError(
+            "convert(): calibrate's batches must be tensors, or tuples that begin with one, but one is {!r}".format(
+                batch
+            )
+        )
+    return input
 
 
 def _with_progress(batches):

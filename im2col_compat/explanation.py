@@ -2,7 +2,6 @@
 
 from im2col_compat import backends, features, kernels, source, tracing
 from im2col_compat.op import NAMED
-from im2col_compat.table import Table
 
 
 def of(op, dtype):
@@ -20,7 +19,7 @@ def of(op, dtype):
             lines.append("tensor operations, in blocks: {}.".format(reason))
         else:
             lines.append("C kernels, {}.".format(found.origin))
-            if isinstance(op.multiply, Table):
+            if found.packing is not None:
                 return "\n".join(lines)
             texts = found.texts or source.of_expressions(op, tracing.trace(op, dtype, arrays), dtype)
             lines.append(texts.functions.replace("static inline __attribute__((always_inline)) ", "").rstrip())

@@ -399,6 +399,8 @@ class _Torch(object):
 
     def extremes(self, x):
         x = raw(x)
+        if self.dtype(x) in ("uint16", "uint32", "uint64"):
+            x = x.cpu().numpy()  # these have no min()
         return int(x.min()), int(x.max())
 
     def copy(self, x):

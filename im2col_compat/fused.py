@@ -73,7 +73,9 @@ class Problem(
 
     def pad_bytes(self, dtype):
         """The pad value as eight bytes in memory."""
-        value = np.array([0 if self.pad is None else self.pad]).astype(dtype)
+        if self.pad is None:
+            return (0,) * 8
+        value = np.array([self.pad]).astype(dtype)
         return tuple(bytearray(value.tobytes().ljust(8, b"\0")))
 
 

@@ -90,13 +90,13 @@ def find(op, dtype, arrays):
 
 
 def _find(op, dtype, arrays):
-    named = _built_in(op)
-    if named is not None and dtype in ("float32", "float64"):
-        address = lowlevel.named_kernels("{}_{}".format(named.name, dtype), level())
-        packing = _pack_signs if named is NAMED["xnor"] else None
-        return Kernels(address, dtype, dtype, op.add, "built in, " + LEVELS[level()], None, packing), None
-    if named is NAMED["xnor"] and dtype in signs.DTYPES:
-        return Kernels(0, dtype, "int64", op.add, "built in, " + LEVELS[level()], None, _pack_signs), None
+    named, floats, best = _built_in(op), dtype in ("float32", "float64"), level()
+    if named is not None and (floats or named is NAMED["xnor"] and dtype in signs.DTYPES):
+        # Signs of integers have no gradient, and so no other kernels.
+        address = lowlevel.named_kernels("{}_{}".format(named.name, dtype), best) if floats else 0
+        packing = functools.partial(signs.packed, level=best) if named is NAMED["xnor"] else None
+        origin = "built in, {}{}".format(LEVELS[best], ", for signs packed into words" if packing else "")
+        return Kernels(address, dtype, dtype if floats else "int64", op.add, origin, None, packing), None
     if dtype not in C_TYPES:
         return None, "there are no C kernels for {}".format(dtype)
     if isinstance(op.multiply, CText):
@@ -130,13 +130,9 @@ def _fits(value, dtype):
     return int(value) == value and low <= value <= high
 
 
-def _pack_signs(problem, kernels, arrays, w, x):
-    if kernels.address and problem.channels < signs.LEAST:
-        return problem, kernels, arrays, w, x
-    return signs.packed(problem, kernels, arrays, w, x, level())
-
-
 def _looked_up(op, dtype):
+    if not features.is_integer(dtype):
+        return None, "a table takes integers"
     if op.add != "sum":
         return None, "C looks up terms only where they are summed"
     best = level()

@@ -3,6 +3,7 @@
 import numbers
 
 from im2col_compat import features
+from im2col_compat.table import Table
 
 ADDS = ("sum", "max", "min")
 #: The named ops; ops.py fills it.
@@ -184,7 +185,7 @@ class Op(object):
         if value in (float("inf"), -float("inf")):
             return None
         # A table knows fewer numbers than a dtype has.
-        low, high = self.multiply.ranges[1] if hasattr(self.multiply, "ranges") else features.limits(dtype)
+        low, high = self.multiply.ranges[1] if isinstance(self.multiply, Table) else features.limits(dtype)
         if isinstance(value, complex) or value != value or int(value) != value or not low <= value <= high:
             raise ValueError("{}: {} can't hold pad_value={!r}".format(self, dtype, value))
         return int(value)

@@ -78,7 +78,7 @@ adder = _named("adder", _minus_distance, grad_w=_x_minus_w, grad_x=_clipped_diff
 l2 = _named("l2", _squared_distance)
 
 #: sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; straight-through gradients,
-#: zero where the operand's size exceeds 1 (XNOR-Net, arXiv 1603.05279). Zero padding counts nothing.
+#: zero where the operand's size exceeds 1 (XNOR-Net, arXiv 1603.05279). Zero padding counts nothing. Of bools, True is +1.
 xnor = _named("xnor", _product_of_signs, pad_value=None, grad_w=_sign_through_w, grad_x=_sign_through_x)
 
 #: max of w + x: dilation, the tropical product. The gradient goes to the first k that attains it.

@@ -61,18 +61,28 @@ def _kind(signed, name):
 class _Quantized(object):
     """What QuantConv2d and QuantLinear have in common. `_product(x, w, op)` is theirs."""
 
-    #: (what messages call the layer, its observer) while the range of its input is being found; None otherwise.
-    calibrating = None
-
     def _set_up(self, op, qconfig):
         torch = features.torch
-        self.op = op
-        self.qconfig = default_qconfig(op) if qconfig is None else qconfig
-        self._check_range("activation", self.qconfig.activation(), self.op.multiply.ranges[1])
-        self._check_range("weight", self.qconfig.weight(), self.op.multiply.ranges[0])
+        #: (what messages call the layer, its observer) while the range of its input is being found; None otherwise.
+        self.op, self.qconfig, self.calibrating = op, qconfig, None
+        w_range, x_range = op.multiply.ranges
+        self._check_range("activation", self._observer("activation"), x_range)
+        self._check_range("weight", self._observer("weight"), w_range)
         # Where the weights are. Not a number: not known yet.
         self.register_buffer("input_scale", self.weight.new_full((), float("nan")).detach())
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=self.weight.device))
+
+    def _observer(self, which):
+        """A new one for "activation" or "weight", where the weight is."""
+        # The default is made when it is needed: PyTorch 1.8's can't be pickled.
+        qconfig = default_qconfig(self.op) if self.qconfig is None else self.qconfig
+        if not callable(getattr(qconfig, which, None)):
+            raise TypeError(
+                "{}: qconfig must be a QConfig, which has a function {}, but is {!r}".format(
+                    type(self).__name__, which, qconfig
+                )
+            )
+        return getattr(qconfig, which)().to(self.weight.device)
 
     def _check_range(self, name, observer, expected):
         if getattr(observer, "ch_axis", 0) != 0 or name == "activation" and hasattr(observer, "ch_axis"):
@@ -93,20 +103,24 @@ class _Quantized(object):
 
         name: what messages call the layer.
         """
-        observer = self.qconfig.activation().to(self.weight.device)
+        observer = self._observer("activation")
         # In a tuple, where nn.Module doesn't find it: it is no part of the state.
         self.calibrating = "layer {!r}".format(name) if name else type(self).__name__, observer
 
     def finish_calibration(self):
         """Compute with codes again, for the range that was observed. ValueError if there was no input."""
         (name, observer), self.calibrating = self.calibrating, None
-        if observer.min_val.numel() == 0 or not bool(features.torch.isfinite(observer.min_val).all()):
+        # What has seen nothing has an empty range, or an infinite one the wrong way around.
+        if observer.min_val.numel() == 0 or bool((observer.min_val > observer.max_val).any()):
             raise ValueError("{}: there was no input while calibrating".format(name))
+        _check_finite("{}: the range of its input, which observers take as float32,".format(name), observer.max_val)
         scale, zero_point = observer.calculate_qparams()
         self.input_scale.copy_(scale.reshape(()))
         self.input_zero_point.copy_(zero_point.reshape(()))
 
     def forward(self, input):
+        if not input.is_floating_point():
+            raise TypeError("{}: input must be of floats, but is {}".format(type(self).__name__, input.dtype))
         if self.calibrating is not None:
             name, observer = self.calibrating
             _check_finite(name + ": its input", input)
@@ -117,46 +131,49 @@ class _Quantized(object):
                 "{}: the range of its input isn't known: call convert(model, op, calibrate=loader), or "
                 "load_state_dict".format(type(self).__name__)
             )
-        w_scale, w_zero = self._weight_parameters()
-        w = features.fake_quantize(self.weight, w_scale, w_zero, *self.op.multiply.ranges[0])
-        x_scale, x_zero = self.input_scale, self.input_zero_point
-        x = features.fake_quantize(input, x_scale, x_zero, *self.op.multiply.ranges[1])
+        if bool(features.torch.isnan(input).any()):
+            raise ValueError("{}: input must have no NaN, which there is no code for".format(type(self).__name__))
+        # Half precision can tell neither neighbouring codes apart nor hold their sums.
+        wide = features.torch.promote_types(input.dtype, features.torch.float32)
+        x, weight = input.to(wide), self.weight.to(wide)
+        w_scale, w_zero = self._weight_parameters(weight.detach())
+        x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
+        w = features.fake_quantize(weight, w_scale, w_zero, *self.op.multiply.ranges[0])
+        x = features.fake_quantize(x, x_scale, x_zero, *self.op.multiply.ranges[1])
         result = self._looked_up(x.detach(), x_scale, int(x_zero), w.detach(), w_scale, w_zero)
         if x.requires_grad or w.requires_grad:
             result = _StraightThrough.apply(self._product(x, w, "dot"), result)
-        return self._biased(result)
+        return self._biased(result.to(input.dtype))
 
-    def _weight_parameters(self):
+    def _weight_parameters(self, weight):
         """(scale, zero_point) of the weights as they are now: one of each, or one for each filter."""
-        weight = self.weight.detach()
         _check_finite("{}: its weight".format(type(self).__name__), weight)
-        observer = self.qconfig.weight().to(weight.device)
+        observer = self._observer("weight")
         observer(weight)
         scale, zero_point = observer.calculate_qparams()
         return scale.to(weight.device), zero_point.to(weight.device)
 
     def _looked_up(self, x, x_scale, x_zero, w, w_scale, w_zero):
         """scale * the sums of table[w, x] of the codes, less what is there for the zero points alone."""
-        shape = (-1,) + (1,) * (w.dim() - 1)
-        signed = self.op.multiply.signed
-        w_codes = _codes(w, w_scale.reshape(shape), w_zero.reshape(shape), signed[0])
-        x_codes = _codes(x, x_scale, x_zero, signed[1])
+        torch = features.torch
+        filters, along = (-1,) + (1,) * (w.dim() - 1), (-1,) + (1,) * (w.dim() - 2)
+        w_codes = self._codes(w, w_scale.reshape(filters), w_zero.reshape(filters), 0)
+        x_codes = self._codes(x, x_scale, x_zero, 1)
         sums = self._product(x_codes, w_codes, self.op.replace(pad_value=x_zero))
-        along = (-1,) + (1,) * (w.dim() - 2)
         # sum of (w - w_zero)(x - x_zero) = sum of wx - x_zero * sum of w - w_zero * sum of (x - x_zero)
         if x_zero != 0:
             sums = sums - x_zero * w_codes.to(sums.dtype).reshape(w.shape[0], -1).sum(1).reshape(along)
         if bool((w_zero != 0).any()):
-            ones = features.torch.ones_like(w, dtype=features.torch.float64)
+            ones = torch.ones_like(w, dtype=torch.float64)
             inputs = self._product(x_codes.to(ones.dtype) - x_zero, ones, "dot")
             sums = sums - w_zero.reshape(along) * inputs.round().to(sums.dtype)
-        return sums.to(x.dtype) * (w_scale.reshape(along) * x_scale).to(x.dtype)
+        return (sums.double() * (w_scale.double().reshape(along) * x_scale.double())).to(x.dtype)
 
-
-def _codes(values, scale, zero_point, signed):
-    """The codes of values that stand for some already."""
-    codes = (values / scale).round() + zero_point
-    return codes.to(features.torch.int8 if signed else features.torch.uint8)
+    def _codes(self, values, scale, zero_point, operand):
+        """The codes of values that stand for some already; operand: 0 for w, 1 for x."""
+        codes = (values / scale).round() + zero_point
+        dtype = features.torch.int8 if self.op.multiply.signed[operand] else features.torch.uint8
+        return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)
 
 
 def _check_finite(what, values):
@@ -194,7 +211,8 @@ class QuantConv2d(_Quantized, Conv2d):
     input (N, C, H, W) of floats, result (N, O, H', W') of the same dtype. The range of the input is found by
     calibration (``convert``), is kept in the buffers input_scale and input_zero_point, and stays; that of the weight is
     its own, and follows it. Padding stands for zero. It trains by straight-through gradients: see the top of this file.
-    RuntimeError before calibration, ValueError for weights, or inputs while calibrating, that aren't finite.
+    RuntimeError before calibration; ValueError for weights, or inputs while calibrating, that aren't finite, and for
+    inputs with NaN; TypeError for inputs of integers.
     Needs a PyTorch with observers that take quant_min (1.7 on); ImportError elsewhere.
     """
 

@@ -9,8 +9,6 @@ from im2col_compat.geometry import product
 BITS = 32
 #: What can be packed.
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")
-#: Channels of a group from which on words are worth their packing.
-LEAST = 4
 
 
 def packed(problem, kernels, arrays, w, x, level):

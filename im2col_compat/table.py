@@ -22,6 +22,7 @@ class Table(object):
 
     def __init__(self, entries, signed):
         self.entries = entries
+        self.entries.flags.writeable = False
         self.signed = signed
         self._kept = {}  # what is made of it for C
 
@@ -82,7 +83,8 @@ class Table(object):
         planes = 0 if masks or most - least > 2**16 - 1 else 1 if most - least < 2**8 else 2
         key = planes, lanes, level
         if key not in self._kept:
-            self._kept[key] = self._made(planes, lanes, level, least, max(-least, most, 1))
+            # Never another one in its place: threads may be computing with what is there.
+            self._kept.setdefault(key, self._made(planes, lanes, level, least, max(-least, most, 1)))
         return self._kept[key][0]
 
     def _made(self, planes, lanes, level, least, largest):
@@ -102,15 +104,15 @@ class Table(object):
     def _turned(self):
         """The table of x and w."""
         if "turned" not in self._kept:
-            self._kept["turned"] = Table(np.ascontiguousarray(self.entries.T), self.signed[::-1])
+            self._kept.setdefault("turned", Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
         return self._kept["turned"]
 
     def __repr__(self):
         kinds = ["{}int{}".format("" if signed else "u", bits) for signed, bits in zip(self.signed, self.bits)]
         return "table[{}, {}]".format(*kinds)
 
-    def __getstate__(self):
-        return {"entries": self.entries, "signed": self.signed, "_kept": {}}
+    def __reduce__(self):
+        return Table, (self.entries, self.signed)
 
     def __eq__(self, other):
         same = isinstance(other, Table) and other.signed == self.signed

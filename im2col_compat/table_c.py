@@ -1,12 +1,14 @@
 """Multipliers that are published as C: EvoApproxLib's functions, and headers with a table, compiled and tabulated."""
 
-import ctypes
 import os
 import re
+import shutil
+import sys
+import tempfile
 
 import numpy as np
 
-from im2col_compat import compiler, lowlevel, source
+from im2col_compat import compiler, source
 from im2col_compat.table import MOST_BITS
 
 #: The C types of operands and products, by width and whether they are signed; what else ints are called.
@@ -19,13 +21,27 @@ _ARRAY = re.compile(r"(" + _TYPE + r")(\w+)\s*\[\s*(\d+)\s*\]\s*\[\s*(\d+)\s*\]\
 _NAMED = re.compile(r"mul(\d+)(?:x(\d+))?(u|s)(?:_|$)")
 
 _TABULATE = """
-__attribute__((visibility("default"))) void im2col_compat_tabulate(const int64_t *w, const int64_t *x, int64_t *table);
-void im2col_compat_tabulate(const int64_t *w, const int64_t *x, int64_t *table)
+__attribute__((visibility("default"))) void im2col_compat_tabulate(int64_t *table);
+void im2col_compat_tabulate(int64_t *table)
 {{
     for (int i = 0; i < {rows}; i++)
-        for (int j = 0; j < {columns}; j++)
+        for (int j = 0; j < {columns}; j++) {{
+            const int64_t w = {w_signed} && i >= {rows} / 2 ? i - {rows} : i;
+            const int64_t x = {x_signed} && j >= {columns} / 2 ? j - {columns} : j;
+
+            (void)w, (void)x;
             table[i * {columns} + j] = (int64_t){expression};
+        }}
 }}
+"""
+
+#: In a process of its own: what divides by zero ends it.
+_RUN = """
+import ctypes, sys
+table = (ctypes.c_int64 * int(sys.argv[2]))()
+ctypes.CDLL(sys.argv[1]).im2col_compat_tabulate(table)
+with open("table", "wb") as file:
+    file.write(ctypes.string_at(table, ctypes.sizeof(table)))
 """
 
 
@@ -69,7 +85,7 @@ def tabulate(text, where, signed, bits, name, directory=None):
         # What takes an unsigned operand takes the bits of a signed one.
         operands = [
             "({})({} & {})".format(parameter.strip(), value, -1 if _kind(parameter)[1] else size - 1)
-            for parameter, value, size in zip(parameters, ("w[i]", "x[j]"), shape)
+            for parameter, value, size in zip(parameters, "wx", shape)
         ]
         expression = "{}({}, {})".format(name, *operands)
     entries = _compiled(text, where, expression, shape, signed, directory)
@@ -92,17 +108,20 @@ def _kind(text):
 
 
 def _compiled(text, where, expression, shape, signed, directory):
-    """The values of a C expression in w[i] and x[j], for all operands."""
-    text = "#include <stdint.h>\n" + text + _TABULATE.format(rows=shape[0], columns=shape[1], expression=expression)
+    """The values of a C expression in w and x, or their places i and j, for all operands."""
+    tabulate = _TABULATE.format(
+        rows=shape[0], columns=shape[1], w_signed=int(signed[0]), x_signed=int(signed[1]), expression=expression
+    )
     flags = source.FLAGS + (() if directory is None else ("-I" + directory,))
+    folder = tempfile.mkdtemp(prefix="im2col_compat-")
     try:
-        library = ctypes.CDLL(compiler.library(text, flags, where))
-    except (compiler.CannotCompile, OSError) as error:
-        raise RuntimeError("Op.from_table(): {} can't be compiled: {}".format(where, error))
-    operands = [np.arange(size) for size in shape]
-    for values, sign in zip(operands, signed):
-        if sign:
-            values[len(values) // 2 :] -= len(values)
-    arrays = [values.astype(np.int64) for values in operands] + [np.empty(shape, np.int64)]
-    library.im2col_compat_tabulate(*[ctypes.c_void_p(lowlevel.address(array)) for array in arrays])
-    return arrays[-1]
+        path = compiler.library("#include <stdint.h>\n" + text + tabulate, flags, where)
+        words = [sys.executable or "python", "-c", _RUN, path, str(shape[0] * shape[1])]
+        status, output = compiler.run(words, folder)
+        if status != 0:
+            raise compiler.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
+        return np.fromfile(os.path.join(folder, "table"), np.int64).reshape(shape)
+    except compiler.CannotCompile as error:
+        raise RuntimeError("Op.from_table(): {} can't be compiled and tabulated: {}".format(where, error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

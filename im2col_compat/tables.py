@@ -1,5 +1,6 @@
 """Tables from what users have: arrays, files, functions of Python and of C."""
 
+import io
 import numbers
 import os
 
@@ -18,10 +19,11 @@ def of(table, signed, bits, name):
     is_c = is_text and (table.endswith((".c", ".h")) or "{" in table)
     if name is not None and not is_c:
         raise ValueError("Op.from_table(): name is for C, but got name={!r} and table={!r}".format(name, table))
+    if not is_c:
+        signed = (False, False) if signed is None else signed
     if is_c:
-        return _of_c(table, signed, bits, name)
-    signed = (False, False) if signed is None else signed
-    if is_text:
+        found = _of_c(table, signed, bits, name)
+    elif is_text:
         found = _of_array(np.load(table), signed) if table.endswith(".npy") else _of_text(table, signed)
     elif callable(table):
         return _of_function(table, signed, (MOST_BITS, MOST_BITS) if bits is None else bits)
@@ -40,10 +42,15 @@ def _of_c(table, signed, bits, name):
         where, text, directory = "the C source", table, None
     else:
         where, directory = table, os.path.dirname(os.path.abspath(table))
-        with open(table) as lines:
-            text = lines.read()
+        text = _read(table)
     entries, signed = table_c.tabulate(text, where, signed, bits, name, directory)
     return _of_array(entries, signed)
+
+
+def _read(path):
+    """A file's text, of which only ASCII matters."""
+    with io.open(path, encoding="latin-1") as text:
+        return str(text.read().encode("ascii", "replace").decode("ascii"))
 
 
 def _is_bool(value):
@@ -88,9 +95,7 @@ def _of_array(array, signed):
                 -MOST, MOST, most if most > MOST else least
             )
         )
-    entries = entries.astype(np.int64)
-    entries.flags.writeable = False
-    return Table(entries, signed)
+    return Table(entries.astype(np.int64), signed)
 
 
 def _of_function(function, signed, bits):
@@ -108,23 +113,24 @@ def _of_function(function, signed, bits):
                     "Op.from_table(): table({}, {}) must return an int, but returned {!r}".format(w, x, entry)
                 )
             entries[i, j] = int(entry)
-    if max(abs(entry) for entry in entries.ravel()) > MOST:
-        entries = np.array([[max(-MOST - 1, min(MOST + 1, entry)) for entry in row] for row in entries])
-    return _of_array(entries.astype(np.int64), signed)
+    return _of_array(_of_ints(entries), signed)
+
+
+def _of_ints(entries):
+    """An array of Python's ints as int64, those that are too large still being so."""
+    clamped = [max(-MOST - 1, min(MOST + 1, entry)) for entry in entries.ravel()]
+    return np.array(clamped, np.int64).reshape(entries.shape)
 
 
 def _of_text(path, signed):
     """The Table in a text file, a row a line, its numbers separated by commas, semicolons or blanks."""
     rows = []
-    with open(path) as lines:
-        for number, line in enumerate(lines, 1):
-            words = line.replace(",", " ").replace(";", " ").split()
-            try:
-                rows.append([int(word) for word in words])
-            except ValueError:
-                raise ValueError(
-                    "Op.from_table(): {}, line {}, must have integers, but is {!r}".format(path, number, line)
-                )
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        words = line.replace(",", " ").replace(";", " ").split()
+        try:
+            rows.append([int(word) for word in words])
+        except ValueError:
+            raise ValueError("Op.from_table(): {}, line {}, must have integers, but is {!r}".format(path, number, line))
     rows = [row for row in rows if row]
     if len({len(row) for row in rows}) > 1:
         raise ValueError(
@@ -132,4 +138,4 @@ def _of_text(path, signed):
                 path, sorted({len(row) for row in rows})
             )
         )
-    return _of_array(np.array(rows, np.int64).reshape(len(rows), -1 if rows else 0), signed)
+    return _of_array(_of_ints(np.array(rows, object).reshape(len(rows), -1 if rows else 0)), signed)

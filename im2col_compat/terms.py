@@ -19,7 +19,7 @@ def broadcast_shape(w, x):
 
 def result_dtype(op, dtype):
     """The dtype (its name) of a dot product of operands of `dtype`."""
-    widens = op.add not in ("max", "min") and op is not NAMED["dot"]
+    widens = op.add not in ("max", "min") and op is not NAMED["dot"] or isinstance(op.multiply, Table)
     return "int64" if widens and features.is_integer(dtype) else dtype
 
 
