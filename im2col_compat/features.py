@@ -745,12 +745,18 @@ def quantization():
 def fake_quantize(x, scale, zero_point, low, high):
     """x rounded to what the nearest codes stand for, by PyTorch's own functions: their gradient goes straight through, and
     is zero where the codes end. One scale and zero_point, or one for each of x's first axis."""
-    if scale.numel() == 1:
-        return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), low, high)
-    try:
-        return torch.fake_quantize_per_channel_affine(x, scale, zero_point.to(torch.int32), 0, low, high)
-    except RuntimeError:
-        return torch.fake_quantize_per_channel_affine(x, scale, zero_point.to(torch.int64), 0, low, high)  # before 1.10
+    # Before 1.10 zero points are int64, before 1.9 values are float32.
+    for dtype, kind in ((x.dtype, torch.int32), (torch.float32, torch.int32), (torch.float32, torch.int64)):
+        values = x.to(dtype)
+        try:
+            if scale.numel() == 1:
+                found = torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero_point), low, high)
+            else:
+                found = torch.fake_quantize_per_channel_affine(values, scale, zero_point.to(kind), 0, low, high)
+            return found.to(x.dtype)
+        except RuntimeError as error:
+            refused = error
+    raise refused
 
 
 # ---------------------------------------------------------------- F.unfold and F.fold

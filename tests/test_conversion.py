@@ -1,0 +1,134 @@
+"""convert: which layers of a network become what, and what comes of networks that use their layers in odd ways."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+from tensors import VARIABLES, torch
+
+from im2col_compat import Conv2d, Linear, Op, convert, features, matmul
+
+pytestmark = pytest.mark.skipif(torch is None, reason="needs torch")
+nn = features.torch.nn if torch is not None else None
+
+
+def has_observers():
+    try:
+        features.quantization()
+    except ImportError:
+        return False
+    return True
+
+
+needs_observers = pytest.mark.skipif(not has_observers(), reason="needs torch.quantization's observers")
+
+
+def product():
+    return Op.from_table(lambda w, x: w * x, signed=True)
+
+
+def test_a_layer_in_two_places_stays_one():
+    """Whether under one parent or under two, a layer that comes twice is converted once, and both places have it."""
+    shared = nn.Conv2d(2, 2, 3, padding=1)
+    inner = nn.Sequential(shared)
+    converted = convert(nn.Sequential(shared, inner, shared), "l1")
+    assert type(converted[0]) is Conv2d and converted[0].op.name == "l1"
+    assert converted[0] is converted[2] and converted[0] is converted[1][0]
+    assert type(shared) is nn.Conv2d
+
+
+def test_the_model_stays_as_it_is():
+    """The copy has parameters of its own, with the same names and values."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    before = copy.deepcopy(model.state_dict())
+    converted = convert(model, "adder")
+    assert list(converted.state_dict()) == list(before)
+    converted[0].weight.data.fill_(7)
+    assert all(bool((model.state_dict()[name] == before[name]).all()) for name in before)
+    assert type(model[0]) is nn.Linear and type(converted[0]) is Linear
+
+
+@pytest.mark.skipif(not hasattr(nn, "TransformerEncoderLayer"), reason="needs nn.TransformerEncoderLayer")
+@pytest.mark.skipif(not hasattr(features.torch, "inference_mode"), reason="needs a current nn.TransformerEncoderLayer")
+def test_layers_that_a_fast_path_goes_around():
+    """A converted encoder layer computes with its new layers, recorded or not; attention, which doesn't call its own, keeps it."""
+    model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0).eval()
+    x = torch.randn(5, 2, 8)
+    converted = convert(model, "l1")
+    recorded = converted(x).detach()
+    with torch.no_grad():
+        np.testing.assert_allclose(converted(x).numpy(), recorded.numpy(), atol=1e-3)
+        assert float((converted(x) - model(x)).abs().max()) > 0.1
+    assert type(converted.linear1) is Linear and type(converted.self_attn.out_proj) is type(model.self_attn.out_proj)
+    with pytest.raises(TypeError) as info:
+        convert(model, "l1", layers="self_attn.out_proj")
+    assert "self_attn.out_proj" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "error, message, arguments",
+    [
+        (TypeError, "model", {"model": 3}),
+        (TypeError, "layers", {"layers": 3}),
+        (ValueError, "'foo'", {"layers": "foo"}),
+        (TypeError, "'1'", {"layers": "1"}),
+        (ValueError, "no layers", {"layers": lambda name, layer: False}),
+        (ValueError, "calibrate", {"calibrate": [1]}),
+        (ValueError, "op", {"op": "no such"}),
+    ],
+)
+def test_errors(error, message, arguments):
+    """What can't be converted is an error that names it."""
+    with pytest.raises(error) as info:
+        convert(**dict({"model": nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "op": "l1"}, **arguments))
+    assert message in str(info.value)
+
+
+@needs_observers
+@pytest.mark.parametrize("error, batches", [(TypeError, 3), (TypeError, [()]), (TypeError, [{"x": 1}]), (ValueError, [])])
+def test_errors_of_calibration(error, batches):
+    """Batches that aren't any are an error that says so."""
+    with pytest.raises(error) as info:
+        convert(nn.Linear(2, 2), product(), calibrate=batches)
+    assert "calibrate" in str(info.value)
+
+
+@needs_observers
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_models_of_any_precision(dtype):
+    """Codes and their sums are as fine in half precision as in single: results differ by eight bits' rounding, and their own."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(300, 6), torch.randn(20, 300)
+    expected = model(x)
+    kind = getattr(torch, dtype)
+    try:
+        copy.deepcopy(model).to(kind)(x.to(kind))
+    except RuntimeError as error:
+        pytest.skip("PyTorch itself can't: {}".format(error))
+    converted = convert(copy.deepcopy(model).to(kind), product(), calibrate=[x.to(kind)])
+    found = converted(x.to(kind))
+    assert found.dtype == kind and converted.weight.dtype == kind
+    found.sum().backward()
+    assert float((found.float() - expected).abs().max().detach()) < 0.03
+
+
+@pytest.mark.skipif(VARIABLES, reason="0.3's tensors take long to compare")
+def test_threads_share_a_new_table():
+    """Threads that use an op for the first time at once get the right sums."""
+    rng = np.random.RandomState(0)
+    w, x = rng.randint(0, 256, (4, 600)).astype(np.uint8), rng.randint(0, 256, (600, 300)).astype(np.uint8)
+    table = rng.randint(0, 60000, (256, 256))
+    expected = np.stack([table[row[:, None], x].sum(0) for row in w])
+    for _ in range(20):
+        op, wrong = Op.from_table(table), []
+
+        def work(op=op, wrong=wrong):
+            wrong.append(not np.array_equal(matmul(w, x, op=op), expected))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == [False] * 4
