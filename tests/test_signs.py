@@ -1,0 +1,303 @@
+"""xnor by bits: packed signs against arithmetic with signs, in every instruction set and by tensor operations."""
+
+import contextlib
+import itertools
+
+import numpy as np
+import oracle
+import problems
+import pytest
+from _pytest.monkeypatch import MonkeyPatch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
+
+from im2col_compat import conv1d, conv2d, conv3d, features, fused, kernels, linear, lowlevel, matmul, ops, use_backend
+
+CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
+LEVELS = kernels.LEVELS[:1] if lowlevel.missing else kernels.LEVELS[: lowlevel.level() + 1]
+PACKED = ["float32", "float64", "int8", "int16", "int32", "int64", "bool"]
+KINDS_AND_DTYPES = [(kind, dtype) for kind in KINDS for dtype in PACKED + ["uint8"] if has(kind, dtype)]
+#: Around the words of 32 signs, and the 4 channels from which on floats are packed.
+CHANNELS = (1, 3, 4, 31, 32, 33, 63, 64, 65, 100, 130)
+KIND = KINDS[0] if torch is None else "tensor"
+
+needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
+needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
+
+
+@contextlib.contextmanager
+def setting(isa, threads):
+    """An instruction set, and so many threads however small a problem is."""
+    patch = MonkeyPatch()
+    try:
+        patch.setenv(kernels.VARIABLE, isa)
+        patch.setattr(features, "threads", lambda: threads)
+        patch.setattr(fused, "LEAST", 0)
+        patch.setattr(lowlevel, "LEAST_FOR_THREADS", 0)
+        yield
+    finally:
+        patch.undo()
+
+
+def everywhere(call):
+    """The values of what call() returns, on which instruction sets, numbers of threads and tensor operations agree."""
+    found = []
+    for i, isa in enumerate(LEVELS + LEVELS[-1:]):
+        with setting(isa, 1 + 2 * (i % 2)):
+            found.append(call())
+    with use_backend("slices"):
+        found.append(call())
+    for other in found[1:]:
+        assert dtype_of(other) == dtype_of(found[0])
+        np.testing.assert_array_equal(values(other), values(found[0]))
+    return values(found[0])
+
+
+def of_all_sizes(dtype, shape, seed):
+    """Values of a dtype, its largest and those next to zero among them."""
+    if dtype == "bool":
+        few = [False, True]
+    elif features.is_integer(dtype):
+        low, high = features.limits(dtype)
+        few = [low, high, 0, 1] + ([-1] if low else [])
+    else:
+        tiny = float(np.nextafter(np.zeros(1, dtype), np.ones(1, dtype))[0])
+        few = [0.0, -0.0, tiny, -tiny, 1.5, -1.5, np.inf, -np.inf, np.nan, -np.nan]
+    return np.array(few, dtype)[np.random.RandomState(seed).randint(0, len(few), shape)]
+
+
+def signs(array):
+    """+1 and -1, as int64."""
+    with np.errstate(invalid="ignore"):
+        return np.where(array if array.dtype == bool else array >= 0, 1, -1)
+
+
+def columns_of(x, kernel, stride, padding, dilation, groups):
+    """The signs of an image in columns, (N, groups, taps, blocks), padding being 0; and how many blocks there are."""
+    dims = len(kernel)
+    pads = tuple(problems.pads(padding, kernel, dilation))
+    stride, dilation = oracle.each(stride, dims), oracle.each(dilation, dims)
+    columns = oracle.unfold(signs(x), kernel, dilation, pads, stride)
+    blocks = tuple(oracle.blocks(*sizes) for sizes in zip(x.shape[2:], kernel, dilation, pads, stride))
+    return columns.reshape(len(x), groups, -1, columns.shape[2]), blocks
+
+
+def convolution(x, w, stride=1, padding=0, dilation=1, groups=1):
+    """The convolution of signs, as int64."""
+    columns, blocks = columns_of(x, w.shape[2:], stride, padding, dilation, groups)
+    sums = np.matmul(signs(w).reshape(groups, len(w) // groups, -1), columns)
+    return sums.reshape((len(x), len(w)) + blocks)
+
+
+def result_dtype(dtype):
+    return "int64" if features.is_integer(dtype) else dtype
+
+
+# ---------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)
+@pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
+def test_convolutions_of_signs(kind, dtype, problem):
+    """Zero is +1 with either sign, NaN is -1, padding counts nothing; sums of integers and bools are int64."""
+    shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
+    x, w = of_all_sizes(dtype, shape, 1), of_all_sizes(dtype, (filters, shape[1] // groups) + kernel, 2)
+    x_, w_, others = make(kind, x), make(kind, w), (None, stride, padding, dilation, groups)
+    conv = CONVOLVE[len(kernel)]
+    expected = convolution(x, w, stride, padding, dilation, groups)
+    np.testing.assert_array_equal(everywhere(lambda: conv(x_, w_, *others, op="xnor")), expected)
+    found = conv(x_[0], w_, *others, op="xnor")
+    assert kind_of(found) == kind and dtype_of(found) == result_dtype(dtype)
+    np.testing.assert_array_equal(values(found), expected[0])
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_channels_around_words(channels, groups):
+    """Bits that a group's last word doesn't need count nothing, with padding and without, for any number of filters."""
+    for i, dtype in enumerate(PACKED[::2] if groups == 1 else PACKED[1::2]):
+        filters = groups * (1, 2, 5, 13)[i % 4]
+        shape = (2, groups * channels, 6, 13)
+        x, w = of_all_sizes(dtype, shape, i), of_all_sizes(dtype, (filters, channels, 3, 2), i + 9)
+        for others in ((1, 0, 1, groups), ((1, 2), (2, 1), (2, 1), groups)):
+            found = everywhere(lambda: conv2d(x, w, None, *others, op="xnor"))
+            assert found.dtype == result_dtype(dtype)
+            np.testing.assert_array_equal(found, convolution(x, w, *others))
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_other_dimensions_of_many_channels(dims):
+    """Lines and volumes of more than a word of channels."""
+    sizes, kernel = ((31,), (4,)) if dims == 1 else ((3, 4, 5), (2, 3, 2))
+    x, w = of_all_sizes("float32", (2, 2 * 37) + sizes, 1), of_all_sizes("float32", (4, 37) + kernel, 2)
+    others = (2, 1, 1, 2)
+    found = everywhere(lambda: CONVOLVE[dims](make(KIND, x), make(KIND, w), None, *others, op="xnor"))
+    np.testing.assert_array_equal(found, convolution(x, w, *others))
+
+
+@pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)
+@pytest.mark.parametrize("taps", [1, 31, 32, 33, 130, 993])
+def test_linear_and_matmul_of_signs(kind, dtype, taps):
+    """Any number of features, any leading dimensions, operands of one dimension included."""
+    x, w = of_all_sizes(dtype, (2, 1, 17, taps), 1), of_all_sizes(dtype, (5, taps), 2)
+    x_, w_ = make(kind, x), make(kind, w)
+    expected = np.matmul(signs(x), signs(w).T)
+    np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_, op="xnor")), expected)
+    np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_[0], op="xnor")), expected[..., 0])
+    other = of_all_sizes(dtype, (3, taps, 6), 3)
+    for a, b in ((x[0, 0], other), (x, other[0]), (w[None, None], other), (w[0], other), (other.swapaxes(1, 2), w[0])):
+        found = everywhere(lambda: matmul(make(kind, a), make(kind, b), op="xnor"))
+        np.testing.assert_array_equal(found, np.matmul(signs(a), signs(b)))
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("taps", [512 * 32, 512 * 32 + 1, 40000])
+def test_long_dot_products(dtype, taps):
+    """More than a block of 512 words, where all signs differ, none does, or some do."""
+    x = np.concatenate([of_all_sizes(dtype, (4, taps), 1), np.ones((1, taps), dtype)])
+    negative = np.zeros((1, taps), dtype) if dtype == "bool" else -np.ones((1, taps), dtype)
+    w = np.concatenate([of_all_sizes(dtype, (2, taps), 2), np.ones((1, taps), dtype), negative])
+    expected = np.matmul(signs(x), signs(w).T)
+    assert expected[-1].tolist()[2:] == [taps, -taps]
+    for isa in LEVELS:
+        with setting(isa, 2):
+            np.testing.assert_array_equal(linear(x, w, op="xnor"), expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_long_dot_products_beside_padding(sign):
+    """What is inside is counted right where there is much of it, and all of it is alike."""
+    x, w = np.ones((1, 17000, 2, 3), "float32"), np.full((2, 17000, 2, 2), sign, "float32")
+    expected = sign * 17000 * np.array([[1, 2, 2, 1], [2, 4, 4, 2], [1, 2, 2, 1]])
+    for isa in LEVELS:
+        with setting(isa, 2):
+            np.testing.assert_array_equal(conv2d(x, w, padding=1, op="xnor")[0], np.stack([expected, expected]))
+
+
+def test_large_images():
+    """Rows of pixels that are packed in several tasks."""
+    x, w = of_all_sizes("int8", (2, 35, 67, 131), 1), of_all_sizes("int8", (3, 35, 1, 1), 2)
+    expected = np.matmul(signs(w)[:, :, 0, 0], signs(x).reshape(2, 35, -1)).reshape(2, 3, 67, 131)
+    for isa, threads in itertools.product(LEVELS, (1, 2)):
+        with setting(isa, threads):
+            np.testing.assert_array_equal(conv2d(x, w, op="xnor"), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    dtype=st.sampled_from(PACKED),
+    isa=st.sampled_from(LEVELS),
+    threads=st.sampled_from([1, 2]),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 70), st.integers(1, 14)),
+    image=st.tuples(st.integers(1, 20), st.integers(1, 40)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_any_geometry(dtype, isa, threads, sizes, image, kernel, stride, padding, dilation):
+    """Random geometries of random numbers of channels."""
+    batch, groups, channels, filters = sizes
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+    image = tuple(max(size, need - 2 * pad) for size, need, pad in zip(image, reach, padding))
+    x = of_all_sizes(dtype, (batch, groups * channels) + image, 1)
+    w = of_all_sizes(dtype, (groups * filters, channels) + kernel, 2)
+    with setting(isa, threads):
+        found = conv2d(x, w, None, stride, padding, dilation, groups, op="xnor")
+    np.testing.assert_array_equal(found, convolution(x, w, stride, padding, dilation, groups))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operands_of_any_strides(kind):
+    """Operands that are transposed, or parts of others, have the signs that they show."""
+
+    def turned(array):
+        return (array.swapaxes if isinstance(array, np.ndarray) else array.transpose)(1, 3)
+
+    x, w = some((2, 9, 8, 2 * 34), seed=1), some((3, 2, 3, 34), seed=2)
+    expected = convolution(turned(x)[:, ::2, 1:], turned(w))
+    x_, w_ = turned(make(kind, x))[:, ::2, 1:], turned(make(kind, w))
+    np.testing.assert_array_equal(everywhere(lambda: conv2d(x_, w_, op="xnor")), expected)
+    rows = some((70, 6), seed=3), some((140, 5), seed=4)
+    a, b = make(kind, rows[0]), make(kind, rows[1])
+    a = a.T if kind == "numpy" else a.t()
+    found = everywhere(lambda: matmul(a, b[::2], op="xnor"))
+    np.testing.assert_array_equal(found, np.matmul(signs(rows[0].T), signs(rows[1][::2])))
+
+
+@pytest.mark.skipif(not features.UNFOLD_IS_CURRENT, reason="needs a torch of today")
+@pytest.mark.parametrize("isa", LEVELS)
+def test_xnor_is_pytorchs_convolution_of_signs(isa):
+    """Exactly F.conv2d of the signs, the bias added at the end."""
+    random = np.random.RandomState(0)
+    x, w, b = (torch.from_numpy(random.randn(*shape)).float() for shape in ((2, 140, 9, 11), (6, 70, 3, 2), (6,)))
+    with setting(isa, 2):
+        found = conv2d(x, w, b.round(), (2, 1), (1, 2), (1, 2), 2, op="xnor")
+    plus = [torch.where(t >= 0, torch.ones_like(t), -torch.ones_like(t)) for t in (x, w)]
+    expected = torch.nn.functional.conv2d(plus[0], plus[1], b.round(), (2, 1), (1, 2), (1, 2), 2)
+    np.testing.assert_array_equal(values(found), values(expected))
+
+
+# ---------------------------------------------------------------- which ops
+
+
+@needs_library
+def test_which_ops_are_packed():
+    """xnor of every such dtype is built in, under another name too; explain says so."""
+    for dtype in PACKED:
+        for op in (ops.xnor, ops.xnor.replace()):
+            found, reason = kernels.find(op, dtype, features.NUMPY)
+            assert reason is None and found.packing is not None and found.result_dtype == result_dtype(dtype)
+    for dtype in PACKED:
+        if has(KIND, dtype):
+            assert "built in" in ops.xnor.explain(dtype), dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_padding_that_has_a_sign(dtype, value):
+    """xnor with a pad value isn't xnor: its padding counts."""
+    x, w = of_all_sizes(dtype, (1, 40, 4, 5), 1), of_all_sizes(dtype, (3, 40, 2, 3), 2)
+    op = ops.xnor.replace(pad_value=value)
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), "constant", constant_values=value)
+    found = everywhere(lambda: conv2d(make(KIND, x), make(KIND, w), padding=2, op=op))
+    np.testing.assert_array_equal(found, convolution(padded, w))
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@needs_torch
+@pytest.mark.parametrize("channels", [3, 40])
+def test_gradients_go_straight_through(channels):
+    """They are those of the product of signs, where the operand's size is at most 1; packing changes nothing."""
+    others = ((2, 1), (1, 2), (1, 2), 2)
+    x, w = some((2, 2 * channels, 5, 6), seed=1) / 4, some((6, channels, 3, 2), seed=2) / 4
+    columns, blocks = columns_of(x, w.shape[2:], *others)
+    expected = convolution(x, w, *others)
+    grad = some(expected.shape, seed=3)
+    by_group = grad.reshape(2, 2, 3, -1)
+    dw = np.matmul(by_group, columns.swapaxes(2, 3)).sum(0).reshape(w.shape) * (abs(w) <= 1)
+    spread = np.matmul(signs(w).reshape(2, 3, -1).swapaxes(1, 2), by_group)
+    dx = oracle.fold(spread.reshape(2, -1, grad[0, 0].size), x.shape[2:], w.shape[2:], (1, 2), (1, 2), (2, 1))
+    for isa, path in itertools.product(LEVELS, ("auto", "slices")):
+        with setting(isa, 2), use_backend(path):
+            x_, w_ = (make("tensor", array, requires_grad=True) for array in (x, w))
+            y = conv2d(x_, w_, None, *others, op="xnor")
+            y.backward(make("raw" if VARIABLES else "tensor", grad))
+        for found, right in ((y, expected), (x_.grad, dx * (abs(x) <= 1)), (w_.grad, dw)):
+            np.testing.assert_array_equal(values(found), right)
+
+
+@needs_torch
+def test_gradients_of_linear():
+    """The same by matrix products, beyond a block of words; NaN has none."""
+    x, w = some((5, 17000), seed=1) / 4, some((3, 17000), seed=2) / 4
+    x[0, 0] = w[0, 1] = np.nan
+    grad = some((5, 3), seed=3)
+    x_, w_ = (make("tensor", array, requires_grad=True) for array in (x, w))
+    linear(x_, w_, op="xnor").backward(make("raw" if VARIABLES else "tensor", grad))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(values(x_.grad), np.matmul(grad, signs(w)) * (abs(x) <= 1))
+        np.testing.assert_array_equal(values(w_.grad), np.matmul(grad.T, signs(x)) * (abs(w) <= 1))

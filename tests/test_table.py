@@ -1,0 +1,598 @@
+"""Op.from_table: look-ups against NumPy's indexing, in every instruction set and by tensor operations."""
+
+import copy
+import itertools
+import pickle
+import re
+
+import numpy as np
+import oracle
+import problems
+import pytest
+from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
+from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
+
+from im2col_compat import Op, compiler, conv2d, linear, matmul, source, use_backend
+
+KIND = KINDS[0] if torch is None else "tensor"
+MOST = 2**31 - 1
+#: The least and the greatest entry: spans of one byte, of two, of more; and what sums of 32 bits can't hold.
+SPANS = {
+    "byte": (-300, -45),
+    "two-bytes": (-300, -44),
+    "short": (-40000, 25535),
+    "more": (-40000, 25536),
+    "most": (-MOST, MOST),
+}
+BITS = [(1, 1), (1, 8), (8, 1), (2, 3), (4, 4), (6, 7), (7, 6), (8, 8)]
+SIGNED = list(itertools.product((False, True), repeat=2))
+
+
+def random_entries(bits, span, seed=0):
+    """A table with every operand's own entries, the least and the greatest of the span among them."""
+    low, high = SPANS[span]
+    entries = np.random.RandomState(seed).randint(low, high + 1, [2**count for count in bits]).astype("int64")
+    entries[0, 0], entries[-1, -1] = low, high
+    return entries
+
+
+def operands(op_bits, signed, shapes, seed=1):
+    """(w, x) of all that operands can be, as int64."""
+    random = np.random.RandomState(seed)
+    found = []
+    for bits, sign, shape in zip(op_bits, signed, shapes):
+        low = -(2 ** (bits - 1)) if sign else 0
+        found.append(random.randint(low, low + 2**bits, shape).astype("int64"))
+        found[-1].flat[:2] = low, low + 2**bits - 1
+    return found
+
+
+def looked_up(entries, w, x):
+    """entries[w, x], where negative operands are their bits."""
+    return entries[w % entries.shape[0], x % entries.shape[1]]
+
+
+def product(entries, w, x):
+    """linear's (N, O), of w (O, K) and x (N, K)."""
+    return looked_up(entries, w, x[:, None]).sum(2)
+
+
+def convolution(entries, w, x, stride=1, padding=0, dilation=1, groups=1, pad=0):
+    """conv's result; pad: what is padded with, or None."""
+    kernel = w.shape[2:]
+    pads = tuple(problems.pads(padding, kernel, dilation))
+    stride, dilation = oracle.each(stride, len(kernel)), oracle.each(dilation, len(kernel))
+    columns, inside = (oracle.unfold(image, kernel, dilation, pads, stride) for image in (x, np.ones_like(x)))
+    columns = np.where(inside, columns, pad or 0).reshape(len(x), groups, 1, -1, columns.shape[2])
+    inside = inside.reshape(columns.shape)
+    terms = looked_up(entries, w.reshape(groups, len(w) // groups, -1, 1), columns)
+    blocks = [oracle.blocks(*sizes) for sizes in zip(x.shape[2:], kernel, dilation, pads, stride)]
+    return (terms if pad is not None else terms * inside).sum(3).reshape([len(x), len(w)] + blocks)
+
+
+def tabulated(op, rows=256, columns=256):
+    """The terms of an op for all pairs of operands, in the order of their bits."""
+    w, x = (np.arange(size) - size // 2 * sign for size, sign in zip((rows, columns), op.multiply.signed))
+    found = matmul(w[:, None], x[None], op=op)
+    return np.roll(found, [-(size // 2) * sign for size, sign in zip(found.shape, op.multiply.signed)], (0, 1))
+
+
+def fits(dtype, low, high):
+    limits = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return limits[0] <= low and high <= limits[1]
+
+
+# ---------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize("span", sorted(SPANS))
+@pytest.mark.parametrize("signed", SIGNED, ids=str)
+@pytest.mark.parametrize("bits", BITS, ids=str)
+def test_tables_of_every_size(bits, signed, span):
+    """Sums are exactly those of entries[w, x], for signed, unsigned and mixed operands, whatever entries span."""
+    entries = random_entries(bits, span)
+    op = Op.from_table(entries, signed=signed)
+    for rows, filters, taps in ((3, 70, 300), (70, 2, 300)):
+        w, x = operands(bits, signed, ((filters, taps), (rows, taps)))
+        found = everywhere(lambda: linear(x, w, op=op))
+        assert found.dtype == "int64"
+        np.testing.assert_array_equal(found, product(entries, w, x))
+
+
+@pytest.mark.parametrize("span", sorted(SPANS))
+@pytest.mark.parametrize("taps", [255, 256, 257, 512, 513, 1300])
+def test_sums_of_the_largest(span, taps):
+    """Long sums of nothing but the greatest entry, or the least, overflow nowhere."""
+    for bits in ((8, 8), (3, 6), (2, 7)):
+        entries = np.empty([2**count for count in bits], "int64")
+        entries[:, ::2], entries[:, 1::2] = SPANS[span]
+        op = Op.from_table(entries)
+        x = np.concatenate([np.zeros((70, taps), int), np.ones((60, taps), int)])
+        found = everywhere(lambda: linear(x, np.ones((2, taps), int), op=op))
+        expected = np.repeat([SPANS[span][0] * taps, SPANS[span][1] * taps], [70, 60])
+        np.testing.assert_array_equal(found, np.stack([expected, expected], 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pad", [0, 5, -7, None])
+@pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
+def test_convolutions_of_tables(kind, problem, pad):
+    """Every geometry, of any number of dimensions, padded with any operand or with nothing."""
+    shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
+    bits, signed = (5, 4), (False, True)
+    entries = random_entries(bits, "two-bytes" if pad else "byte")
+    w, x = operands(bits, signed, ((filters, shape[1] // groups) + kernel, shape))
+    op, others = Op.from_table(entries, signed=signed, pad_value=pad), (stride, padding, dilation, groups)
+    x_, w_, bias = make(kind, x, "int16"), make(kind, w, "uint8"), np.arange(filters) - 1
+    conv = CONVOLVE[len(kernel)]
+    expected = convolution(entries, w, x, stride, padding, dilation, groups, pad)
+    np.testing.assert_array_equal(everywhere(lambda: conv(x_, w_, None, *others, op=op)), expected)
+    found = conv(x_[0], w_, make(kind, bias, "int64"), *others, op=op)
+    assert kind_of(found) == kind and dtype_of(found) == "int64"
+    np.testing.assert_array_equal(values(found), expected[0] + bias.reshape((-1,) + (1,) * len(kernel)))
+
+
+@pytest.mark.parametrize("span", sorted(SPANS))
+def test_larger_convolutions(span):
+    """Many channels and positions, whose sums are of several blocks and panels."""
+    for bits, pad in itertools.product(((8, 8), (6, 7)), (3, None)):
+        signed = (True, False)
+        entries = random_entries(bits, span)
+        w, x = operands(bits, signed, ((6, 67, 3, 3), (2, 134, 9, 17)))
+        op = Op.from_table(entries, signed=signed, pad_value=pad)
+        expected = convolution(entries, w, x, (1, 2), (1, 2), 1, 2, pad)
+        for isa, threads in itertools.product(LEVELS, (1, 2)):
+            with setting(isa, threads):
+                found = conv2d(x.astype("uint8"), w.astype("int8"), None, (1, 2), (1, 2), 1, 2, op=op)
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("span", ["byte", "short", "more"])
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 128, 130, 256, 257, 600])
+def test_rows_and_features_in_either_role(count, span):
+    """Few rows of many features, and many of few: panels are filled up, and roles turn, without a trace."""
+    bits, signed = (7, 5), (True, False)
+    entries = random_entries(bits, span)
+    op = Op.from_table(entries, signed=signed)
+    for other, taps in ((1, 37), (3, 260)):
+        for filters, rows in ((count, other), (other, count)):
+            w, x = operands(bits, signed, ((filters, taps), (rows, taps)))
+            expected = product(entries, w, x)
+            np.testing.assert_array_equal(everywhere(lambda: linear(x, w, op=op)), expected)
+            np.testing.assert_array_equal(everywhere(lambda: matmul(w, x.T, op=op)), expected.T)
+            np.testing.assert_array_equal(everywhere(lambda: linear(x[0], w, op=op)), expected[0])
+
+
+SHAPES = [
+    ((3, 7), (7, 4)),
+    ((2, 3, 7), (7, 4)),
+    ((3, 7), (2, 7, 4)),
+    ((2, 1, 3, 7), (5, 7, 4)),
+    ((2, 3, 7), (7,)),
+    ((7,), (7, 90)),
+    ((90, 7), (7,)),
+    ((2, 90, 7), (7, 1)),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_leading_dimensions(kind):
+    """linear and matmul take leading dimensions and operands of one dimension, as PyTorch's do."""
+    bits, signed = (4, 6), (True, False)
+    entries = random_entries(bits, "more")
+    op = Op.from_table(entries, signed=signed)
+    for a, b in SHAPES:
+        w, x = operands(bits, signed, (a, b))
+        w_, x_ = make(kind, w, "int8"), make(kind, x, "uint8")
+        columns = x[:, None] if len(b) == 1 else x
+        terms = looked_up(entries, (w[None] if len(a) == 1 else w)[..., None], columns[..., None, :, :])
+        expected = terms.sum(-2).reshape(np.matmul(w, x).shape)
+        np.testing.assert_array_equal(everywhere(lambda: matmul(w_, x_, op=op)), expected)
+    w, x = operands(bits, signed, ((4, 7), (2, 1, 3, 7)))
+    expected = product(entries, w, x.reshape(6, 7)).reshape(2, 1, 3, 4)
+    w_, x_ = make(kind, w), make(kind, x)
+    np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_, op=op)), expected)
+    np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_[0], op=op)), expected[..., 0])
+
+
+DTYPES = [(kind, dtype) for kind in KINDS for dtype in INTEGERS + ["bool"] if has(kind, dtype)]
+
+
+@pytest.mark.parametrize("kind,dtype", DTYPES)
+def test_operands_of_any_integer_dtype(kind, dtype):
+    """Each operand may have any, bools being 0 and 1, with a table that has an entry for it."""
+    for bits, signed in (((1, 1), (False, False)), ((6, 7), (False, False)), ((6, 7), (True, True))):
+        w, x = operands(bits, signed, ((70, 9), (5, 9)))
+        if not fits(dtype, min(w.min(), x.min()), max(w.max(), x.max())):
+            continue
+        entries = random_entries(bits, "two-bytes")
+        op = Op.from_table(entries, signed=signed)
+        for dtypes in ((dtype, dtype), ("int64", dtype), (dtype, "int8")):
+            w_, x_ = (make(kind, array, name) for array, name in zip((w, x), dtypes))
+            for path in ("auto", "slices"):
+                with use_backend(path):
+                    found = linear(x_, w_, op=op)
+                assert dtype_of(found) == "int64"
+                np.testing.assert_array_equal(values(found), product(entries, w, x))
+
+
+@pytest.mark.parametrize("signed", SIGNED, ids=str)
+def test_exact_products_are_the_convolution_of_integers(signed):
+    """A table of w * x gives the convolution of int64."""
+    ranges = [np.arange(256) if not sign else np.r_[0:128, -128:0] for sign in signed]
+    op = Op.from_table(np.outer(*ranges), signed=signed)
+    w, x = operands((8, 8), signed, ((4, 3, 3, 2), (2, 6, 9, 8)))
+    found = everywhere(lambda: conv2d(make(KIND, x), make(KIND, w), None, (2, 1), 1, 1, 2, op=op))
+    expected = conv2d(x, w, None, (2, 1), 1, 1, 2, op="dot")
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(tabulated(op), np.outer(*ranges))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operands_of_any_strides(kind):
+    """Parts of other arrays, and transposed ones, are looked up as what they show."""
+    entries = random_entries((5, 6), "short")
+    w, x = operands((5, 6), (False, False), ((9, 14), (14, 80)))
+    op = Op.from_table(entries)
+    for dtype in ("uint8", "int32"):
+        w_, x_ = make(kind, w, dtype), make(kind, x, dtype)
+        found = everywhere(lambda: linear((x_.T if kind == "numpy" else x_.t())[1::2, ::2], w_[:, ::2], op=op))
+        np.testing.assert_array_equal(found, product(entries, w[:, ::2], x.T[1::2, ::2]))
+
+
+def test_empty_operands():
+    """No images give no results, no terms give zeros."""
+    op = Op.from_table(np.arange(4).reshape(2, 2) + 3)
+    assert conv2d(np.zeros((0, 2, 5, 5), "int8"), np.zeros((3, 2, 3, 3), "int8"), op=op).shape == (0, 3, 3, 3)
+    found = linear(np.zeros((2, 0), int), np.zeros((3, 0), int), op=op)
+    assert found.dtype == "int64" and found.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+# ---------------------------------------------------------------- what a table is made of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+def test_arrays_and_tensors(kind, dtype):
+    """An array or tensor of any integer dtype, which may change afterwards."""
+    entries = np.random.RandomState(0).randint(0, 200, (16, 64))
+    given = make(kind, entries, dtype)
+    op = Op.from_table(given)
+    given[0, 0] = 99
+    np.testing.assert_array_equal(tabulated(op, 16, 64), entries)
+    np.testing.assert_array_equal(tabulated(Op.from_table(entries[:2, :2].tolist()), 2, 2), entries[:2, :2])
+    np.testing.assert_array_equal(tabulated(Op.from_table(entries % 2 == 1), 16, 64), entries % 2)
+
+
+def test_files(tmpdir):
+    """.npy, and text whose numbers are separated by commas, semicolons or blanks; of paths too."""
+    entries = random_entries((3, 4), "most")
+    np.save(str(tmpdir.join("table.npy")), entries.astype("int32"))
+    for name, separator in (
+        ("table.csv", ","),
+        ("spaced.csv", ", "),
+        ("half.csv", ";"),
+        ("a.txt", " "),
+        ("b.dat", "\t"),
+    ):
+        lines = [separator.join(str(entry) for entry in row) for row in entries]
+        tmpdir.join(name).write("\n" + "\n".join(lines) + "\n\n")
+    for path in tmpdir.listdir():
+        for given in (str(path), path) if hasattr(str, "isidentifier") else (str(path),):
+            op = Op.from_table(given, signed=(False, True))
+            np.testing.assert_array_equal(tabulated(op, 8, 16), entries)
+    assert Op.from_table(str(tmpdir.join("a.txt")), bits=(3, 4)).multiply.bits == (3, 4)
+
+
+@pytest.mark.parametrize("signed", SIGNED, ids=str)
+def test_functions(signed):
+    """A Python function is called with ints of the operands' ranges; NumPy's integers and bools may be returned."""
+    calls = []
+
+    def multiply(w, x):
+        calls.append((w, x))
+        return w * x - 3 * w
+
+    op = Op.from_table(multiply, signed=signed, bits=(3, 2))
+    ranges = [range(-size // 2, size // 2) if sign else range(size) for size, sign in zip((8, 4), signed)]
+    assert sorted(calls) == sorted(itertools.product(*ranges)) and all(type(v) is int for pair in calls for v in pair)
+    w, x = (np.array(values) for values in ranges)
+    np.testing.assert_array_equal(matmul(w[:, None], x[None], op=op), w[:, None] * x - 3 * w[:, None])
+    of_numpy = Op.from_table(lambda w, x: np.int16(w) < np.int16(x), bits=2)
+    np.testing.assert_array_equal(tabulated(of_numpy, 4, 4), np.arange(4)[:, None] < np.arange(4))
+    assert Op.from_table(lambda w, x: w | x).multiply.bits == (8, 8)
+
+
+def test_ops_of_tables_are_copied_and_shown():
+    """Pickling and copying keep the table, also after it was used; repr has operands and settings; explain the path."""
+    entries = random_entries((8, 5), "short")
+    op = Op.from_table(entries, signed=(True, False), pad_value=None)
+    assert re.match(r"Op\(table\[int8, uint5\], .*pad_value=None", repr(op)), repr(op)
+    w, x = operands((8, 5), (True, False), ((3, 4, 2, 2), (1, 4, 5, 6)))
+    expected = convolution(entries, w, x, 1, 1, 1, 1, None)
+    for other in (op, pickle.loads(pickle.dumps(op)), copy.deepcopy(op), op.replace()):
+        np.testing.assert_array_equal(conv2d(x, w, padding=1, op=other), expected)
+        assert pickle.loads(pickle.dumps(other, 2)).multiply == op.multiply and repr(other) == repr(op)
+    assert op.multiply != Op.from_table(entries).multiply
+    assert op.multiply != Op.from_table(entries + 1, signed=(True, False)).multiply
+
+
+@needs_library
+def test_explain():
+    """How a table is looked up, at each instruction set; not where an engine is forced."""
+    op = Op.from_table(np.eye(4, dtype=int))
+    for isa in LEVELS:
+        with setting(isa, 1):
+            text = op.explain("int8")
+            assert "table[uint2, uint2]" in text and "looked up" in text and isa in text
+    with use_backend("slices"):
+        assert "tensor operations" in op.explain("int8") and "slices" in op.explain("int8")
+
+
+# ---------------------------------------------------------------- C
+
+
+@pytest.fixture
+def c(monkeypatch):
+    monkeypatch.setenv("IM2COL_COMPAT_QUIET", "1")
+    try:
+        compiler.library("int im2col_compat_nothing;\n", source.FLAGS, "nothing")
+    except compiler.CannotCompile as error:
+        pytest.skip(str(error))
+
+
+BYTES = np.arange(256)
+SIGNED_BYTES = np.r_[0:128, -128:0]
+NIBBLES = np.r_[0:8, -8:0]
+
+#: C source, arguments, what operands are, and the table.
+C = {
+    "of bytes": (
+        "uint16_t times(uint8_t w, uint8_t x) { return w * x & ~7; }",
+        {},
+        "uint8, uint8",
+        np.outer(BYTES, BYTES) & ~7,
+    ),
+    "of signed bytes": (
+        "static int16_t times(const int8_t w, const int8_t x)\n{\n    return w * x - w;\n}\n",
+        {},
+        "int8, int8",
+        np.outer(SIGNED_BYTES, SIGNED_BYTES - 1),
+    ),
+    "of both": (
+        "int f(signed char w, unsigned char x) { return w - 2 * x; }",
+        {},
+        "int8, uint8",
+        np.subtract.outer(SIGNED_BYTES, 2 * BYTES),
+    ),
+    "of ints": ("int f(int w, int x) { return w * x + 1; }", {}, "uint8, uint8", np.outer(BYTES, BYTES) + 1),
+    "of ints that are signed": (
+        "int f(int w, int x) { return w * x + 1; }",
+        dict(signed=True, bits=4),
+        "int4, int4",
+        np.outer(NIBBLES, NIBBLES) + 1,
+    ),
+    "of bits that are said": (
+        "unsigned f(unsigned w, unsigned x) { return w ^ x; }",
+        dict(bits=(3, 4)),
+        "uint3, uint4",
+        np.bitwise_xor.outer(BYTES[:8], BYTES[:16]),
+    ),
+    "unsigned by name": (
+        "uint64_t mul8u_1JFF(const uint64_t B, const uint64_t A) { return B * A + 2 * B; }",
+        {},
+        "uint8, uint8",
+        np.outer(BYTES, BYTES + 2),
+    ),
+    "signed by name": (
+        "int32_t mul8s_1KVB(int32_t a, int32_t b) { return a * b - b; }",
+        {},
+        "int8, int8",
+        np.outer(SIGNED_BYTES - 1, SIGNED_BYTES),
+    ),
+    "unsigned products of signed": (
+        "uint16_t mul8s_1L2H(uint8_t A, uint8_t B) { return (uint16_t)((int8_t)A * (int8_t)B); }",
+        {},
+        "int8, int8",
+        np.outer(SIGNED_BYTES, SIGNED_BYTES),
+    ),
+    "unsigned products in wide types": (
+        "uint64_t mul4s_x(uint64_t a, uint64_t b)\n"
+        "{\n    int p = (a & 8 ? (int)a - 16 : (int)a) * (b & 8 ? (int)b - 16 : (int)b);\n    return p & 255;\n}\n",
+        {},
+        "int4, int4",
+        np.outer(NIBBLES, NIBBLES),
+    ),
+    "bits by name": (
+        "uint8_t mul4u_x(uint8_t a, uint8_t b) { return a * b; }",
+        {},
+        "uint4, uint4",
+        np.outer(BYTES[:16], BYTES[:16]),
+    ),
+    "two bits by name": (
+        "unsigned int mul7x4u(unsigned int a, unsigned int b) { return 5 * a + b; }",
+        {},
+        "uint7, uint4",
+        np.add.outer(5 * BYTES[:128], BYTES[:16]),
+    ),
+    "a table": (
+        "static const int16_t lut[4][8] = {{0, 1, 2, -3, 4, 5, 6, 7}, {-1000, 8}, /* {9} */ {1}};",
+        {},
+        "uint2, uint3",
+        np.array([[0, 1, 2, -3, 4, 5, 6, 7], [-1000, 8] + [0] * 6, [1] + [0] * 7, [0] * 8]),
+    ),
+    "a signed table": (
+        "const int mul2s_lut[4][4] = { { 1, 2 }, { 3 }, { 0 }, { -7, 0, 0, 9 } };",
+        {},
+        "int2, int2",
+        np.array([[1, 2, 0, 0], [3, 0, 0, 0], [0] * 4, [-7, 0, 0, 9]]),
+    ),
+    "one of several": (
+        "#define ONE 1\n// int g(int w, int x) { }\nstatic int more(int w, int x) { return w + x; }\n"
+        "int f(int w, int x) { return more(w, x) + ONE; }",
+        dict(name="f"),
+        "uint8, uint8",
+        np.add.outer(BYTES, BYTES) + 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(C))
+def test_c_source(c, case):
+    """Functions and tables as they are published: what operands are is said by types, names or arguments."""
+    text, arguments, kinds, expected = C[case]
+    op = Op.from_table(text, **arguments)
+    assert "table[{}]".format(kinds) in repr(op)
+    np.testing.assert_array_equal(tabulated(op, *expected.shape), expected)
+
+
+def test_c_files(c, tmpdir):
+    """.c and .h, with what lies beside them; the file's name says which function, or name= does."""
+    tmpdir.join("offset.h").write("#define OFFSET 3\n")
+    text = '#include "offset.h"\nint mul2u_a(int w, int x) { return w * x + OFFSET; }\n'
+    tmpdir.join("one.c").write(text)
+    tmpdir.join("mul2u_b.c").write(text + "int mul2u_b(int w, int x) { return w + x + OFFSET; }\n")
+    tmpdir.join("lut.h").write(
+        "#ifndef LUT\n#define LUT\nstatic const unsigned char lut[2][2] = {{1, 2}, {3, 255}};\n#endif\n"
+    )
+    two = np.arange(4)
+    for name, arguments, expected in (
+        ("one.c", {}, np.outer(two, two) + 3),
+        ("mul2u_b.c", {}, np.add.outer(two, two) + 3),
+        ("mul2u_b.c", dict(name="mul2u_a"), np.outer(two, two) + 3),
+        ("lut.h", {}, np.array([[1, 2], [3, 255]])),
+    ):
+        found = Op.from_table(str(tmpdir.join(name)), **arguments)
+        np.testing.assert_array_equal(tabulated(found, *expected.shape), expected)
+
+
+@pytest.mark.parametrize(
+    "text,arguments,error,message",
+    [
+        ("int f(int w, int x) { return nonesuch(w); }", {}, RuntimeError, "nonesuch"),
+        (
+            "int f(int w, int x) { return w; } int g(int w, int x) { return x; }",
+            {},
+            ValueError,
+            r"name.*\['f', 'g'\].*None",
+        ),
+        ("int f(int w, int x) { return w; }", dict(name="g"), ValueError, r"name.*\['f'\].*'g'"),
+        ("int f(int w) { return w; }", {}, ValueError, r"name.*\[\]"),
+        ("int mul12u_x(int w, int x) { return w; }", {}, ValueError, "8 bits.*mul12u_x.*12"),
+        ("const int lut[3][4] = {{0}};", {}, ValueError, r"rows.*\(3, 4\)"),
+        ("int64_t f(int w, int x) { return (int64_t)w << 40; }", {}, ValueError, "entries.*{}".format(255 * 2**40)),
+    ],
+)
+def test_wrong_c(c, text, arguments, error, message):
+    """What isn't a function of two integers or a table, or doesn't compile, is an error that says what is wrong."""
+    with pytest.raises(error) as info:
+        Op.from_table(text, **arguments)
+    assert re.search(message, str(info.value), re.DOTALL), str(info.value)
+
+
+# ---------------------------------------------------------------- errors
+
+TWO = np.eye(2, dtype=int)
+
+
+@pytest.mark.parametrize(
+    "arguments,error,message",
+    [
+        ((np.zeros((3, 4), int),), ValueError, r"\(3, 4\)"),
+        ((np.zeros((2, 512), int),), ValueError, r"\(2, 512\)"),
+        ((np.zeros((1, 2), int),), ValueError, r"\(1, 2\)"),
+        ((np.zeros(4, int),), ValueError, r"\(4,\)"),
+        ((np.zeros((2, 2, 2), int),), ValueError, r"\(2, 2, 2\)"),
+        ((np.zeros((0, 0), int),), ValueError, r"\(0, 0\)"),
+        ((3,), ValueError, r"\(\)"),
+        ((np.eye(2),), TypeError, "integer.*float64"),
+        ((np.full((2, 2), 2**31),), ValueError, "entries.*2147483648"),
+        ((np.full((2, 2), -(2**31)),), ValueError, "entries.*-2147483648"),
+        ((np.full((2, 2), 2**64 - 1, "uint64"),), ValueError, "entries.*18446744073709551615"),
+        ((lambda w, x: 2**31,), ValueError, "entries.*2147483648"),
+        ((lambda w, x: -(2**100),), ValueError, "entries"),
+        ((lambda w, x: w * 1.0,), TypeError, r"table\(0, 0\).*int.*0\.0"),
+        ((lambda w, x: None if w == 2 and x else 1,), TypeError, r"table\(2, 1\).*None"),
+        ((TWO, 1), ValueError, "signed.*bool.*1"),
+        ((TWO, (True, False, True)), ValueError, "signed.*pair.*True, False, True"),
+        ((TWO, None, 9), ValueError, "bits.*1 to 8.*9"),
+        ((TWO, None, 0), ValueError, "bits.*1 to 8.*0"),
+        ((TWO, None, True), ValueError, "bits.*True"),
+        ((TWO, None, (2, 2.5)), ValueError, "bits.*2.5"),
+        ((TWO, None, (1, 2)), ValueError, r"bits=\(1, 2\).*\(1, 1\)"),
+        ((TWO, None, None, "f"), ValueError, "name.*C.*'f'"),
+        ((TWO, None, None, None, "zero"), TypeError, "pad_value.*zero"),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    """Each wrong argument is named, with what it is and what it must be."""
+    with pytest.raises(error) as info:
+        Op.from_table(*arguments)
+    assert re.search(message, str(info.value)), str(info.value)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("1 2\n3\n", r"table\.csv.*\[1, 2\]"),
+        ("1 2\n3 x\n", "table.csv.*line 2.*integers.*3 x"),
+        ("1 2\n3 4.5\n", "table.csv.*line 2.*integers"),
+        ("", r"\(0, 0\)"),
+        ("1 2\n3 {}\n".format(10**30), "entries.*from -2147483647 to 2147483647"),
+    ],
+)
+def test_wrong_text(tmpdir, text, message):
+    """The file and the line that is wrong are named."""
+    path = tmpdir.join("table.csv")
+    path.write(text)
+    with pytest.raises(ValueError) as info:
+        Op.from_table(str(path))
+    assert re.search(message, str(info.value)), str(info.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["auto", "slices"])
+def test_wrong_operands(kind, path):
+    """Operands without an entry, and floats, are refused with the argument, the value and the range."""
+    op = Op.from_table(np.zeros((4, 16), int), signed=(True, False))
+    w, x = np.array([[-2, 1, 0]]), np.array([[15, 0, 3]])
+    with use_backend(path):
+        assert values(linear(make(kind, x, "int16"), make(kind, w, "int64"), op=op)).tolist() == [[0]]
+        for w_, x_, error, message in (
+            (w + 1, x, ValueError, r"linear.*weight.*from -2 to 1.*int2, uint4.*has 2"),
+            (w - 1, x, ValueError, r"linear.*weight.*from -2 to 1.*has -3"),
+            (w, x + 1, ValueError, r"linear.*input.*from 0 to 15.*has 16"),
+            (w, x - 1, ValueError, r"linear.*input.*from 0 to 15.*has -1"),
+            (w, x * 1.0, TypeError, r"linear.*input.*integer.*float64"),
+            (w * 1.0, x, TypeError, r"linear.*weight.*integer.*float64"),
+        ):
+            with pytest.raises(error) as info:
+                linear(make(kind, x_), make(kind, w_), op=op)
+            assert re.search(message, str(info.value)), str(info.value)
+        for call, name in (
+            (lambda: matmul(make(kind, w + 9), make(kind, x.T), op=op), "matmul.*: a must"),
+            (lambda: matmul(make(kind, w), make(kind, x.T + 9), op=op), "matmul.*: b must"),
+            (lambda: conv2d(make(kind, x[None, None] + 9), make(kind, w[None, None]), op=op), "conv2d.*input"),
+        ):
+            with pytest.raises(ValueError) as info:
+                call()
+            assert re.search(name, str(info.value)), str(info.value)
+
+
+@pytest.mark.parametrize("path", ["auto", "slices"])
+@pytest.mark.parametrize("value", [16, -1, 0.5, float("nan")])
+def test_wrong_pad_values(path, value):
+    """Padding that x can't be is refused, with the value."""
+    op = Op.from_table(np.zeros((4, 16), int), pad_value=value)
+    x, w = (make(KIND, np.ones((1, 1, 3, 3)), "int64") for _ in range(2))
+    with use_backend(path):
+        with pytest.raises(ValueError) as info:
+            conv2d(x, w, padding=1, op=op)
+    assert "pad_value" in str(info.value) and repr(value) in str(info.value)
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
+def test_kinds_are_not_mixed():
+    """A tensor and an array are refused as for any op, though dtypes may differ."""
+    with pytest.raises(TypeError):
+        linear(make("numpy", TWO), make("tensor", TWO), op=Op.from_table(TWO))
