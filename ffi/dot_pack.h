@@ -106,23 +106,35 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
 static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1, const struct segment *segments, int n,
                              int64_t lanes, WORD *mask)
 {
+    const size_t row = (size_t)lanes * sizeof(WORD);
     int64_t kz, ky, kx, k, j, channel = tap_at(p, k0, &kz, &ky, &kx);
-    int i;
+    /* Whether all segments lie in the image at a row of the kernel, and at the one before. */
+    int i, whole = 0, before = 0;
 
     for (k = k0; k < k1; k++, mask += lanes, channel += next_tap(p, &kz, &ky, &kx)) {
-        if (k - k0 >= volume(p) && channel < p->channels - 1) {
+        const WORD bits = (WORD)(channel == p->channels - 1 ? p->last : ~(uint64_t)0);
+
+        if (k - k0 >= volume(p) && bits == (WORD)~(uint64_t)0) {
             /* As in the channel before. */
-            memcpy(mask, mask - volume(p) * lanes, (size_t)lanes * sizeof *mask);
+            memcpy(mask, mask - volume(p) * lanes, row);
             continue;
         }
-        memset(mask, 0, (size_t)lanes * sizeof *mask);
+        if (k == k0 || kx == 0) {
+            before = whole && (ky > 0 || kz > 0);
+            whole = 1;
+            for (i = 0; whole && i < n; i++)
+                whole = row_offset(p, &segments[i], kz, ky, p->x_strides) >= 0;
+        }
+        if (whole && before && k - k0 >= p->kernel[2]) {
+            memcpy(mask, mask - p->kernel[2] * lanes, row);
+            continue;
+        }
+        memset(mask, 0, row);
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
-            const int64_t x = s->x + kx * p->dilation[2];
-            const WORD bits = (WORD)(channel == p->channels - 1 ? p->last : ~(uint64_t)0);
             int32_t first, last;
 
-            inside(x, p->stride[2], p->image[2], s->count, &first, &last);
+            inside(s->x + kx * p->dilation[2], p->stride[2], p->image[2], s->count, &first, &last);
             if (row_offset(p, s, kz, ky, p->x_strides) >= 0)
                 for (j = first; j < last; j++)
                     mask[s->lane + j] = bits;
