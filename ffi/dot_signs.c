@@ -54,7 +54,7 @@ static void pack_task(void *context, int64_t task, char *scratch)
 #include "dot_signs_level.h"
 
 #define LEVEL 2
-#define TARGET AVX512_WITH(",avx512vpopcntdq")
+#define TARGET AVX512_WITH(",avx512vpopcntdq,prfchw")
 #define LEVELED(name) name##_2
 #include "dot_signs_level.h"
 #endif

@@ -8,6 +8,10 @@ TARGET static void TYPED(forward)(const struct dot_kernels *self, int rows, int6
     int i, j;
 
     (void)self, (void)ordinary;
+    /* Results take longer to fetch, be it only to be written over, than signs to be counted. */
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < LANES; j += 64 / (int)sizeof(TOTAL))
+            __builtin_prefetch(totals + i * stride + j, 1);
     LEVELED(count)(rows, depth, w, x, mask, differ, there);
     for (i = 0; i < rows; i++, totals += stride)
         for (j = 0; j < LANES; j++)
