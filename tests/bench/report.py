@@ -237,11 +237,12 @@ def _measured_targets(results, threads):
     yield "a small unfold at most 3 times F.unfold's time, recorded or not", max(small, default=None), 3, False
     nd = [value for name in ("unfoldNd", "foldNd") for value in _of(results, "K", name)]
     yield "unfold and fold 10 times as fast as unfoldNd, on each", min(nd, default=None), 10, True
-    signs = _of(results, "L", "F.conv2d of the signs")
-    yield "xnor 5 times as fast as F.conv2d of the signs, on each", min(signs, default=None), 5, True
-    one_by_one, floats = (_of(results, "M", name) for name in ("one by one, eight accumulators", "F.conv2d of floats"))
-    yield "a table 8 times as fast as look-ups one by one, on each", min(one_by_one, default=None), 8, True
-    yield "a table at 0.15 of F.conv2d's speed, on each", min(floats, default=None), 0.15, True
+    if threads == 1:
+        signs = _of(results, "L", "F.conv2d of the signs")
+        lookups, floats = (_of(results, "M", name) for name in ("one by one, eight accumulators", "F.conv2d of floats"))
+        yield "xnor 5 times as fast as F.conv2d of the signs, on each", min(signs, default=None), 5, True
+        yield "a table 8 times as fast as look-ups one by one, on each", min(lookups, default=None), 8, True
+        yield "a table at 0.15 of F.conv2d's speed, on each", min(floats, default=None), 0.15, True
     yield f"memory at most {16 * threads} MiB", max(memory, default=None), 16 * threads, False
 
 
