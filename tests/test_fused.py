@@ -189,7 +189,7 @@ def test_named_ops_on_every_geometry(setting, op, dtype, isa):
     for name, geometry in sorted(GEOMETRIES.items()):
         for threads in (1, 2):
             setting(isa, threads)
-            assert needs_kernels(op, dtype).origin == "built in, " + isa
+            assert needs_kernels(op, dtype).origin.startswith("built in, " + isa)
             found = convolved(geometry, op, dtype)
             assert_close(found, expected_of(op, name, dtype), dtype, "{} {}".format(name, threads))
 
