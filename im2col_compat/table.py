@@ -24,6 +24,10 @@ class Table(object):
         self.entries = entries
         self.entries.flags.writeable = False
         self.signed = signed
+        # Once, not in each call: looking through all entries takes longer than a small call.
+        self._least, most = int(entries.min()), int(entries.max())
+        self._largest, span = max(-self._least, most, 1), most - self._least
+        self._planes = 1 if span < 2**8 else 2 if span < 2**16 else 0  # of bytes, for permutes; 0: not by these
         self._kept = {}  # what is made of it for C
 
     @property
@@ -79,27 +83,26 @@ class Table(object):
 
     def _kernels(self, lanes, masks, level):
         """The address of C kernels for so many results at a time; masks: which can leave taps out."""
-        least, most = int(self.entries.min()), int(self.entries.max())
-        planes = 0 if masks or most - least > 2**16 - 1 else 1 if most - least < 2**8 else 2
+        planes = 0 if masks else self._planes
         key = planes, lanes, level
         if key not in self._kept:
             # Never another one in its place: threads may be computing with what is there.
-            self._kept.setdefault(key, self._made(planes, lanes, level, least, max(-least, most, 1)))
+            self._kept.setdefault(key, self._made(planes, lanes, level))
         return self._kept[key][0]
 
-    def _made(self, planes, lanes, level, least, largest):
+    def _made(self, planes, lanes, level):
         entries = self.entries[np.arange(256) % self.entries.shape[0]]
         if planes:
             # A permute of 64 bytes takes no notice of an index's upper bits.
             columns = max(64, entries.shape[1])
-            values = (np.tile(entries, (1, columns // entries.shape[1])) - least).astype(np.uint16)
+            values = (np.tile(entries, (1, columns // entries.shape[1])) - self._least).astype(np.uint16)
             parts = [(values >> shift & 255).astype(np.uint8) for shift in (0, 8)[:planes]]
             rows = np.ascontiguousarray(np.stack(parts, 1))
-            found = lowlevel.table_kernels(rows, least, planes, columns, lanes, None, level)
+            found = lowlevel.table_kernels(rows, self._least, planes, columns, lanes, None, level)
             if found is not None:
                 return found
         rows = np.ascontiguousarray(entries[:, np.arange(256) % entries.shape[1]], np.int32)
-        return lowlevel.table_kernels(rows, 0, 0, 256, NARROW, MOST // largest, level)
+        return lowlevel.table_kernels(rows, 0, 0, 256, NARROW, MOST // self._largest, level)
 
     def _turned(self):
         """The table of x and w."""
