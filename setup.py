@@ -63,7 +63,7 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=["im2col_compat"],
+    packages=["im2col_compat"] + ["im2col_compat." + room for room in ("codegen", "compat", "engines", "paths", "terms")],
     package_data={"im2col_compat": ["py.typed", "*.pyi"]},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
     # NumPy 1.13 is the first whose functions tell an operand that they are called, so that ops with them can be traced.

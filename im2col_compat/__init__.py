@@ -1,11 +1,11 @@
 """Convolution with your own dot product, on any PyTorch from 0.3 to today."""
 
 from im2col_compat import ops
-from im2col_compat.backends import available_backends, backend, use_backend
 from im2col_compat.binary import BinaryConv2d, BinaryLinear
 from im2col_compat.columns import fold, unfold
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear, matmul
 from im2col_compat.conversion import convert
+from im2col_compat.engines.choose import available_backends, backend, use_backend
 from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Fold, Linear, Unfold
 from im2col_compat.op import Op
 from im2col_compat.quantized import QuantConv2d, QuantLinear

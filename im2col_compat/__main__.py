@@ -5,25 +5,30 @@ import platform
 import sys
 import warnings
 
-from im2col_compat import __version__, backend, backends, drawing, features, kernels, lowlevel
+import numpy as np
+
+from im2col_compat import __version__, backend, drawing, lowlevel
+from im2col_compat.compat import memory
+from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.engines import choose as backends
+from im2col_compat.paths import find as kernels
 
 
 def report():
     """The lines that ``python -m im2col_compat`` prints."""
-    torch = features.torch
     lines = [
         ("im2col_compat", __version__),
         ("Python", "{} {}".format(platform.python_implementation(), platform.python_version())),
         ("platform", platform.platform()),
-        ("NumPy", features.np.__version__),
-        ("PyTorch", features.torch_missing if torch is None else torch.__version__),
+        ("NumPy", np.__version__),
+        ("PyTorch", torch_missing if torch is None else torch.__version__),
         ("C library", lowlevel.missing or "built with {}, cffi {}".format(lowlevel.compiler(), _cffi())),
     ]
     for name in backends.NAMES:
         lines.append(("engine {!r}".format(str(name)), backends.why_missing(name) or "available"))
     lines.append(("engine chosen", _chosen()))
     lines.append(("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()]))
-    lines.append(("threads", features.threads()))
+    lines.append(("threads", memory.threads()))
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 
 
@@ -34,7 +39,7 @@ def _cffi():
 
 
 def _chosen():
-    kind = "NumPy array" if features.torch is None else "CPU tensor"
+    kind = "NumPy array" if torch is None else "CPU tensor"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it would say stands in the lines above

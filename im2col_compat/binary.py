@@ -1,6 +1,6 @@
 """Layers of XNOR networks: xnor, scaled as XNOR-Net scales it (arXiv 1603.05279)."""
 
-from im2col_compat import features
+from im2col_compat.compat.arrays import TORCH
 from im2col_compat.conv import conv2d, linear
 from im2col_compat.modules import Conv2d, Linear
 from im2col_compat.op import NAMED
@@ -69,7 +69,7 @@ class BinaryConv2d(_Binary, Conv2d):
         means = input.abs().contiguous().view(*sizes).mean(2)
         # The mean over a window, as a convolution: that has all of a convolution's settings.
         height, width = self.kernel_size
-        arrays = features.TORCH
+        arrays = TORCH
         box = arrays.tensor(arrays.full(input, (self.groups, 1, height, width), 1.0 / (height * width)))
         means = conv2d(means, box, None, self.stride, padding, self.dilation, self.groups)
         # Each group's for all of its filters.

@@ -1,7 +1,10 @@
 """Public unfold and fold."""
 
-from im2col_compat import backends, features
-from im2col_compat.geometry import fold_geometry, unfold_geometry
+from im2col_compat.compat import autograd, graphs, unfolds
+from im2col_compat.compat.arrays import enter_one
+from im2col_compat.compat.probes import torch
+from im2col_compat.engines import choose as backends
+from im2col_compat.problem import fold_geometry, unfold_geometry
 
 
 def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
@@ -22,9 +25,9 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
     for sizes that don't fit or don't fit in memory, or an out that doesn't fit, IndexError for an input of too few
     dimensions. ValueError for an out that is read-only. RuntimeError where the forced engine can't serve the input.
     """
-    if features.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
-        return features.torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
-    arrays, (x, to), leave = features.enter_one("unfold", input, out)
+    if graphs.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
+        return torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
+    arrays, (x, to), leave = enter_one("unfold", input, out)
     geometry = unfold_geometry(tuple(x.shape), kernel_size, dilation, padding, stride)
     unbatched = len(x.shape) == geometry.dims + 1
     return leave(_run("unfold", arrays, x, unbatched, geometry, geometry.columns_shape, to))
@@ -48,16 +51,16 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
     sizes that don't fit together or don't fit in memory, or an out that doesn't fit. RuntimeError where the forced
     engine can't serve the input.
     """
-    if features.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
-        return features.torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
-    arrays, (x, to), leave = features.enter_one("fold", input, out)
+    if graphs.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
+        return torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
+    arrays, (x, to), leave = enter_one("fold", input, out)
     geometry = fold_geometry(tuple(x.shape), output_size, kernel_size, dilation, padding, stride)
     return leave(_run("fold", arrays, x, len(x.shape) == 2, geometry, geometry.image_shape, to))
 
 
 def _is_native(kernel_size, padding, is_2d):
     """Whether a graph may record F.unfold or F.fold itself."""
-    if not features.UNFOLD_IS_CURRENT or backends.forced() not in (None, "torch"):
+    if not unfolds.UNFOLD_IS_CURRENT or backends.forced() not in (None, "torch"):
         return False
     pairs = isinstance(padding, (tuple, list)) and any(isinstance(item, (tuple, list)) for item in padding)
     return is_2d and not pairs and _is_pair(kernel_size)
@@ -90,7 +93,7 @@ def _check_out(function, arrays, x, out, shape):
                 function, shape, expected, tuple(out.shape), has
             )
         )
-    if features.requires_grad(x) or features.requires_grad(out) or features.transformed():
+    if autograd.requires_grad(x) or autograd.requires_grad(out) or graphs.transformed():
         raise RuntimeError(
             "{}(): out can't be given where input or out requires grad, or is transformed".format(function)
         )

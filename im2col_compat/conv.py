@@ -1,9 +1,19 @@
 """Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on with `op` for their dot product."""
 
-from im2col_compat import backends, features, fused, kernels, library, plans, terms
-from im2col_compat.geometry import conv_geometry, product
+import numpy as np
+
+from im2col_compat.compat import autograd, graphs, unfolds
+from im2col_compat.compat.arrays import NUMPY, TORCH, enter
+from im2col_compat.compat.probes import Function, torch
+from im2col_compat.engines import choose as backends
 from im2col_compat.op import NAMED, CText, resolve
-from im2col_compat.table import Table
+from im2col_compat.paths import find as kernels
+from im2col_compat.paths import graph as library
+from im2col_compat.paths import kernels as fused
+from im2col_compat.paths import plans
+from im2col_compat.problem import conv_geometry, product
+from im2col_compat.terms import function as terms
+from im2col_compat.terms.table import Table
 
 
 def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
@@ -54,15 +64,15 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
 
 def _computed(dims, input, weight, bias, stride, padding, dilation, groups, op):
     op, function = resolve(op), "conv{}d".format(dims)
-    if op is NAMED["dot"] and features.UNFOLD_IS_CURRENT and features.capturing() and backends.forced() is None:
-        return getattr(features.torch.nn.functional, function)(input, weight, bias, stride, padding, dilation, groups)
-    arrays, (x, w, b), leave = features.enter(function, [("input", input), ("weight", weight), ("bias", bias)])
+    if op is NAMED["dot"] and unfolds.UNFOLD_IS_CURRENT and graphs.capturing() and backends.forced() is None:
+        return getattr(torch.nn.functional, function)(input, weight, bias, stride, padding, dilation, groups)
+    arrays, (x, w, b), leave = enter(function, [("input", input), ("weight", weight), ("bias", bias)])
     geometry = conv_geometry(
         dims, tuple(x.shape), tuple(w.shape), None if b is None else tuple(b.shape), stride, padding, dilation, groups
     )
-    native = op is NAMED["dot"] and backends.forced() is None and arrays is features.TORCH
+    native = op is NAMED["dot"] and backends.forced() is None and arrays is TORCH
     # Before 1.2 PyTorch's own convolution has no empty batches.
-    native = native and (geometry.columns.batch > 0 or features.UNFOLD_IS_CURRENT)
+    native = native and (geometry.columns.batch > 0 or unfolds.UNFOLD_IS_CURRENT)
     if not native:
         _check_alike(arrays, function, op, [("input", x), ("weight", w), ("bias", b)])
         w, x = _operands(arrays, function, op, ("weight", w), ("input", x))
@@ -98,9 +108,9 @@ def linear(input, weight, bias=None, op="dot"):
 
 def _linear(input, weight, bias, op):
     op = resolve(op)
-    arrays, (x, w, b), leave = features.enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
-    if op is NAMED["dot"] and arrays is features.TORCH:
-        return leave(features.torch.nn.functional.linear(x, w, b))
+    arrays, (x, w, b), leave = enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
+    if op is NAMED["dot"] and arrays is TORCH:
+        return leave(torch.nn.functional.linear(x, w, b))
     if len(x.shape) < 1 or len(w.shape) not in (1, 2) or x.shape[-1] != w.shape[-1]:
         raise RuntimeError(
             "linear(): input must have shape (..., K) and weight (O, K) or (K,), but got {} and {}".format(
@@ -112,7 +122,7 @@ def _linear(input, weight, bias, op):
     _check_alike(arrays, "linear", op, [("input", x), ("weight", w), ("bias", b)])
     w, x = _operands(arrays, "linear", op, ("weight", w), ("input", x))
     if op is NAMED["dot"]:
-        result = features.np.matmul(x, w.T)
+        result = np.matmul(x, w.T)
     else:
         w = _with_normalized_gradient(op, arrays, w)
         flat = len(w.shape) == 1
@@ -142,9 +152,9 @@ def matmul(a, b, op="dot"):
 
 def _matmul(a, b, op):
     op = resolve(op)
-    arrays, (w, x), leave = features.enter("matmul", [("a", a), ("b", b)])
-    if op is NAMED["dot"] and arrays is features.TORCH:
-        return leave(features.torch.matmul(w, x))
+    arrays, (w, x), leave = enter("matmul", [("a", a), ("b", b)])
+    if op is NAMED["dot"] and arrays is TORCH:
+        return leave(torch.matmul(w, x))
     shapes = tuple(w.shape), tuple(x.shape)
     if not shapes[0] or not shapes[1] or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
         raise RuntimeError(
@@ -153,7 +163,7 @@ def _matmul(a, b, op):
     _check_alike(arrays, "matmul", op, [("a", w), ("b", x)])
     w, x = _operands(arrays, "matmul", op, ("a", w), ("b", x))
     if op is NAMED["dot"]:
-        return features.np.asarray(features.np.matmul(w, x))
+        return np.asarray(np.matmul(w, x))
     w = arrays.unsqueeze(w, 0) if len(shapes[0]) == 1 else w
     x = arrays.unsqueeze(x, 1) if len(shapes[1]) == 1 else x
     rank = max(len(w.shape), len(x.shape))
@@ -169,7 +179,7 @@ def _matmul(a, b, op):
     result = result[..., 0] if len(shapes[1]) == 1 else result
     if len(shapes[0]) == 1:
         result = result[..., 0, :] if len(shapes[1]) > 1 else result[..., 0]
-    return leave(features.np.asarray(result) if arrays is features.NUMPY else result)
+    return leave(np.asarray(result) if arrays is NUMPY else result)
 
 
 # ---------------------------------------------------------------- common to the three
@@ -177,7 +187,7 @@ def _matmul(a, b, op):
 
 def _in_graph():
     """Whether this is being compiled or exported, where one operator can be recorded for it."""
-    return features.HAS_LIBRARY and features.compiling() and backends.forced() is None
+    return graphs.HAS_LIBRARY and graphs.compiling() and backends.forced() is None
 
 
 def _check_alike(arrays, function, op, arguments):
@@ -232,13 +242,13 @@ def _plus(arrays, result, bias, shape):
 def _native(function, x, w, b, geometry):
     columns, padding = geometry.columns, tuple(before for before, _ in geometry.pads)
     if any(before != after for before, after in geometry.pads):
-        x, padding = features.TORCH.pad(x, geometry.pads, 0), 0
-    native = getattr(features.torch.nn.functional, function)
+        x, padding = TORCH.pad(x, geometry.pads, 0), 0
+    native = getattr(torch.nn.functional, function)
     return native(x, w, b, columns.stride, padding, columns.dilation, geometry.groups)
 
 
-@features.new_style
-class _NormalizedGradient(features.Function):
+@autograd.new_style
+class _NormalizedGradient(Function):
     """The weight itself; its gradient g becomes eta * sqrt(number of elements) / |g| * g."""
 
     @staticmethod
@@ -251,13 +261,13 @@ class _NormalizedGradient(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        arrays, dtype = features.TORCH, features.TORCH.dtype(grad)
+        arrays, dtype = TORCH, TORCH.dtype(grad)
         wide = arrays.cast(grad, arrays.sum_dtype(dtype))
         return arrays.cast(wide * (ctx.eta * grad.numel() ** 0.5 / wide.norm().clamp(min=1e-12)), dtype), None
 
 
 def _with_normalized_gradient(op, arrays, w):
-    if op.normalize_grad_w is None or arrays is features.NUMPY:
+    if op.normalize_grad_w is None or arrays is NUMPY:
         return w
     return _NormalizedGradient.apply(w, op.normalize_grad_w)
 

@@ -3,11 +3,11 @@
 import copy
 import fnmatch
 
-from im2col_compat import features
+from im2col_compat.compat.probes import Tensor, torch, torch_missing
 from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear
 from im2col_compat.op import resolve
 from im2col_compat.quantized import QuantConv2d, QuantLinear
-from im2col_compat.table import Table
+from im2col_compat.terms.table import Table
 
 
 def convert(model, op, calibrate=None, layers=None, qconfig=None):
@@ -28,8 +28,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     ValueError where there is nothing to convert, a name is no layer's, an op of Op.from_table has no calibrate, or what
     comes to a layer while calibrating isn't finite, or nothing does; TypeError for layers that can't be converted.
     """
-    if features.torch is None:
-        raise ImportError("convert() is for nn.Modules: {}".format(features.torch_missing))
+    if torch is None:
+        raise ImportError("convert() is for nn.Modules: {}".format(torch_missing))
     op = resolve(op)
     is_table = isinstance(op.multiply, Table)
     if not isinstance(model, _nn.Module):
@@ -59,7 +59,7 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
 # ---------------------------------------------------------------- which layers
 
 
-_nn = features.torch.nn if features.torch is not None else None
+_nn = torch.nn if torch is not None else None
 #: What can be converted, and to what.
 _PLAIN = () if _nn is None else ((_nn.Conv1d, Conv1d), (_nn.Conv2d, Conv2d), (_nn.Conv3d, Conv3d), (_nn.Linear, Linear))
 _QUANTIZED = () if _nn is None else ((_nn.Conv2d, QuantConv2d), (_nn.Linear, QuantLinear))
@@ -170,7 +170,7 @@ def _calibrate(model, layers, batches):
         layer.start_calibration(name)
     try:
         count = 0
-        with features.torch.no_grad():
+        with torch.no_grad():
             for batch in _with_progress(batches):
                 model(_input_of(batch))
                 count += 1
@@ -185,7 +185,7 @@ def _calibrate(model, layers, batches):
 
 def _input_of(batch):
     input = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
-    if not isinstance(input, features.Tensor):
+    if not isinstance(input, Tensor):
         raise TypeError(
             "convert(): calibrate's batches must be tensors, or tuples that begin with one, but one is {!r}".format(
                 batch

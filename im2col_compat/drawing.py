@@ -6,9 +6,9 @@ import operator
 
 import numpy as np
 
-from im2col_compat.backends import use_backend
 from im2col_compat.columns import fold, unfold
-from im2col_compat.geometry import integers, product, unfold_geometry
+from im2col_compat.engines.choose import use_backend
+from im2col_compat.problem import integers, product, unfold_geometry
 
 MOST_CELLS = 10**6  # no picture has pixels for more, and they would take minutes and gigabytes
 
@@ -83,7 +83,13 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     _arrow(second, (block + 0.2, -0.5), third, below)
 
     steps = "kernel {}, stride {}, dilation {}".format(_by(kernel), _by(stride, True), _by(dilation, True))
-    _title(first, "image {}, padding {}".format(_by(size), _by([_by(sides, True) for sides in padding], True)), steps, 0.33, 0.12)
+    _title(
+        first,
+        "image {}, padding {}".format(_by(size), _by([_by(sides, True) for sides in padding], True)),
+        steps,
+        0.33,
+        0.12,
+    )
     which = "a column for each of the {} blocks, row by row; in orange, block {}".format(_by(blocks), block)
     _title(second, "unfold: {}".format(_by(columns.shape)), which, -0.4 - heights[1], -0.56 - heights[1])
     _title(third, "fold adds it back: {}".format(_by(size)), "how many blocks cover each pixel", 0.33, 0.12)

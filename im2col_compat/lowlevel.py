@@ -5,8 +5,8 @@
 
 import numpy as np
 
-from im2col_compat import features
-from im2col_compat.geometry import product
+from im2col_compat.compat import dtypes, memory
+from im2col_compat.problem import product
 
 try:
     from im2col_compat._im2col import ffi, lib
@@ -46,7 +46,7 @@ LEAST_FOR_THREADS = 1 << 17
 LEAST_FOR_ADVICE = 1 << 20
 
 if missing is None:
-    _im2col = {dtype: getattr(lib, "im2col_{}".format(features.ITEMSIZE[dtype])) for dtype in _COL2IM}
+    _im2col = {dtype: getattr(lib, "im2col_{}".format(dtypes.ITEMSIZE[dtype])) for dtype in _COL2IM}
     _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
 
 
@@ -69,8 +69,8 @@ def _struct(geometry):
             zero + tuple(before for before, _ in geometry.padding),
             one + geometry.stride,
             one + geometry.blocks,
-            1 if is_small else features.threads(),
-            ffi.cast("void *", 0 if is_small else features.parallel()),
+            1 if is_small else memory.threads(),
+            ffi.cast("void *", 0 if is_small else memory.parallel()),
         ),
     )
     if is_small:
@@ -120,7 +120,7 @@ def pack_signs(values, dtype, sizes, strides, words, threads, level):
         "struct dot_signs *",
         sizes
         + (strides, ffi.cast("void *", values), ffi.cast("uint32_t *", words), threads)
-        + (ffi.cast("void *", features.parallel()),),
+        + (ffi.cast("void *", memory.parallel()),),
     )
     lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
 
@@ -177,7 +177,7 @@ def dot(call, problem, kernels, threads, w, x, result, dx, dw):
         problem[:SIZES]
         + (problem.x_strides, problem.x_strides, problem.y_strides, ffi.cast("void *", w), ffi.cast("void *", x))
         + (problem.pad_bytes(kernels.dtype), problem.pad is None, problem.last, threads)
-        + (ffi.cast("void *", features.parallel()), ffi.cast("struct dot_kernels *", kernels.address)),
+        + (ffi.cast("void *", memory.parallel()), ffi.cast("struct dot_kernels *", kernels.address)),
     )
     workspace = _workspace(lib.dot_workspace(p, call))
     # Rows of panels begin where cache lines do.

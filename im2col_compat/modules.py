@@ -1,7 +1,8 @@
 """nn.Module shells over the functions. Without PyTorch they can be imported, but not constructed."""
 
-from im2col_compat import features
 from im2col_compat.columns import fold, unfold
+from im2col_compat.compat import layers
+from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear
 from im2col_compat.op import resolve
 from im2col_compat.padding import MODES as PADDING_MODES
@@ -10,15 +11,15 @@ from im2col_compat.padding import pad_for_conv
 
 class _NeedsTorch(object):
     def __init__(self, *_, **__):
-        raise ImportError("{} is an nn.Module: {}".format(type(self).__name__, features.torch_missing))
+        raise ImportError("{} is an nn.Module: {}".format(type(self).__name__, torch_missing))
 
 
-if features.torch is None:
+if torch is None:
     _Module = _Conv1d = _Conv2d = _Conv3d = _Linear = _NeedsTorch
 else:
-    _Module = features.torch.nn.Module
-    _Conv1d, _Conv2d, _Conv3d = features.torch.nn.Conv1d, features.torch.nn.Conv2d, features.torch.nn.Conv3d
-    _Linear = features.torch.nn.Linear
+    _Module = torch.nn.Module
+    _Conv1d, _Conv2d, _Conv3d = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
+    _Linear = torch.nn.Linear
 
 
 class _Shell(_Module):
@@ -124,9 +125,9 @@ class _Conv(_WithOp):
                 raise ValueError("{}(): padding='same' needs stride 1, but got stride={}".format(name, stride))
         super(_Conv, self).__init__(
             in_channels, out_channels, kernel_size, stride, padding if plain else 0, dilation, groups, bias,
-            **features.factory(device, dtype)
+            **layers.factory(device, dtype)
         )  # fmt: skip
-        features.place(self, device, dtype)
+        layers.place(self, device, dtype)
         if not plain:
             self.padding = padding
         self.padding_mode = padding_mode
@@ -194,8 +195,8 @@ class Linear(_WithOp, _Linear):
 
     def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, op="dot"):
         op = resolve(op)
-        super(Linear, self).__init__(in_features, out_features, bias, **features.factory(device, dtype))
-        features.place(self, device, dtype)
+        super(Linear, self).__init__(in_features, out_features, bias, **layers.factory(device, dtype))
+        layers.place(self, device, dtype)
         self.op = op
 
     @classmethod
@@ -212,7 +213,7 @@ class Linear(_WithOp, _Linear):
 
 
 def _converted(cls, layer, op):
-    if features.is_parametrized(layer):
+    if layers.is_parametrized(layer):
         # torch.nn.utils.parametrize gives each layer a class of its own, in which the parameters are properties.
         own = {name: value for name, value in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}
         new = _shallow(layer, type("Parametrized" + cls.__name__, (cls,), own))

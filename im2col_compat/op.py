@@ -2,8 +2,8 @@
 
 import numbers
 
-from im2col_compat import features
-from im2col_compat.table import Table
+from im2col_compat.compat import dtypes
+from im2col_compat.terms.table import Table
 
 ADDS = ("sum", "max", "min")
 #: The named ops; ops.py fills it.
@@ -151,7 +151,7 @@ class Op(object):
         RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands of other than integer
         dtypes and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
         """
-        from im2col_compat import tables
+        from im2col_compat.terms import table_sources as tables
 
         return cls(tables.of(table, signed, bits, name), pad_value=pad_value)
 
@@ -159,7 +159,7 @@ class Op(object):
         """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text: the path, why,
         and the C of its functions. Compiles what is to be compiled."""
         # Here and not above: how an op is evaluated builds on what it is.
-        from im2col_compat import explanation
+        from im2col_compat.paths import explanation
 
         return explanation.of(self, dtype)
 
@@ -180,12 +180,12 @@ class Op(object):
     def pad_value_for(self, dtype):
         """The pad value for a dtype's name; None where padded taps are left out."""
         value = self.pad_value
-        if value is None or not features.is_integer(dtype):
+        if value is None or not dtypes.is_integer(dtype):
             return value
         if value in (float("inf"), -float("inf")):
             return None
         # A table knows fewer numbers than a dtype has.
-        low, high = self.multiply.ranges[1] if isinstance(self.multiply, Table) else features.limits(dtype)
+        low, high = self.multiply.ranges[1] if isinstance(self.multiply, Table) else dtypes.limits(dtype)
         if isinstance(value, complex) or value != value or int(value) != value or not low <= value <= high:
             raise ValueError("{}: {} can't hold pad_value={!r}".format(self, dtype, value))
         return int(value)

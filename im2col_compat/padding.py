@@ -1,7 +1,7 @@
 """Padding with an image's own pixels, as nn.Conv2d's padding_mode names it."""
 
-from im2col_compat import features
-from im2col_compat.geometry import conv_pads
+from im2col_compat.compat.arrays import enter
+from im2col_compat.problem import conv_pads
 
 
 def _reflect(i, size):
@@ -31,7 +31,7 @@ def pad_for_conv(input, weight, padding, stride, dilation, mode):
     mode: "reflect", "replicate" or "circular", each as F.pad has it, on every version and dtype. RuntimeError for
     padding that a mode can't give: at least the size for "reflect", more than it for "circular".
     """
-    arrays, (x,), leave = features.enter("pad", [("input", input)])
+    arrays, (x,), leave = enter("pad", [("input", input)])
     dims = len(weight.shape) - 2
     if len(x.shape) not in (dims + 1, dims + 2):
         return input  # which the convolution will refuse

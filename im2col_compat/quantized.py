@@ -8,11 +8,12 @@ the ordinary product of the rounded operands, and zero where an operand is beyon
 
 import numpy as np
 
-from im2col_compat import features
+from im2col_compat.compat import autograd, layers
+from im2col_compat.compat.probes import Function, torch
 from im2col_compat.conv import linear
 from im2col_compat.modules import Conv2d, Linear
 from im2col_compat.op import Op, resolve
-from im2col_compat.table import Table
+from im2col_compat.terms.table import Table
 
 _exact = []
 
@@ -39,7 +40,7 @@ def default_qconfig(op):
 
     Unsigned operands are affine, signed ones symmetric; weights have a range for each filter.
     """
-    quantization = features.quantization()
+    quantization = layers.quantization()
     (w_low, w_high), (x_low, x_high) = op.multiply.ranges
     per_channel, per_tensor = quantization.PerChannelMinMaxObserver, quantization.MinMaxObserver
     return quantization.QConfig(
@@ -53,7 +54,6 @@ def default_qconfig(op):
 
 
 def _kind(signed, name):
-    torch = features.torch
     scheme = "{}_{}".format(name, "symmetric" if signed else "affine")
     return {"dtype": torch.qint8 if signed else torch.quint8, "qscheme": getattr(torch, scheme)}
 
@@ -62,7 +62,6 @@ class _Quantized(object):
     """What QuantConv2d and QuantLinear have in common. `_product(x, w, op)` is theirs."""
 
     def _set_up(self, op, qconfig):
-        torch = features.torch
         #: (what messages call the layer, its observer) while the range of its input is being found; None otherwise.
         self.op, self.qconfig, self.calibrating = op, qconfig, None
         w_range, x_range = op.multiply.ranges
@@ -131,15 +130,15 @@ class _Quantized(object):
                 "{}: the range of its input isn't known: call convert(model, op, calibrate=loader), or "
                 "load_state_dict".format(type(self).__name__)
             )
-        if bool(features.torch.isnan(input).any()):
+        if bool(torch.isnan(input).any()):
             raise ValueError("{}: input must have no NaN, which there is no code for".format(type(self).__name__))
         # Half precision can tell neither neighbouring codes apart nor hold their sums.
-        wide = features.torch.promote_types(input.dtype, features.torch.float32)
+        wide = torch.promote_types(input.dtype, torch.float32)
         x, weight = input.to(wide), self.weight.to(wide)
         w_scale, w_zero = self._weight_parameters(weight.detach())
         x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
-        w = features.fake_quantize(weight, w_scale, w_zero, *self.op.multiply.ranges[0])
-        x = features.fake_quantize(x, x_scale, x_zero, *self.op.multiply.ranges[1])
+        w = layers.fake_quantize(weight, w_scale, w_zero, *self.op.multiply.ranges[0])
+        x = layers.fake_quantize(x, x_scale, x_zero, *self.op.multiply.ranges[1])
         result = self._looked_up(x.detach(), x_scale, int(x_zero), w.detach(), w_scale, w_zero)
         if x.requires_grad or w.requires_grad:
             result = _StraightThrough.apply(self._product(x, w, "dot"), result)
@@ -155,7 +154,6 @@ class _Quantized(object):
 
     def _looked_up(self, x, x_scale, x_zero, w, w_scale, w_zero):
         """scale * the sums of table[w, x] of the codes, less what is there for the zero points alone."""
-        torch = features.torch
         filters, along = (-1,) + (1,) * (w.dim() - 1), (-1,) + (1,) * (w.dim() - 2)
         w_codes = self._codes(w, w_scale.reshape(filters), w_zero.reshape(filters), 0)
         x_codes = self._codes(x, x_scale, x_zero, 1)
@@ -172,17 +170,17 @@ class _Quantized(object):
     def _codes(self, values, scale, zero_point, operand):
         """The codes of values that stand for some already; operand: 0 for w, 1 for x."""
         codes = (values / scale).round() + zero_point
-        dtype = features.torch.int8 if self.op.multiply.signed[operand] else features.torch.uint8
+        dtype = torch.int8 if self.op.multiply.signed[operand] else torch.uint8
         return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)
 
 
 def _check_finite(what, values):
-    if not bool(features.torch.isfinite(values).all()):
+    if not bool(torch.isfinite(values).all()):
         raise ValueError("{} must be finite, but has NaN or infinity".format(what))
 
 
-@features.new_style
-class _StraightThrough(features.Function):
+@autograd.new_style
+class _StraightThrough(Function):
     """`result`, differentiated as `exact`."""
 
     @staticmethod

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from im2col_compat import features
-from im2col_compat.geometry import conv_geometry, integers, product
+from im2col_compat.compat import dtypes, memory
+from im2col_compat.compat.arrays import NUMPY, enter
+from im2col_compat.compat.probes import VARIABLES
+from im2col_compat.problem import conv_geometry, integers, product
 
 
 def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, dense=False):
@@ -20,13 +22,13 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
 
     TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
     """
-    arrays, (w,), leave = features.enter("conv_matrix", [("weight", weight)])
+    arrays, (w,), leave = enter("conv_matrix", [("weight", weight)])
     dims = len(w.shape) - 2
     if dims not in (1, 2, 3):
         raise RuntimeError(
             "conv_matrix(): weight must have 3, 4 or 5 dimensions, but got shape {}".format(tuple(w.shape))
         )
-    if not dense and (arrays is features.NUMPY or features.VARIABLES):
+    if not dense and (arrays is NUMPY or VARIABLES):
         raise RuntimeError("conv_matrix(): {} have no sparse matrix here: use dense=True".format(arrays.name))
     shape = integers("conv_matrix", "input_size", input_size)
     shape = shape if isinstance(shape, tuple) else (shape,) * dims
@@ -36,9 +38,9 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
     geometry = conv_geometry(dims, shape, w.shape, None, stride, padding, dilation, groups)
     size = tuple(product(sizes) for sizes in (geometry.output_shape, (geometry.columns.batch,) + shape[-dims - 1 :]))
     count = product(geometry.columns.columns_shape) * geometry.filters // geometry.groups
-    features.check_memory((count,), 4 * 8 + features.ITEMSIZE[arrays.dtype(w)])
+    memory.check_memory((count,), 4 * 8 + dtypes.ITEMSIZE[arrays.dtype(w)])
     if dense:
-        features.check_memory(size, features.ITEMSIZE[arrays.dtype(w)])
+        memory.check_memory(size, dtypes.ITEMSIZE[arrays.dtype(w)])
     rows, columns, taps = _entries(geometry, shape[-dims:])
     values = arrays.take(arrays.reshape(w, (-1,)), taps, 0)
     make = arrays.dense_matrix if dense else arrays.sparse_matrix

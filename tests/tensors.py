@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from im2col_compat import features
+from im2col_compat.compat import dtypes, probes, unfolds
+from im2col_compat.compat.arrays import TORCH, arrays_of, raw
+from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
-torch = features.torch
-VARIABLES = features.VARIABLES
+torch = torch
+VARIABLES = VARIABLES
 
 #: "tensor" is a Variable on 0.3, where "raw" is the tensor inside it.
 KINDS = ["numpy"] + ([] if torch is None else ["tensor"]) + (["raw"] if VARIABLES else [])
@@ -21,7 +23,7 @@ def has(kind, dtype):
     if kind == "numpy":
         return dtype != "bfloat16"
     if VARIABLES:
-        return dtype in features._OLD_TYPE
+        return dtype in dtypes.OLD_TYPE
     try:
         torch.zeros(1, dtype=getattr(torch, dtype)) + 0
         return True
@@ -36,9 +38,9 @@ KINDS_AND_DTYPES = [(kind, dtype) for kind in KINDS for dtype in DTYPES if has(k
 def served(engine, kind, dtype):
     """Whether an engine promises to serve a kind and dtype."""
     if engine == "torch":
-        return kind == "tensor" and features._probed.get((getattr(torch, dtype), "cpu")) is not None
+        return kind == "tensor" and unfolds.probed.get((getattr(torch, dtype), "cpu")) is not None
     if engine == "slices" and kind != "numpy" and dtype == "float16":
-        return features.CPU_HALF
+        return probes.CPU_HALF
     return True
 
 
@@ -49,12 +51,12 @@ def make(kind, array, dtype=None, requires_grad=False):
     if kind == "numpy":
         return array.astype(dtype)
     # from_numpy of old versions knows few dtypes; these go through float64 or complex128 without loss.
-    wide = array.astype("complex128" if dtype in COMPLEX else "int64" if features.is_integer(dtype) else "float64")
+    wide = array.astype("complex128" if dtype in COMPLEX else "int64" if dtypes.is_integer(dtype) else "float64")
     tensor = torch.from_numpy(np.ascontiguousarray(wide) if wide.ndim else wide.reshape(1))
     tensor = tensor if array.ndim else tensor.view(())
     if VARIABLES:
         # 0.3's HalfTensor can be copied to, and little else.
-        tensor = getattr(torch, features._OLD_TYPE[dtype])(*tensor.size()).copy_(tensor)
+        tensor = getattr(torch, dtypes.OLD_TYPE[dtype])(*tensor.size()).copy_(tensor)
     else:
         tensor = tensor.to(getattr(torch, dtype))
     if kind == "raw":
@@ -69,20 +71,20 @@ def values(x):
     if isinstance(x, np.ndarray):
         return x
     dtype = dtype_of(x)
-    x = features.raw(x if VARIABLES else x.detach())
+    x = raw(x if VARIABLES else x.detach())
     if dtype in ("float16", "bfloat16"):
         x = x.float()
     elif dtype in INTEGERS:
         x = x.long()  # old versions turn few integers into arrays
-    return features.TORCH.dense(x).cpu().numpy()
+    return TORCH.dense(x).cpu().numpy()
 
 
 def kind_of(x):
-    return "numpy" if isinstance(x, np.ndarray) else "tensor" if isinstance(x, features.Tensor) else "raw"
+    return "numpy" if isinstance(x, np.ndarray) else "tensor" if isinstance(x, Tensor) else "raw"
 
 
 def dtype_of(x):
-    return features.arrays(x).dtype(x)
+    return arrays_of(x).dtype(x)
 
 
 def some(shape, dtype="float64", seed=0):

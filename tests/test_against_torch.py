@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from tensors import torch
 
 import im2col_compat
-from im2col_compat import Fold, Unfold, available_backends, conv2d, features, fold, unfold, use_backend
+from im2col_compat import Fold, Unfold, available_backends, conv2d, fold, unfold, use_backend
+from im2col_compat.compat import unfolds
 
-if torch is None or not features.UNFOLD_IS_CURRENT or not hasattr(torch, "export"):
+if torch is None or not unfolds.UNFOLD_IS_CURRENT or not hasattr(torch, "export"):
     pytest.skip("the oracle is a current PyTorch", allow_module_level=True)
 
 F = torch.nn.functional

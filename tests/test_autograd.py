@@ -8,7 +8,8 @@ import problems
 import pytest
 from tensors import COMPLEX, VARIABLES, make, some, torch, values
 
-from im2col_compat import Fold, Unfold, features, fold, unfold, use_backend
+from im2col_compat import Fold, Unfold, fold, unfold, use_backend
+from im2col_compat.compat import probes, unfolds
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
@@ -109,7 +110,7 @@ def test_channels_last_gradients(engine):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "complex128"])
 def test_gradients_of_every_dtype(engine, dtype):
     """A gradient has its input's dtype; complex gradients are conjugated as PyTorch's are: not at all, as all is real."""
-    if not features.CPU_HALF:
+    if not probes.CPU_HALF:
         pytest.skip("0.3 to 1.1 compute nothing in float16 on a CPU")
     x = make("tensor", some((1, 2, 5, 4), dtype), dtype, requires_grad=True)
     columns = unfold(x, (2, 3), 1, 1, 2)
@@ -167,7 +168,7 @@ def test_function_transforms(engine):
 @pytest.mark.skipif(not hasattr(torch, "jit") or not hasattr(torch.jit, "trace") or VARIABLES, reason="needs jit.trace")
 def test_traced():
     """torch.jit.trace records F.unfold where that is the engine."""
-    if not features.HAS_UNFOLD:
+    if not unfolds.HAS_UNFOLD:
         pytest.skip("no F.unfold")
     x = make("tensor", some((1, 2, 5, 6)))
     with use_backend("torch"):

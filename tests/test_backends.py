@@ -10,8 +10,9 @@ import pytest
 from tensors import make, some, torch, values
 
 import im2col_compat
-from im2col_compat import available_backends, backend, conv2d, features, fold, lowlevel, unfold, use_backend
-from im2col_compat import backends
+from im2col_compat import available_backends, backend, conv2d, fold, lowlevel, unfold, use_backend
+from im2col_compat.compat import unfolds
+from im2col_compat.engines import choose as backends
 
 
 def run(code, **environment):
@@ -46,14 +47,16 @@ def test_choice_by_input():
         assert backend(torch.zeros(3).long()) == best
 
 
-@pytest.mark.skipif(not features.HAS_UNFOLD, reason="needs F.unfold (0.4)")
+@pytest.mark.skipif(not unfolds.HAS_UNFOLD, reason="needs F.unfold (0.4)")
 def test_what_f_unfold_serves():
     """Floats everywhere, whole since 1.8; all that is differentiable today. Integers never."""
-    served = {str(dtype)[6:]: how for (dtype, device), how in features._probed.items() if device == "cpu"}
+    served = {str(dtype)[6:]: how for (dtype, device), how in unfolds.probed.items() if device == "cpu"}
     for dtype in ("float32", "float64"):
         assert served[dtype] == "whole" or not hasattr(torch, "vander") and served[dtype] == "forward"
     if hasattr(torch, "export"):
-        expected = {dtype: "whole" for dtype in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")}
+        expected = {
+            dtype: "whole" for dtype in ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+        }
         assert {dtype: how for dtype, how in served.items() if how and dtype != "bool"} == expected
     assert served["int32"] is None and served["uint8"] is None
 
@@ -180,7 +183,7 @@ FORK = """
 import os, sys, time
 import numpy as np
 import im2col_compat as ic
-torch = ic.features.torch
+torch = ic.compat.probes.torch
 
 # Up to 1.8 autograd's own threads don't survive a fork: it hangs, from 1.6 on it says so.
 backward = torch is not None and hasattr(torch, "vander")
@@ -332,7 +335,7 @@ def test_report():
         assert torch.__version__ in text
     if lowlevel.missing is None:
         assert lowlevel.compiler() in text
-    assert features.np.__version__ in text
+    assert np.__version__ in text
 
 
 # ---------------------------------------------------------------- tensors that are not what they seem
@@ -379,7 +382,7 @@ def test_a_geometry_can_be_copied():
     import copy
     import pickle
 
-    from im2col_compat.geometry import unfold_geometry
+    from im2col_compat.problem import unfold_geometry
 
     unfold(np.zeros((1, 1, 4, 4), "float32"), 2)
     geometry = unfold_geometry((1, 1, 4, 4), 2, 1, 0, 1)

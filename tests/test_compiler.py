@@ -15,12 +15,12 @@ import time
 
 import pytest
 
-from im2col_compat import compiler
-from im2col_compat.compiler import CannotCompile, library
+from im2col_compat.codegen import compiler
+from im2col_compat.codegen.compiler import CannotCompile, library
 
 SOURCE = "int answer(void) { return 42; }\n"
 FLAGS = ("-O2",)
-NAME = u"a d\u00e9p\u00f4t"
+NAME = "a d\u00e9p\u00f4t"
 # In a process of its own, the module is imported without the package, which would import torch.
 ALONE = """
 import sys

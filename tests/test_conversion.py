@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from tensors import VARIABLES, torch
 
-from im2col_compat import Linear, Op, convert, features, matmul
+from im2col_compat import Linear, Op, convert, matmul
+from im2col_compat.compat import layers
 
 pytestmark = pytest.mark.skipif(torch is None, reason="needs torch")
-nn = features.torch.nn if torch is not None else None
+nn = torch.nn if torch is not None else None
 
 
 def has_observers():
     try:
-        features.quantization()
+        layers.quantization()
     except ImportError:
         return False
     return True
@@ -29,7 +30,7 @@ def product():
 
 
 @pytest.mark.skipif(not hasattr(nn, "TransformerEncoderLayer"), reason="needs nn.TransformerEncoderLayer")
-@pytest.mark.skipif(not hasattr(features.torch, "inference_mode"), reason="needs a current nn.TransformerEncoderLayer")
+@pytest.mark.skipif(not hasattr(torch, "inference_mode"), reason="needs a current nn.TransformerEncoderLayer")
 def test_layers_that_a_fast_path_goes_around():
     """A converted encoder layer computes with its new layers, recorded or not; attention, which doesn't call its own, keeps it."""
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0).eval()

@@ -7,7 +7,9 @@ import subprocess
 import pytest
 from tensors import VARIABLES, torch
 
-from im2col_compat import compiler, features, lowlevel
+from im2col_compat import lowlevel
+from im2col_compat.codegen import compiler
+from im2col_compat.compat import layers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]
@@ -19,7 +21,7 @@ def has_tools_of_studies():
     try:
         import sklearn.datasets  # noqa: F401
 
-        features.quantization()
+        layers.quantization()
     except ImportError:
         return False
     return lowlevel.missing is None and compiler._executable("cc") is not None

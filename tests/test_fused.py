@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
 
-from im2col_compat import Op, available_backends, conv2d, features, fused, kernels, linear, lowlevel, matmul
-from im2col_compat import use_backend
-from im2col_compat.geometry import ConvGeometry, Geometry, product
+from im2col_compat import Op, available_backends, conv2d, linear, lowlevel, matmul, use_backend
+from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.op import resolve
+from im2col_compat.paths import find as kernels
+from im2col_compat.paths import kernels as fused
+from im2col_compat.problem import ConvGeometry, Geometry, product
 
 if lowlevel.missing:
     pytest.skip("needs the C library", allow_module_level=True)
@@ -133,7 +136,7 @@ def assert_close(found, expected, dtype, what=""):
 
 
 def needs_kernels(op, dtype, kind=KIND):
-    found, reason = kernels.find(resolve(op), dtype, features.NUMPY if kind == "numpy" else features.TORCH)
+    found, reason = kernels.find(resolve(op), dtype, NUMPY if kind == "numpy" else TORCH)
     if found is None:
         pytest.skip(reason)
     return found
@@ -161,7 +164,7 @@ def setting(monkeypatch):
 
     def change(isa=LEVELS[-1], threads=1):
         monkeypatch.setenv("IM2COL_COMPAT_ISA", isa)
-        monkeypatch.setattr(features, "threads", lambda: threads)
+        monkeypatch.setattr(memory, "threads", lambda: threads)
 
     change()
     yield change
@@ -284,15 +287,15 @@ def test_any_geometry(
     geometry = ((batch, channels * groups) + image, filters * groups, kernel, stride, padding, dilation, groups)
     monkeypatch = {"IM2COL_COMPAT_ISA": level, "IM2COL_COMPAT_QUIET": "1"}
     before = {name: os.environ.get(name) for name in monkeypatch}
-    least, threads_ = fused.LEAST, features.threads
+    least, threads_ = fused.LEAST, memory.threads
     try:
         os.environ.update(monkeypatch)
-        fused.LEAST, features.threads = 0, lambda: threads
-        if kernels.find(resolve(OPS[op]), dtype, features.NUMPY if KIND == "numpy" else features.TORCH)[0]:
+        fused.LEAST, memory.threads = 0, lambda: threads
+        if kernels.find(resolve(OPS[op]), dtype, NUMPY if KIND == "numpy" else TORCH)[0]:
             found = convolved(geometry, OPS[op], dtype)
             assert_close(found, convolved(geometry, OPS[op], dtype, TENSORS), dtype)
     finally:
-        fused.LEAST, features.threads = least, threads_
+        fused.LEAST, memory.threads = least, threads_
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:
@@ -314,7 +317,7 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
             setting(threads=threads)
             with monkeypatch.context() as patch:
                 if ours:
-                    patch.setattr(features, "parallel", lambda: 0)
+                    patch.setattr(memory, "parallel", lambda: 0)
                 found = convolved(geometry, OPS[op], "float32")
             expected = expected or found
             for our, their in zip(found, expected):
@@ -343,7 +346,7 @@ def random_problem(random, dimensions, largest):
 
 def any_conv(op, x, w, stride, pads, dilation, groups):
     """fused.conv of arrays or tensors of one to three dimensions."""
-    arrays, kernel = features.arrays(x), tuple(w.shape[2:])
+    arrays, kernel = arrays_of(x), tuple(w.shape[2:])
     padded = tuple(int(size) + sum(p) for size, p in zip(x.shape[2:], pads))
     blocks = tuple((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(padded, dilation, kernel, stride))
     nothing = (0,) * len(kernel)
@@ -369,7 +372,9 @@ def conv_by_tensors(op, x, w, stride, pads, dilation, groups):
     start = {"sum": 0, "max": -INF, "min": INF}.get(op.add, op.identity) if not callable(op.add) else op.identity
     result = None if start is None else torch.full(shape, start, dtype=x.dtype)
     for tap in np.ndindex(*w.shape[1:]):
-        window = tuple(slice(k * d, k * d + (b - 1) * s + 1, s) for k, d, b, s in zip(tap[1:], dilation, blocks, stride))
+        window = tuple(
+            slice(k * d, k * d + (b - 1) * s + 1, s) for k, d, b, s in zip(tap[1:], dilation, blocks, stride)
+        )
         window = (slice(None), slice(tap[0], None, channels)) + window
         pixels, there = (t[window].unsqueeze(2).expand(shape) for t in (padded, pixels_there))
         weights = w[(slice(None),) + tap].view((1, groups, of_group) + (1,) * len(blocks)).expand(shape)
@@ -414,7 +419,16 @@ def test_results_in_one_and_three_dimensions(setting, op, dtype):
         wide = "int64" if dtype == "int16" else "float64"
         multiply = lambda *pair: values(given.multiply(*(make(KIND, [v], wide) for v in pair)))[0]  # noqa: E731
         expected = oracle.conv(
-            x.astype(wide), w.astype(wide), multiply, add, start, given.pad_value_for(dtype), stride, pads, dilation, groups
+            x.astype(wide),
+            w.astype(wide),
+            multiply,
+            add,
+            start,
+            given.pad_value_for(dtype),
+            stride,
+            pads,
+            dilation,
+            groups,
         )
         # Where there is nothing but padding that is left out.
         limits = np.iinfo(dtype) if dtype == "int16" else None
@@ -434,7 +448,9 @@ def test_gradients_in_one_and_three_dimensions(setting, op, dtype):
     for seed, dimensions in itertools.product(range(12), (1, 2, 3)):
         random = np.random.RandomState(seed)
         setting(LEVELS[seed % len(LEVELS)], 1 + seed % 2)
-        x_shape, w_shape, stride, pads, dilation, groups = random_problem(random, dimensions, (0, 300, 23, 11)[dimensions])
+        x_shape, w_shape, stride, pads, dilation, groups = random_problem(
+            random, dimensions, (0, 300, 23, 11)[dimensions]
+        )
         operands = [random.randn(*shape).astype(dtype) for shape in (x_shape, w_shape)]
         others = stride, pads, dilation, groups
         expected = results(lambda x, w: conv_by_tensors(OPS[op], x, w, *others), operands, "float64")
@@ -725,8 +741,8 @@ import os
 import sys
 import numpy as np
 import im2col_compat as ic
-from im2col_compat import features
-torch = features.torch
+from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 if torch is not None:
     torch.set_num_threads(2)
 
@@ -765,7 +781,7 @@ for op, call, x, w in [{cases}]:
         before = reset()
         # sum()'s gradient is expanded; linear's is copied. 0.3 copies what a leaf gets.
         y.sum().backward()
-        gradients = (size(x) + size(w)) * (2 if features.VARIABLES else 1)
+        gradients = (size(x) + size(w)) * (2 if VARIABLES else 1)
         print(status("VmHWM") - before - gradients - (call is linear) * size(y))
     del x, w, y
 
@@ -841,10 +857,11 @@ INTERRUPTED = """
 import signal, sys, time
 import numpy as np
 import im2col_compat as ic
-from im2col_compat import features
+from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 x, w = np.zeros((300, 64, 64, 64), "float32"), np.zeros((64, 64, 3, 3), "float32")
-if features.torch is not None:
-    x, w = (features.torch.autograd.Variable(features.torch.from_numpy(t)) for t in (x, w))
+if torch is not None:
+    x, w = (torch.autograd.Variable(torch.from_numpy(t)) for t in (x, w))
 # A shell's background job, and its children, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ic.conv2d(x[:1], w, op="l1")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tensors import KINDS, VARIABLES, make, some, torch
 
-from im2col_compat import Fold, Unfold, conv2d, features, fold, linear, matmul, unfold, use_backend
-from im2col_compat.geometry import conv_geometry, fold_geometry, unfold_geometry
+from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
+from im2col_compat.compat.probes import Tensor
+from im2col_compat.problem import conv_geometry, fold_geometry, unfold_geometry
 
 #: arguments after the input (1, 2, 5, 6), the exception, and what its message must name
 UNFOLD_ERRORS = [
@@ -318,4 +319,4 @@ def test_modules_check_when_called():
         module(x)
     with pytest.raises(RuntimeError):
         Fold(5, 0)(x[0])
-    assert features.Tensor
+    assert Tensor

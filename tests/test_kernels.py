@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tensors import KINDS, VARIABLES, make, some, torch, values
 
-from im2col_compat import Op, conv2d, features, kernels, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat.compat.arrays import NUMPY, TORCH
+from im2col_compat.paths import find as kernels
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
-ARRAYS = features.TORCH or features.NUMPY
+ARRAYS = TORCH or NUMPY
 
 
 def compiles():

@@ -7,13 +7,12 @@ import sys
 import pytest
 from tensors import torch
 
-from im2col_compat import chunks
+from im2col_compat.paths import chunks
 
 # A process of its own, so that its peak is this call's: columns alone would take 104 MB, terms two or three times that.
 MEASURE = """
 import numpy as np
 import im2col_compat as ic
-from im2col_compat import features
 
 def memory(key):
     with open("/proc/self/status") as lines:
@@ -30,9 +29,9 @@ def peak():
 
 def make(*shape):
     array = np.random.RandomState(0).rand(*shape).astype("float32")
-    if features.torch is None:
+    if torch is None:
         return array
-    return features.torch.autograd.Variable(features.torch.from_numpy(array), requires_grad={requires_grad})
+    return torch.autograd.Variable(torch.from_numpy(array), requires_grad={requires_grad})
 
 op = {op}
 small = make(1, 2, 6, 6), make(3, 2, 3, 3)

@@ -11,7 +11,9 @@ import oracle
 import pytest
 from tensors import KINDS, VARIABLES, dtype_of, make, some, torch, values
 
-from im2col_compat import Op, conv2d, features, linear, matmul, ops
+from im2col_compat import Op, conv2d, linear, matmul, ops
+from im2col_compat.compat import unfolds
+from im2col_compat.compat.arrays import TORCH, arrays_of, raw
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 if torch is not None:
@@ -95,8 +97,8 @@ def test_named_ops_pickle_to_themselves():
         (lambda w, x: (w * x).sum(), (RuntimeError, TypeError), "multiply"),
         (lambda w, x: (w * x)[..., :1], RuntimeError, "multiply.*element by element.*shape"),
         (lambda w, x: w[0] * x[0], RuntimeError, "multiply.*shape"),
-        (lambda w, x: features.arrays(x).cast(w * x, "float32"), TypeError, "multiply.*float64.*float32"),
-        (lambda w, x: features.arrays(x).cast(w * x, "int64"), TypeError, "multiply.*float64.*int64"),
+        (lambda w, x: arrays_of(x).cast(w * x, "float32"), TypeError, "multiply.*float64.*float32"),
+        (lambda w, x: arrays_of(x).cast(w * x, "int64"), TypeError, "multiply.*float64.*int64"),
     ],
 )
 def test_wrong_results(kind, function, error, message):
@@ -114,7 +116,7 @@ def test_wrong_results(kind, function, error, message):
     [
         (lambda acc, term: 3.0, TypeError),
         (lambda acc, term: (acc + term)[..., :1], RuntimeError),
-        (lambda acc, term: features.arrays(acc).cast(acc + term, "float32"), RuntimeError),
+        (lambda acc, term: arrays_of(acc).cast(acc + term, "float32"), RuntimeError),
     ],
 )
 def test_wrong_adds(kind, add, error):
@@ -405,7 +407,7 @@ def test_wrong_surrogates():
         for function, error in (
             (lambda w, x: (w * x)[..., :1], RuntimeError),
             (lambda w, x: 1.0, TypeError),
-            (lambda w, x: features.TORCH.cast(w * x, "float32"), TypeError),
+            (lambda w, x: TORCH.cast(w * x, "float32"), TypeError),
         ):
             x, w = (make("tensor", some((1, 2, 4, 4), seed=i), requires_grad=True) for i in (0, 1))
             with pytest.raises(error) as info:
@@ -467,7 +469,7 @@ def test_no_images_and_no_terms_have_gradients():
         y = conv2d(x, w, op=op)
         assert tuple(y.shape) == (0, 3, 3, 3)
         # Old PyTorch's own broadcasting has no gradient of empty tensors to record.
-        (grad,) = torch.autograd.grad([y.sum()], [w], create_graph=features.UNFOLD_IS_CURRENT)
+        (grad,) = torch.autograd.grad([y.sum()], [w], create_graph=unfolds.UNFOLD_IS_CURRENT)
         assert tuple(grad.shape) == (3, 2, 3, 3) and not values(grad).any()
     a, b = (torch.zeros(shape, requires_grad=True) for shape in ((3, 0), (2, 0)))
     linear(a, b, op="l1").sum().backward()
@@ -498,11 +500,11 @@ def test_operands_are_left_as_they_are():
     else:
         w = torch.nn.Parameter(base.transpose(0, 3).detach())
     x = make("tensor", some((1, 3, 6, 6)))
-    pointers = [features.raw(tensor).data_ptr() for tensor in (x, w)]
+    pointers = [raw(tensor).data_ptr() for tensor in (x, w)]
     before = [values(tensor).copy() for tensor in (x, w)]
     for op in ("l1", "xnor", Op(lambda w, x: x, lambda acc, term: acc + term), "dot"):
         conv2d(x, w, make("tensor", some((4,)) + 100.0), op=op)
-    assert [features.raw(tensor).data_ptr() for tensor in (x, w)] == pointers and not w.is_contiguous()
+    assert [raw(tensor).data_ptr() for tensor in (x, w)] == pointers and not w.is_contiguous()
     for tensor, value in zip((x, w), before):
         np.testing.assert_array_equal(values(tensor), value)
     x, slope = make("tensor", np.ones((3, 1))), make("tensor", np.array([1.0]), requires_grad=True)

@@ -15,13 +15,25 @@ if torch is None:
 
 from torch import nn  # noqa: E402
 
-from im2col_compat import Conv1d, Conv2d, Conv3d, Linear, Op, QuantConv2d, QuantLinear, conv2d, convert  # noqa: E402
-from im2col_compat import features, linear, ops  # noqa: E402
+from im2col_compat import (  # noqa: E402
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Linear,
+    Op,
+    QuantConv2d,
+    QuantLinear,
+    conv2d,
+    convert,
+    linear,
+    ops,
+)
+from im2col_compat.compat import layers, unfolds  # noqa: E402
 
 F = nn.functional
 
 try:
-    quantization, missing = features.quantization(), None
+    quantization, missing = layers.quantization(), None
 except ImportError as error:
     quantization, missing = None, str(error)
 
@@ -82,7 +94,7 @@ def rounded(values, seen, limits, signed, of_channels):
     scale, zero = watcher.calculate_qparams()
     if not of_channels:
         return torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero), *limits), scale, zero
-    zero_ = zero.to(torch.int32 if features.UNFOLD_IS_CURRENT else torch.int64)
+    zero_ = zero.to(torch.int32 if unfolds.UNFOLD_IS_CURRENT else torch.int64)
     return torch.fake_quantize_per_channel_affine(values, scale, zero_, 0, *limits), scale, zero
 
 

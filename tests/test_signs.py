@@ -12,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
 
-from im2col_compat import conv1d, conv2d, conv3d, features, fused, kernels, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat import conv1d, conv2d, conv3d, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat.compat import dtypes, unfolds
+from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import NUMPY
+from im2col_compat.paths import find as kernels
+from im2col_compat.paths import kernels as fused
 
 CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
 LEVELS = kernels.LEVELS[:1] if lowlevel.missing else kernels.LEVELS[: lowlevel.level() + 1]
@@ -32,7 +37,7 @@ def setting(isa, threads):
     patch = MonkeyPatch()
     try:
         patch.setenv(kernels.VARIABLE, isa)
-        patch.setattr(features, "threads", lambda: threads)
+        patch.setattr(memory, "threads", lambda: threads)
         patch.setattr(fused, "LEAST", 0)
         patch.setattr(lowlevel, "LEAST_FOR_THREADS", 0)
         yield
@@ -58,8 +63,8 @@ def of_all_sizes(dtype, shape, seed):
     """Values of a dtype, its largest and those next to zero among them."""
     if dtype == "bool":
         few = [False, True]
-    elif features.is_integer(dtype):
-        low, high = features.limits(dtype)
+    elif dtypes.is_integer(dtype):
+        low, high = dtypes.limits(dtype)
         few = [low, high, 0, 1] + ([-1] if low else [])
     else:
         tiny = float(np.nextafter(np.zeros(1, dtype), np.ones(1, dtype))[0])
@@ -91,7 +96,7 @@ def convolution(x, w, stride=1, padding=0, dilation=1, groups=1):
 
 
 def result_dtype(dtype):
-    return "int64" if features.is_integer(dtype) else dtype
+    return "int64" if dtypes.is_integer(dtype) else dtype
 
 
 # ---------------------------------------------------------------- results
@@ -226,7 +231,7 @@ def test_operands_of_any_strides(kind):
     np.testing.assert_array_equal(found, np.matmul(signs(rows[0].T), signs(rows[1][::2])))
 
 
-@pytest.mark.skipif(not features.UNFOLD_IS_CURRENT, reason="needs a torch of today")
+@pytest.mark.skipif(not unfolds.UNFOLD_IS_CURRENT, reason="needs a torch of today")
 @pytest.mark.parametrize("isa", LEVELS)
 def test_xnor_is_pytorchs_convolution_of_signs(isa):
     """Exactly F.conv2d of the signs, the bias added at the end."""
@@ -247,7 +252,7 @@ def test_which_ops_are_packed():
     """xnor of every such dtype is built in, under another name too; explain says so."""
     for dtype in PACKED:
         for op in (ops.xnor, ops.xnor.replace()):
-            found, reason = kernels.find(op, dtype, features.NUMPY)
+            found, reason = kernels.find(op, dtype, NUMPY)
             assert reason is None and found.packing is not None and found.result_dtype == result_dtype(dtype)
     for dtype in PACKED:
         if has(KIND, dtype):

@@ -12,7 +12,9 @@ import pytest
 from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
 from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
 
-from im2col_compat import Op, compiler, conv2d, linear, matmul, source, use_backend
+from im2col_compat import Op, conv2d, linear, matmul, use_backend
+from im2col_compat.codegen import compiler
+from im2col_compat.codegen import template as source
 
 KIND = KINDS[0] if torch is None else "tensor"
 MOST = 2**31 - 1

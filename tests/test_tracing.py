@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 from tensors import torch
 
-from im2col_compat import Op, compiler, expression, features, ops
-from im2col_compat.tracing import Untraceable, trace
+from im2col_compat import Op, ops
+from im2col_compat.codegen import compiler, expression
+from im2col_compat.codegen.symbols import Untraceable, trace
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.arrays import NUMPY as ARRAYS
+from im2col_compat.compat.arrays import raw
+from im2col_compat.compat.probes import VARIABLES
 
 COMPILER = compiler._executable("cc") or compiler._executable("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
@@ -203,7 +208,7 @@ def test_tensors(tmpdir, name, dtype):
     if name == "sigmoid" and not TODAY:
         w = np.where(abs(w) < 50, w, 50).astype(dtype)  # old versions' exp vanishes elsewhere
     tensors = [torch.from_numpy(array.copy()) for array in (w, x)]
-    if features.VARIABLES:
+    if VARIABLES:
         tensors = [torch.autograd.Variable(tensor, requires_grad=True) for tensor in tensors]
     else:
         tensors = [tensor.requires_grad_() for tensor in tensors]
@@ -217,7 +222,7 @@ def test_tensors(tmpdir, name, dtype):
         assert "version" in str(error) and not TODAY
         return
     found, source = run(tmpdir, traced.term, dtype, w, x)
-    expected = features.raw(result if features.VARIABLES else result.detach()).numpy()
+    expected = raw(result if VARIABLES else result.detach()).numpy()
     if not TODAY:
         # Old versions lose NaN on the way (max, clamp), and their vectors' exp and the like lose more.
         assert np.isnan(found[np.isnan(expected)]).all(), source
@@ -243,7 +248,7 @@ def test_arrays(tmpdir, name, dtype):
     w, x = grid(dtype)
     with np.errstate(all="ignore"):
         expected = function(w, x)
-    traced = trace(Op(function), dtype, features.NUMPY)
+    traced = trace(Op(function), dtype, ARRAYS)
     found, source = run(tmpdir, traced.term, dtype, w, x)
     assert_same(found, expected, is_exact(traced.term), dtype, source)
 
@@ -268,13 +273,13 @@ INTEGERS = {
 @pytest.mark.parametrize("name", sorted(INTEGERS))
 def test_integers(tmpdir, name, dtype):
     """Integers wrap in their own dtype, as NumPy's and PyTorch's do."""
-    low, high = features.limits(dtype)
+    low, high = dtypes.limits(dtype)
     values = sorted({low, low + 1, high, high - 1, high // 2, 0, 1, 2, 3, 5, 7, 8, 31, 63, 64, 100} | set(range(-3, 0)))
     if name == "by shifts" and np.__version__.startswith("1."):
         values = [value for value in values if 0 <= value < 8]  # beyond, old versions do what the processor does
     values = [value for value in values if low <= value <= high]
     w, x = (np.array(column, dtype) for column in zip(*itertools.product(values, values)))
-    traced = trace(Op(INTEGERS[name]), dtype, features.NUMPY)
+    traced = trace(Op(INTEGERS[name]), dtype, ARRAYS)
     assert traced.grad_w is None and traced.grad_x is None
     found, source = run(tmpdir, traced.term, dtype, w, x)
     with np.errstate(all="ignore"):
@@ -414,7 +419,7 @@ def test_repeated_parts_are_printed_once(tmpdir):
 def test_named_ops_trace(name, dtype):
     """The named ops do, as far as they are for the dtype."""
     traced = trace(getattr(ops, name), dtype)
-    assert traced.add is None and (traced.grad_w is None) == (torch is None or features.is_integer(dtype))
+    assert traced.add is None and (traced.grad_w is None) == (torch is None or dtypes.is_integer(dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])

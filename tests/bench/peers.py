@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from problems import Linear, grad_of_result
 
 import im2col_compat
-from im2col_compat import backends, compiler, fused, source
+from im2col_compat.codegen import compiler
+from im2col_compat.codegen import template as source
+from im2col_compat.engines import choose as backends
+from im2col_compat.paths import kernels as fused
 
 AT_ONCE = 4 * 2**30  # bytes of temporaries
 

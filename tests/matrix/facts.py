@@ -4,8 +4,12 @@ import json
 import platform
 import sys
 
+import numpy as np
+
 import im2col_compat
-from im2col_compat import features, kernels, lowlevel
+from im2col_compat import lowlevel
+from im2col_compat.compat.probes import torch
+from im2col_compat.paths import find as kernels
 
 try:
     import cffi
@@ -13,7 +17,6 @@ except ImportError:
     cffi = None
 
 pip = __import__("pip").__version__
-torch = features.torch
 explained = im2col_compat.Op(lambda w, x: abs(w - x) + 1).explain()
 
 print(
@@ -22,7 +25,7 @@ print(
             "executable": sys.executable,
             "python": platform.python_version(),
             "torch": None if torch is None else str(torch.__version__),
-            "numpy": features.np.__version__,
+            "numpy": np.__version__,
             "cffi": getattr(cffi, "__version__", None),
             "pip": pip,
             "engine": im2col_compat.backend(),

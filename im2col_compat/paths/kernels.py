@@ -8,8 +8,12 @@ from collections import namedtuple
 
 import numpy as np
 
-from im2col_compat import features, lowlevel, plans
-from im2col_compat.geometry import product
+from im2col_compat import lowlevel
+from im2col_compat.compat import autograd, memory
+from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
+from im2col_compat.compat.probes import Function
+from im2col_compat.paths import plans
+from im2col_compat.problem import product
 
 #: Multiplications after which a call comes back to Python before its next image, so that Ctrl-C gets through.
 STEP = 2 * 10**9
@@ -85,7 +89,7 @@ def conv(op, kernels, arrays, w, x, geometry):
     if problem is None:
         problem = geometry.problem = _conv_problem(geometry)
     problem = problem._replace(pad=op.pad_value_for(kernels.dtype))
-    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv(op, features.TORCH, w, x, geometry))
+    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.conv(op, TORCH, w, x, geometry))
 
 
 def _conv_problem(geometry):
@@ -133,7 +137,7 @@ def linear(op, kernels, arrays, w, x):
         y_shape=sizes[:-1] + (filters,),
         y_strides=(count * filters, 1, filters),
     )
-    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.linear(op, features.TORCH, w, x))
+    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.linear(op, TORCH, w, x))
 
 
 def matmul(op, kernels, arrays, w, x):
@@ -160,7 +164,7 @@ def matmul(op, kernels, arrays, w, x):
         y_shape=batch + (rows, count),
         y_strides=(groups * filters * count, count, 1),
     )
-    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.matmul(op, features.TORCH, w, x))
+    return _run(problem, kernels, arrays, w, x, lambda w, x: plans.matmul(op, TORCH, w, x))
 
 
 def _one_by_one(count, batch=1, groups=1, **others):
@@ -186,7 +190,7 @@ def _run(problem, kernels, arrays, w, x, evaluate):
 
     evaluate(w, x): the same by tensor operations, for second derivatives.
     """
-    if arrays is features.NUMPY or not features.records(w, x):
+    if arrays is NUMPY or not autograd.records(w, x):
         return _forward(problem, kernels, arrays, w, x)
     return _Fused.apply(w, x, problem, kernels, evaluate)
 
@@ -204,7 +208,7 @@ def _forward(problem, kernels, arrays, w, x):
 def _threads(problem, count):
     if count * problem.multiplications < LEAST:
         return 1
-    return features.threads()
+    return memory.threads()
 
 
 def _call(call, problem, kernels, addresses, y_strides, dw=0, dx=0):
@@ -228,26 +232,26 @@ def _call(call, problem, kernels, addresses, y_strides, dw=0, dx=0):
         )
 
 
-@features.new_style
-class _Fused(features.Function):
+@autograd.new_style
+class _Fused(Function):
     @staticmethod
     def forward(w, x, problem, kernels, evaluate):
-        return _forward(problem, kernels, features.TORCH, w, x)
+        return _forward(problem, kernels, TORCH, w, x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         w, x, ctx.problem, ctx.kernels, ctx.evaluate = inputs
-        features.save_operands(ctx, w, x, output)
+        autograd.save_operands(ctx, w, x, output)
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = features.saved(ctx)
-        create_graph = features.recording(grad)
+        w, x = autograd.saved(ctx)
+        create_graph = autograd.recording(grad)
         if create_graph or ctx.kernels.add == "fold" and ctx.problem.taps > MOST_FOLDED:
-            with features.enable_grad():
+            with autograd.enable_grad():
                 if not create_graph:
-                    w, x = (features.leaf(t, need) for t, need in zip((w, x), ctx.needs_input_grad))
-                dw, dx = features.partials(ctx.evaluate(w, x), (w, x), grad, create_graph)
+                    w, x = (autograd.leaf(t, need) for t, need in zip((w, x), ctx.needs_input_grad))
+                dw, dx = autograd.partials(ctx.evaluate(w, x), (w, x), grad, create_graph)
             return dw, dx, None, None, None
         if not ctx.kernels.gradients:
             raise RuntimeError(
@@ -258,9 +262,9 @@ class _Fused(features.Function):
 
 
 def _gradients(problem, kernels, w, x, grad, needs):
-    arrays = features.TORCH
+    arrays = TORCH
     w_, x_ = arrays.dense(w), arrays.dense(x)
-    grad, strides = _strided(problem, arrays, features.raw(grad))
+    grad, strides = _strided(problem, arrays, raw(grad))
     dw, dx = (_zeros(arrays, like, kernels) if need else None for like, need in zip((w_, x_), needs))
     to_w, to_x = (0 if tensor is None else arrays.address(tensor) for tensor in (dw, dx))
     addresses = arrays.address(w_), arrays.address(x_), arrays.address(grad)
@@ -273,7 +277,7 @@ def _gradients(problem, kernels, w, x, grad, needs):
             _call(for_x, problem, kernels, addresses, strides, dx=to_x)
         if needs[0]:
             _call(for_w, problem, kernels, addresses, strides, dw=to_w)
-    return [None if tensor is None else features.quiet(tensor) for tensor in (dw, dx)]
+    return [None if tensor is None else quiet(tensor) for tensor in (dw, dx)]
 
 
 def _zeros(arrays, like, kernels):

@@ -5,10 +5,13 @@ import warnings
 
 import numpy as np
 
-from im2col_compat import features, lowlevel
-from im2col_compat.engine_ffi import FFI
-from im2col_compat.engine_slices import Slices
-from im2col_compat.engine_torch import Torch
+from im2col_compat import lowlevel
+from im2col_compat.compat import graphs, unfolds
+from im2col_compat.compat.arrays import enter
+from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.engines.c_library import FFI
+from im2col_compat.engines.native import Torch
+from im2col_compat.engines.slices import Slices
 
 VARIABLE = "IM2COL_COMPAT_BACKEND"
 #: In the order in which they are tried.
@@ -57,8 +60,8 @@ class use_backend(object):
 
 def why_missing(name):
     """Why an engine isn't available here; None where it is."""
-    if name == "torch" and not features.HAS_UNFOLD:
-        return features.torch_missing or "PyTorch {} has no F.unfold".format(features.torch.__version__)
+    if name == "torch" and not unfolds.HAS_UNFOLD:
+        return torch_missing or "PyTorch {} has no F.unfold".format(torch.__version__)
     if name == "ffi":
         return lowlevel.missing
     return None
@@ -80,7 +83,7 @@ def choose(arrays, x, dims=2):
         return engine
     refusals = []
     # Of other numbers of dimensions F.unfold makes several steps. Graphs can record no C.
-    for engine in ENGINES if dims == 2 or features.capturing() else BY_C_FIRST:
+    for engine in ENGINES if dims == 2 or graphs.capturing() else BY_C_FIRST:
         why = engine.refuses(arrays, x)
         if why is None:
             if engine.name == "slices" and arrays.device(x) == "cpu" and lowlevel.missing:
@@ -111,6 +114,6 @@ def backend(x=None):
     tensor where PyTorch is installed. Raises as unfold(x) would.
     """
     if x is None:
-        x = np.zeros(1, np.float32) if features.torch is None else features.torch.zeros(1)
-    arrays, (x,), _ = features.enter("backend", [("x", x)])
+        x = np.zeros(1, np.float32) if torch is None else torch.zeros(1)
+    arrays, (x,), _ = enter("backend", [("x", x)])
     return choose(arrays, x).name

@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from im2col_compat import features
-from im2col_compat.table import MOST, MOST_BITS, Table
+from im2col_compat.compat.arrays import TORCH, arrays_of, raw
+from im2col_compat.terms.table import MOST, MOST_BITS, Table
 
 
 def of(table, signed, bits, name):
@@ -36,7 +36,7 @@ def of(table, signed, bits, name):
 
 def _of_c(table, signed, bits, name):
     # Here and not above: what compiles builds on what ops are.
-    from im2col_compat import table_c
+    from im2col_compat.terms import table_c
 
     if "{" in table:
         where, text, directory = "the C source", table, None
@@ -76,8 +76,8 @@ def _pair(name, value, is_valid):
 
 def _of_array(array, signed):
     """The Table of a NumPy array, or what can be one. ValueError or TypeError where it isn't one."""
-    if features.arrays(array) is features.TORCH and features.TORCH is not None:
-        array = features.raw(array).cpu().numpy()
+    if arrays_of(array) is TORCH and TORCH is not None:
+        array = raw(array).cpu().numpy()
     entries = np.asarray(array)
     sizes = [2**bits for bits in range(1, MOST_BITS + 1)]
     if entries.ndim != 2 or entries.shape[0] not in sizes or entries.shape[1] not in sizes:

@@ -4,9 +4,11 @@ Takes operands that broadcast and are small enough (chunks.py sees to that); rec
 gradients as any tensor operation does.
 """
 
-from im2col_compat import features
+from im2col_compat.compat import autograd, dtypes
+from im2col_compat.compat.arrays import NUMPY, TORCH, raw
+from im2col_compat.compat.probes import Function, torch
 from im2col_compat.op import NAMED, Op
-from im2col_compat.table import Table
+from im2col_compat.terms.table import Table
 
 #: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
 BLOCK = 512
@@ -20,7 +22,7 @@ def broadcast_shape(w, x):
 def result_dtype(op, dtype):
     """The dtype (its name) of a dot product of operands of `dtype`."""
     widens = op.add not in ("max", "min") and op is not NAMED["dot"] or isinstance(op.multiply, Table)
-    return "int64" if widens and features.is_integer(dtype) else dtype
+    return "int64" if widens and dtypes.is_integer(dtype) else dtype
 
 
 def operands(op, arrays, w, x):
@@ -48,11 +50,11 @@ def evaluate(op, arrays, w, x, axis, absent=None):
 
 
 def lowest(dtype):
-    return features.limits(dtype)[0] if features.is_integer(dtype) else -float("inf")
+    return dtypes.limits(dtype)[0] if dtypes.is_integer(dtype) else -float("inf")
 
 
 def highest(dtype):
-    return features.limits(dtype)[1] if features.is_integer(dtype) else float("inf")
+    return dtypes.limits(dtype)[1] if dtypes.is_integer(dtype) else float("inf")
 
 
 def of_no_terms(op, dtype):
@@ -73,7 +75,7 @@ def of_no_terms(op, dtype):
 
 def _has_surrogates(op, arrays, w, x):
     surrogates = op.grad_w is not None or op.grad_x is not None or isinstance(op, _ByArrays)
-    return surrogates and arrays is features.TORCH and (w.requires_grad or x.requires_grad)
+    return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad)
 
 
 def _multiplier(op, arrays, w, x):
@@ -87,7 +89,7 @@ def _multiplier(op, arrays, w, x):
 
 def _terms(op, arrays, w, x):
     if _has_surrogates(op, arrays, w, x):
-        plain_w, plain_x = features.leaf(w, False), features.leaf(x, False)
+        plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
         term = _checked(op, "multiply", arrays, op.multiply(plain_w, plain_x), plain_w, plain_x)
         return _Surrogate.apply(w, x, term, op)
     return _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
@@ -110,7 +112,7 @@ def _checked(op, argument, arrays, result, w, x):
         result = arrays.expand(result, shape)
     dtype, expected = arrays.dtype(result), arrays.dtype(x)
     if dtype != expected and not (isinstance(op.multiply, Table) and argument == "multiply"):
-        if dtype != "bool" or not features.is_integer(expected):
+        if dtype != "bool" or not dtypes.is_integer(expected):
             raise TypeError(
                 "{}: {} must return the dtype of its operands, {}, but returned {}".format(
                     op, argument, expected, dtype
@@ -120,8 +122,8 @@ def _checked(op, argument, arrays, result, w, x):
     return result
 
 
-@features.new_style
-class _Surrogate(features.Function):
+@autograd.new_style
+class _Surrogate(Function):
     """`term`, which is multiply(w, x), differentiated by grad_w and grad_x; and as itself, for what multiply captures."""
 
     @staticmethod
@@ -135,15 +137,15 @@ class _Surrogate(features.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = features.saved(ctx)
+        w, x = autograd.saved(ctx)
         op = ctx.op
         result = []
         for i, (operand, surrogate, argument) in enumerate(((w, op.grad_w, "grad_w"), (x, op.grad_x, "grad_x"))):
             if not ctx.needs_input_grad[i]:
                 result.append(None)
             elif surrogate is not None:
-                partial = _checked(op, argument, features.TORCH, surrogate(w, x), w, x)
-                if features.TORCH.dtype(partial).startswith("complex"):
+                partial = _checked(op, argument, TORCH, surrogate(w, x), w, x)
+                if TORCH.dtype(partial).startswith("complex"):
                     partial = partial.conj()  # PyTorch's gradients are conjugate
                 result.append(_sum_to(grad * partial, operand.shape))
             else:
@@ -155,11 +157,11 @@ def _true_partial(op, w, x, i, grad):
     """grad times d multiply / d operand i, where only the other operand has a surrogate."""
     if isinstance(op, _ByArrays):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
-    create_graph = features.recording(grad)
-    with features.enable_grad():
+    create_graph = autograd.recording(grad)
+    with autograd.enable_grad():
         if not create_graph:
-            w, x = features.leaf(w, i == 0), features.leaf(x, i == 1)
-        return features.partials(op.multiply(w, x), (w, x), grad, create_graph)[i]
+            w, x = autograd.leaf(w, i == 0), autograd.leaf(x, i == 1)
+        return autograd.partials(op.multiply(w, x), (w, x), grad, create_graph)[i]
 
 
 def _sum_to(value, shape):
@@ -174,9 +176,9 @@ def _sum_to(value, shape):
 
 def _sum(arrays, terms, axis):
     dtype = arrays.dtype(terms)
-    if features.is_integer(dtype):
+    if dtypes.is_integer(dtype):
         return arrays.sum(terms if dtype == "int64" else arrays.cast(terms, "int64"), axis)
-    if dtype in features.HALVES:
+    if dtype in dtypes.HALVES:
         return arrays.cast(_sum(arrays, arrays.cast(terms, "float32"), axis), dtype)
     count = terms.shape[axis]
     if count <= BLOCK:
@@ -187,13 +189,13 @@ def _sum(arrays, terms, axis):
 
 
 def _unbind(arrays, terms, axis):
-    if arrays is features.TORCH and terms.requires_grad:
+    if arrays is TORCH and terms.requires_grad:
         return _Unbind.apply(terms, axis)
     return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
 
 
-@features.new_style
-class _Unbind(features.Function):
+@autograd.new_style
+class _Unbind(Function):
     """The parts along an axis. Indexing's own gradient fills a tensor as large as all of them for each."""
 
     @staticmethod
@@ -206,7 +208,7 @@ class _Unbind(features.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        return features.torch.stack(grads, ctx.axis), None
+        return torch.stack(grads, ctx.axis), None
 
 
 def _added(op, arrays, acc, term):
@@ -228,7 +230,7 @@ def _added(op, arrays, acc, term):
 def _left_fold(op, arrays, w, x, axis, absent):
     # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
     before = (slice(None),) * axis
-    widens = features.is_integer(arrays.dtype(x))
+    widens = dtypes.is_integer(arrays.dtype(x))
     acc, started = None, None
     x_parts = iter(_unbind(arrays, x, axis))
     for k, w_part in enumerate(_unbind(arrays, w, axis)):
@@ -277,10 +279,10 @@ class _ByArrays(Op):
 def _by_arrays(function):
     def call(*tensors):
         like = tensors[0]
-        result = function(*[features.raw(tensor.detach()).cpu().numpy() for tensor in tensors])
-        if not features.NUMPY.owns(result):
+        result = function(*[raw(tensor.detach()).cpu().numpy() for tensor in tensors])
+        if not NUMPY.owns(result):
             return result
-        result = features.TORCH.tensor(features.torch.from_numpy(result.copy()))
+        result = TORCH.tensor(torch.from_numpy(result.copy()))
         return result.cuda() if like.is_cuda else result
 
     call.__name__ = getattr(function, "__name__", repr(function))
@@ -298,14 +300,14 @@ def understood(op, arrays, w, x, w_broadcast, x_broadcast):
     if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
         return op, False
     operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
-    if arrays is features.NUMPY:
+    if arrays is NUMPY:
         _try(op, arrays, *operands)
         return op, False
     trains = w.requires_grad or x.requires_grad
     try:
-        captures = _try(op, arrays, *[features.leaf(operand, False) for operand in operands])
+        captures = _try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
         if trains:
-            _try(op, arrays, *[features.leaf(operand, True) for operand in operands])
+            _try(op, arrays, *[autograd.leaf(operand, True) for operand in operands])
         return op, captures
     except Exception:
         by_arrays = _ByArrays(op)
@@ -317,14 +319,14 @@ def understood(op, arrays, w, x, w_broadcast, x_broadcast):
 def _works(op, arrays, operands):
     # A function of its own, for on Python 2 an inner except would change what the outer one raises again.
     try:
-        _try(op, arrays, *[features.leaf(operand, False) for operand in operands])
+        _try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
     except Exception:
         return False
     return True
 
 
 def _sample(arrays, tensor, broadcast):
-    first = features.raw(tensor)[(slice(0, 1),) * len(tensor.shape)]
+    first = raw(tensor)[(slice(0, 1),) * len(tensor.shape)]
     shape = tuple(1 if alone else 2 + axis for axis, alone in enumerate(broadcast))
     return arrays.dense(arrays.expand(arrays.reshape(first, (1,) * len(shape)), shape))
 
@@ -335,9 +337,9 @@ def _try(op, arrays, w, x):
     results = [term]
     if callable(op.add):
         results.append(_added(op, arrays, term, term))
-    if arrays is features.TORCH and features.differentiable(arrays.dtype(x)):
+    if arrays is TORCH and dtypes.differentiable(arrays.dtype(x)):
         for argument in ("grad_w", "grad_x"):
             surrogate = getattr(op, argument)
             if surrogate is not None:
                 _checked(op, argument, arrays, surrogate(w, x), w, x)
-    return arrays is features.TORCH and any(result.requires_grad for result in results)
+    return arrays is TORCH and any(result.requires_grad for result in results)

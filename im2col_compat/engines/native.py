@@ -1,22 +1,24 @@
 """Engine "torch": F.unfold and F.fold of the installed PyTorch."""
 
-from im2col_compat import features
-from im2col_compat.engine import Engine
+from im2col_compat.compat import memory, unfolds
+from im2col_compat.compat.arrays import NUMPY, TORCH
+from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.engines.base import Engine
 
 
 class Torch(Engine):
     name = "torch"
 
     def refuses(self, arrays, x):
-        if features.torch is None:
-            return features.torch_missing
-        if arrays is features.NUMPY:
+        if torch is None:
+            return torch_missing
+        if arrays is NUMPY:
             return "F.unfold takes torch tensors, and this is a NumPy array"
-        if not features.HAS_UNFOLD:
-            return "PyTorch {} has no F.unfold".format(features.torch.__version__)
-        if features.native_unfold(x) is None:
+        if not unfolds.HAS_UNFOLD:
+            return "PyTorch {} has no F.unfold".format(torch.__version__)
+        if unfolds.native_unfold(x) is None:
             return "F.unfold of PyTorch {} takes no {} on {}".format(
-                features.torch.__version__, arrays.dtype(x), arrays.device(x)
+                torch.__version__, arrays.dtype(x), arrays.device(x)
             )
         return None
 
@@ -24,8 +26,8 @@ class Torch(Engine):
         if _is_uneven(geometry):
             padded = _padded(geometry)
             _check_memory(image, padded.image_shape)
-            return self.unfold(features.TORCH.pad(image, geometry.padding, 0), padded)
-        if geometry.dims <= self.dims and features.native_unfold(image) == "whole":
+            return self.unfold(TORCH.pad(image, geometry.padding, 0), padded)
+        if geometry.dims <= self.dims and unfolds.native_unfold(image) == "whole":
             return _unfold(image, geometry)
         return super(Torch, self).unfold(image, geometry)
 
@@ -35,7 +37,7 @@ class Torch(Engine):
             for axis, (size, (before, _)) in enumerate(zip(geometry.image, geometry.padding)):
                 image = image.narrow(axis + 2, before, size)
             return image.contiguous()
-        if geometry.dims <= self.dims and features.native_unfold(columns) == "whole":
+        if geometry.dims <= self.dims and unfolds.native_unfold(columns) == "whole":
             return _fold(columns, geometry)
         return super(Torch, self).fold(columns, geometry)
 
@@ -43,12 +45,12 @@ class Torch(Engine):
 
     def im2col(self, image, geometry):
         if geometry.batch == 0:
-            return features.TORCH.empty(image, geometry.columns_shape)
+            return TORCH.empty(image, geometry.columns_shape)
         return _unfold(image, geometry)
 
     def col2im(self, columns, geometry):
         if geometry.batch == 0:
-            return features.TORCH.empty(columns, geometry.image_shape)
+            return TORCH.empty(columns, geometry.image_shape)
         return _fold(columns, geometry)
 
 
@@ -56,19 +58,19 @@ def _unfold(image, geometry):
     _check_memory(image, geometry.columns_shape)
     if geometry.dims == 1:
         image, geometry = image.unsqueeze(2), _of_rows(geometry)
-    return features.torch.nn.functional.unfold(image, *_sizes(geometry))
+    return torch.nn.functional.unfold(image, *_sizes(geometry))
 
 
 def _fold(columns, geometry):
     _check_memory(columns, geometry.image_shape)
     rows = _of_rows(geometry) if geometry.dims == 1 else geometry
-    image = features.torch.nn.functional.fold(columns, rows.image, *_sizes(rows))
+    image = torch.nn.functional.fold(columns, rows.image, *_sizes(rows))
     return image.squeeze(2) if geometry.dims == 1 else image
 
 
 def _check_memory(x, shape):
     if x.device.type == "cpu":
-        features.check_memory(shape, x.element_size())
+        memory.check_memory(shape, x.element_size())
 
 
 def _is_uneven(geometry):

@@ -1,8 +1,10 @@
 """Engine "ffi": the C library, on CPU memory."""
 
-from im2col_compat import features, lowlevel
-from im2col_compat.engine import Engine
-from im2col_compat.geometry import product
+from im2col_compat import lowlevel
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.arrays import NUMPY, arrays_of
+from im2col_compat.engines.base import Engine
+from im2col_compat.problem import product
 
 
 class FFI(Engine):
@@ -19,7 +21,7 @@ class FFI(Engine):
             return "the C library has no {} of this layout".format(dtype)
         if not arrays.has_memory(x):
             return "what is recorded or simulated has no memory"
-        if arrays is features.NUMPY and not x.dtype.isnative:
+        if arrays is NUMPY and not x.dtype.isnative:
             return "the C library knows the machine's own byte order only"
         return None
 
@@ -30,7 +32,7 @@ class FFI(Engine):
         return _run(lowlevel.col2im, columns, geometry, geometry.image_shape)
 
     def write(self, function, x, geometry, out):
-        arrays = features.arrays(out)
+        arrays = arrays_of(out)
         source = arrays.dense(x)
         if geometry.dims > self.dims or not arrays.takes_results(out) or arrays.overlap(source, out):
             return super(FFI, self).write(function, x, geometry, out)
@@ -40,9 +42,9 @@ class FFI(Engine):
 
 
 def _run(call, source, geometry, shape):
-    arrays = features.arrays(source)
+    arrays = arrays_of(source)
     source, dtype = arrays.dense(source), arrays.dtype(source)
     result = arrays.empty(source, shape)
-    lowlevel.advise(arrays.address(result), product(shape) * features.ITEMSIZE[dtype])
+    lowlevel.advise(arrays.address(result), product(shape) * dtypes.ITEMSIZE[dtype])
     call(geometry, dtype, arrays.address(source), arrays.address(result))
     return result

@@ -2,8 +2,10 @@
 
 import itertools
 
-from im2col_compat import features
-from im2col_compat.engine import Engine
+from im2col_compat.compat import probes
+from im2col_compat.compat.arrays import TORCH, arrays_of
+from im2col_compat.compat.probes import torch
+from im2col_compat.engines.base import Engine
 
 
 class Slices(Engine):
@@ -11,26 +13,21 @@ class Slices(Engine):
     dims = float("inf")
 
     def refuses(self, arrays, x):
-        if (
-            arrays is features.TORCH
-            and arrays.dtype(x) == "float16"
-            and arrays.device(x) == "cpu"
-            and not features.CPU_HALF
-        ):
-            return "PyTorch {} does nothing with float16 on a CPU".format(features.torch.__version__)
+        if arrays is TORCH and arrays.dtype(x) == "float16" and arrays.device(x) == "cpu" and not probes.CPU_HALF:
+            return "PyTorch {} does nothing with float16 on a CPU".format(torch.__version__)
         if not arrays.is_dense_kind(x):
             return "slicing needs dense numbers, and this is a {} of another layout".format(arrays.dtype(x))
         return None
 
     def im2col(self, image, geometry):
-        arrays = features.arrays(image)
+        arrays = arrays_of(image)
         columns = arrays.full(image, _blocks_shape(geometry), 0)
         for position, blocks, pixels in _overlaps(geometry):
             columns[position + blocks] = image[(slice(None), slice(None)) + pixels]
         return arrays.reshape(columns, geometry.columns_shape)
 
     def col2im(self, columns, geometry):
-        arrays = features.arrays(columns)
+        arrays = arrays_of(columns)
         dtype = arrays.dtype(columns)
         wide = arrays.sum_dtype(dtype)
         blocks_of = arrays.reshape(columns if wide == dtype else arrays.cast(columns, wide), _blocks_shape(geometry))

@@ -12,9 +12,10 @@ import types
 
 import numpy as np
 
-from im2col_compat import expression as ex
-from im2col_compat import features
-from im2col_compat.features import torch
+from im2col_compat.codegen import expression as ex
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
+from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
 Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term")
 
@@ -38,7 +39,7 @@ class _Foreign(Exception):
 def trace(op, dtype, arrays=None):
     """The expressions of an op's functions, for operands of a dtype (its name). Raises Untraceable.
 
-    arrays: features.TORCH or features.NUMPY, what the functions expect; TORCH by default,
+    arrays: TORCH or NUMPY, what the functions expect; TORCH by default,
     where there is one. As for tensors, functions that only understand arrays serve too.
 
     Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a
@@ -46,16 +47,16 @@ def trace(op, dtype, arrays=None):
     add_term, the derivatives of add. Integers and NumPy's arrays have no gradients (None),
     and an add function of integers gets int64.
     """
-    arrays = arrays or features.TORCH or features.NUMPY
-    differentiable = arrays is not features.NUMPY and not features.is_integer(dtype)
+    arrays = arrays or TORCH or NUMPY
+    differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
     try:
         return _trace(op, dtype, arrays, differentiable)
     except _Foreign as error:
-        if arrays is features.NUMPY:
+        if arrays is NUMPY:
             raise Untraceable(str(error))
         reason = str(error)
     try:
-        return _trace(op, dtype, features.NUMPY, differentiable)
+        return _trace(op, dtype, NUMPY, differentiable)
     except (_Foreign, Untraceable):
         raise Untraceable(reason)
 
@@ -64,7 +65,7 @@ def _trace(op, dtype, arrays, differentiable):
     if dtype not in ex.C_TYPES:
         raise Untraceable("operands are {}, which the compiler has no arithmetic for".format(dtype))
     term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays)
-    integer = features.is_integer(dtype)
+    integer = dtypes.is_integer(dtype)
     add = grad_w = grad_x = add_acc = add_term = None
     if callable(op.add):
         add = _expression(op.add, "add", ("acc", "term"), "int64" if integer else dtype, arrays, bools=False)
@@ -113,7 +114,7 @@ def _result(session, result, bools):
 
 
 def _kind(value):
-    if features.arrays(value) is not None:
+    if arrays_of(value) is not None:
         return "a tensor or an array"
     return "a number" if isinstance(value, (numbers.Number, np.generic)) else type(value).__name__
 
@@ -145,7 +146,7 @@ class _Session(object):
             if value._session is not self:
                 self.fail("it keeps an operand from one call to another")
             return value._node
-        if features.arrays(value) is not None:
+        if arrays_of(value) is not None:
             if isinstance(value, np.ndarray) and value.dtype == object:
                 self.fail("it makes an array of its operands")
             self.fail("it uses a captured {}".format("array" if isinstance(value, np.ndarray) else "tensor"))
@@ -153,12 +154,12 @@ class _Session(object):
             return ex.constant(bool(value), "bool")
         if not isinstance(value, numbers.Real) and not isinstance(value, (np.floating, np.integer)):
             self.fail("it combines its operands with {!r}".format(type(value).__name__))
-        if isinstance(value, np.generic) and (strict or self.arrays is features.NUMPY):
+        if isinstance(value, np.generic) and (strict or self.arrays is NUMPY):
             if np.result_type(value.dtype, self.dtype) != np.dtype(self.dtype):
                 self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, self.dtype))
         if isinstance(value, (numbers.Integral, np.integer)):
             value = int(value)
-            low, high = (-(2**53), 2**53) if ex.is_float(self.dtype) else features.limits(self.dtype)
+            low, high = (-(2**53), 2**53) if ex.is_float(self.dtype) else dtypes.limits(self.dtype)
             if not low <= value <= high:
                 self.fail("{} can't hold {}".format(self.dtype, value))
         elif isinstance(value, (float, np.floating)):
@@ -281,7 +282,7 @@ def _div(session, input, other, rounding_mode=None, strict=False):
 
 def _number_over(session, input, other):
     """number / symbol."""
-    if session.arrays is features.NUMPY or type(input) is Symbol:
+    if session.arrays is NUMPY or type(input) is Symbol:
         return _div(session, input, other)
     # PyTorch multiplies with the reciprocal.
     return ex.mul(ex.unary("reciprocal", session.floats(other, "division")), session.floats(input, "division"))
@@ -373,7 +374,7 @@ for _name, _names in (
 def _round(session, input, decimals=0):
     if decimals != 0:
         session.fail("round() to decimals is unknown to the compiler")
-    if session.arrays is not features.NUMPY and not ROUNDS_TO_EVEN:
+    if session.arrays is not NUMPY and not ROUNDS_TO_EVEN:
         session.fail("round() is another function in this version of PyTorch")
     return ex.unary("round", session.floats(input, "round"))
 
@@ -548,11 +549,11 @@ _operation("full_like")(lambda session, input, fill_value, dtype=None: _filled(s
 def _dtype_name(dtype):
     """The name of what PyTorch or NumPy take for a dtype; None if that isn't known."""
     if isinstance(dtype, str) and dtype.startswith("torch."):
-        return features._OLD_DTYPE.get(dtype.split(".")[-1])
+        return dtypes.OLD_DTYPE.get(dtype.split(".")[-1])
     if torch is not None and hasattr(torch, "dtype") and isinstance(dtype, torch.dtype):
         return str(dtype)[6:]
     if isinstance(dtype, type) and dtype.__module__.startswith("torch"):
-        return features._OLD_DTYPE.get(dtype.__name__)
+        return dtypes.OLD_DTYPE.get(dtype.__name__)
     try:
         return np.dtype(dtype).name
     except TypeError:
@@ -644,9 +645,9 @@ class Symbol(object):
         if name.startswith("__"):
             # Protocols that NumPy and PyTorch look for.
             raise AttributeError(name)
-        array = session.arrays is features.NUMPY
-        if not hasattr(np.ndarray if array else features.Tensor, name):
-            if hasattr(features.Tensor if array else np.ndarray, name):
+        array = session.arrays is NUMPY
+        if not hasattr(np.ndarray if array else Tensor, name):
+            if hasattr(Tensor if array else np.ndarray, name):
                 session.foreign = session.foreign or "{} have no {}".format(session.arrays.name, name)
             raise AttributeError("{} have no {}".format(session.arrays.name, name))
         if name == "dtype":
@@ -661,9 +662,9 @@ class Symbol(object):
 
     def _dtype(self):
         name = self._node.dtype
-        if self._session.arrays is features.NUMPY:
+        if self._session.arrays is NUMPY:
             return np.dtype(name)
-        if features.VARIABLES:
+        if VARIABLES:
             raise AttributeError("dtype")
         # Before 1.2 comparisons make uint8.
         return getattr(torch, name if hasattr(torch, name) else "uint8")
@@ -735,7 +736,7 @@ for _name in ("div", "truediv"):
 
 
 def _power_operator(self, exponent, reflected=False):
-    name = "array_power" if self._session.arrays is features.NUMPY else "pow"
+    name = "array_power" if self._session.arrays is NUMPY else "pow"
     return _perform(self._session, name, (exponent, self) if reflected else (self, exponent))
 
 
@@ -792,9 +793,7 @@ def _torch_functions():
 
 # Looked up in vars(np): getattr() also finds names, such as "float", that NumPy warns about.
 _UFUNCS = {
-    vars(np)[name]: name
-    for name in OPERATIONS
-    if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
+    vars(np)[name]: name for name in OPERATIONS if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
 }
 _UFUNCS[np.sign] = "numpy_sign"
 _NUMPY_FUNCTIONS = {
@@ -819,11 +818,11 @@ def _session_of(values):
 def _call_torch(function, args, kwargs):
     session = _session_of(list(args) + list(kwargs.values()))
     name = _TORCH_FUNCTIONS.get(function)
-    if session.arrays is features.NUMPY:
+    if session.arrays is NUMPY:
         session.fail("it calls torch for NumPy arrays")
     if name is None:
         for value in list(args) + list(kwargs.values()):
-            if type(value) is not Symbol and features.arrays(value) is not None:
+            if type(value) is not Symbol and arrays_of(value) is not None:
                 session.lift(value)
         short = getattr(function, "__name__", str(function))
         reason = _unknown(short)
@@ -841,7 +840,7 @@ def _call_numpy(function, session, args, kwargs):
 
 def _dispatches(function):
     """Whether a function of PyTorch or NumPy lets a symbol say what it does."""
-    symbol = _Session("float32", features.TORCH or features.NUMPY).symbol(ex.operand("w", "float32"))
+    symbol = _Session("float32", TORCH or NUMPY).symbol(ex.operand("w", "float32"))
     try:
         return type(function(symbol)) is Symbol
     except Exception:

@@ -2,9 +2,12 @@
 
 from collections import namedtuple
 
-from im2col_compat import backends, chunks, features, terms
-from im2col_compat.geometry import product
+from im2col_compat.compat import dtypes
+from im2col_compat.engines import choose as backends
 from im2col_compat.op import NAMED
+from im2col_compat.paths import chunks
+from im2col_compat.problem import product
+from im2col_compat.terms import function as terms
 
 
 def conv(op, arrays, w, x, geometry):
@@ -35,7 +38,7 @@ def _contract(op, arrays, w, x, axis):
     if not w.shape[axis]:
         result = arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))
         # Zero, of both operands, so that there is a gradient, if an empty one.
-        return result + 0 * (w.sum() + x.sum()) if features.differentiable(plan.dtype) else result
+        return result + 0 * (w.sum() + x.sum()) if dtypes.differentiable(plan.dtype) else result
     return chunks.run(plan, arrays, w, x)
 
 
@@ -113,7 +116,7 @@ class ConvPlan(object):
     def _filler(self, x):
         # Taps that are left out get a value of the input: where a function has a pole at zero,
         # its derivative there, times nothing, would be NaN.
-        real = features.differentiable(self.arrays.dtype(x)) and not self.arrays.dtype(x).startswith("complex")
+        real = dtypes.differentiable(self.arrays.dtype(x)) and not self.arrays.dtype(x).startswith("complex")
         return self.arrays.first(x) if real and 0 not in tuple(x.shape) else 0
 
     def _padded(self, x, geometry, reaches, value):
@@ -173,7 +176,7 @@ class BroadcastPlan(object):
 
 def _units(op, dtype, result_dtype, taps, least, filters):
     """The plan's unit and kept, for `taps` terms and at least `least` other elements of each element of the result."""
-    itemsize = max(features.ITEMSIZE.get(name, 16) for name in (dtype, result_dtype))
+    itemsize = max(dtypes.ITEMSIZE.get(name, 16) for name in (dtype, result_dtype))
     unit = kept = itemsize * max(taps, least)
     if callable(op.add):
         # Added term by term: a forward holds one at a time, and the columns, which the filters share.

@@ -1,15 +1,19 @@
 """What Op.explain tells: which path an op takes, why, and its functions in C."""
 
-from im2col_compat import backends, features, kernels, source, tracing
+from im2col_compat.codegen import symbols as tracing
+from im2col_compat.codegen import template as source
+from im2col_compat.compat.arrays import NUMPY, TORCH
+from im2col_compat.engines import choose as backends
 from im2col_compat.op import NAMED
+from im2col_compat.paths import find as kernels
 
 
 def of(op, dtype):
     """The text of Op.explain."""
-    arrays = features.TORCH or features.NUMPY
+    arrays = TORCH or NUMPY
     lines = ["{} on {}:".format(op, dtype)]
     forced = backends.forced()
-    if op is NAMED["dot"] and arrays is features.TORCH:
+    if op is NAMED["dot"] and arrays is TORCH:
         lines.append("PyTorch's own conv2d, linear and matmul.")
     elif forced is not None:
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))

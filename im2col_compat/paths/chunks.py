@@ -15,7 +15,9 @@ A plan says what is evaluated:
 import itertools
 from collections import namedtuple
 
-from im2col_compat import features
+from im2col_compat.compat import autograd
+from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
+from im2col_compat.compat.probes import Function, torch
 
 #: Bytes of extra memory, columns included, that one call may use beside its result and its
 #: gradients. Not cut, and so not bounded: the terms of a single result, where they are more
@@ -33,7 +35,7 @@ Piece = namedtuple("Piece", "w x out details")
 
 def run(plan, arrays, w, x):
     """The plan's result for w and x."""
-    if arrays is features.NUMPY:
+    if arrays is NUMPY:
         return _forward(plan, arrays, w, x)
     if plan.captures and 0 not in plan.shape:
         return _joined(plan, w, x)
@@ -63,9 +65,9 @@ def _forward(plan, arrays, w, x):
     result = arrays.empty(x, plan.shape, plan.dtype)
     for piece in _pieces(plan, plan.unit):
         w_part, x_part = w[piece.w], x[piece.x]
-        if arrays is features.TORCH:
-            w_part, x_part = features.quiet(w_part), features.quiet(x_part)
-        result[piece.out] = features.raw(plan.evaluate(w_part, x_part, piece))
+        if arrays is TORCH:
+            w_part, x_part = quiet(w_part), quiet(x_part)
+        result[piece.out] = raw(plan.evaluate(w_part, x_part, piece))
     return result
 
 
@@ -74,33 +76,33 @@ def _joined(plan, w, x, ranges=()):
     axis = len(ranges)
     if axis == len(plan.lengths):
         piece = plan.piece(ranges)
-        return features.checkpoint(lambda w, x: plan.evaluate(w, x, piece), w[piece.w], x[piece.x])
+        return autograd.checkpoint(lambda w, x: plan.evaluate(w, x, piece), w[piece.w], x[piece.x])
     cuts = _cuts(plan.lengths[axis], _steps(plan, plan.kept)[axis])
     parts = [_joined(plan, w, x, ranges + (cut,)) for cut in cuts]
-    return parts[0] if len(parts) == 1 else features.torch.cat(parts, plan.dims[axis])
+    return parts[0] if len(parts) == 1 else torch.cat(parts, plan.dims[axis])
 
 
-@features.new_style
-class _Chunks(features.Function):
+@autograd.new_style
+class _Chunks(Function):
     @staticmethod
     def forward(w, x, plan):
-        return _forward(plan, features.TORCH, w, x)
+        return _forward(plan, TORCH, w, x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         w, x, ctx.plan = inputs
-        features.save_operands(ctx, w, x, output)
+        autograd.save_operands(ctx, w, x, output)
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = features.saved(ctx)
-        plan, arrays = ctx.plan, features.TORCH
-        if features.recording(grad):
+        w, x = autograd.saved(ctx)
+        plan, arrays = ctx.plan, TORCH
+        if autograd.recording(grad):
             # A graph of the gradient itself: kept whole, as autograd needs it.
-            with features.enable_grad():
+            with autograd.enable_grad():
                 whole = plan.piece(tuple(slice(0, length) for length in plan.lengths))
                 result = plan.evaluate(w[whole.w], x[whole.x], whole)
-                dw, dx = features.partials(result, (w, x), grad, create_graph=True)
+                dw, dx = autograd.partials(result, (w, x), grad, create_graph=True)
             return dw, dx, None
         needs = ctx.needs_input_grad[:2]
         sums = [
@@ -108,14 +110,14 @@ class _Chunks(features.Function):
             for operand, need in zip((w, x), needs)
         ]
         for piece in _pieces(plan, plan.kept):
-            with features.enable_grad():
-                parts = [features.leaf(w[piece.w], needs[0]), features.leaf(x[piece.x], needs[1])]
+            with autograd.enable_grad():
+                parts = [autograd.leaf(w[piece.w], needs[0]), autograd.leaf(x[piece.x], needs[1])]
                 result = plan.evaluate(parts[0], parts[1], piece)
-                found = features.partials(result, parts, grad[piece.out])
+                found = autograd.partials(result, parts, grad[piece.out])
             for total, partial, index in zip(sums, found, (piece.w, piece.x)):
                 if partial is not None:
-                    total[index] += arrays.cast(features.raw(partial), arrays.dtype(total))
+                    total[index] += arrays.cast(raw(partial), arrays.dtype(total))
         for i, (total, operand) in enumerate(zip(sums, (w, x))):
             if total is not None:
-                sums[i] = features.quiet(arrays.cast(total, arrays.dtype(operand)))
+                sums[i] = quiet(arrays.cast(total, arrays.dtype(operand)))
         return sums[0], sums[1], None

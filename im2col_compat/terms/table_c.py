@@ -8,8 +8,9 @@ import tempfile
 
 import numpy as np
 
-from im2col_compat import compiler, source
-from im2col_compat.table import MOST_BITS
+from im2col_compat.codegen import compiler
+from im2col_compat.codegen import template as source
+from im2col_compat.terms.table import MOST_BITS
 
 #: The C types of operands and products, by width and whether they are signed; what else ints are called.
 _WIDTHS = {"char": 8, "short": 16, "int": 32, "unsigned": 32, "signed": 32, "long": 64}

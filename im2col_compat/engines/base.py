@@ -3,8 +3,10 @@
 Each is linear and the other's adjoint, so each one's backward is the other, to any order.
 """
 
-from im2col_compat import features
-from im2col_compat.geometry import product
+from im2col_compat.compat import autograd
+from im2col_compat.compat.arrays import arrays_of
+from im2col_compat.compat.probes import Function
+from im2col_compat.problem import product
 
 
 class Engine(object):
@@ -21,21 +23,21 @@ class Engine(object):
         """Columns (N, C * kernel product, L) of an image (N, C, ...)."""
         if geometry.dims > self.dims:
             return _unfold_in_parts(self, image, geometry)
-        if not features.by_function(image):
+        if not autograd.by_function(image):
             return self.im2col(image, geometry)
-        return features.apply(_Unfold, image, geometry, self)
+        return autograd.apply_function(_Unfold, image, geometry, self)
 
     def fold(self, columns, geometry):
         """The image (N, C, ...) that columns (N, C * kernel product, L) add up to."""
         if geometry.dims > self.dims:
             return _fold_in_parts(self, columns, geometry)
-        if not features.by_function(columns):
+        if not autograd.by_function(columns):
             return self.col2im(columns, geometry)
-        return features.apply(_Fold, columns, geometry, self)
+        return autograd.apply_function(_Fold, columns, geometry, self)
 
     def write(self, function, x, geometry, out):
         """The result of "unfold" or "fold" into out: of the same number of elements, and otherwise any."""
-        arrays = features.arrays(out)
+        arrays = arrays_of(out)
         arrays.assign(out, arrays.reshape(getattr(self, function)(x, geometry), tuple(out.shape)))
 
 
@@ -65,7 +67,7 @@ def _parts(engine, geometry):
 
 
 def _unfold_in_parts(engine, image, geometry):
-    arrays = features.arrays(image)
+    arrays = arrays_of(image)
     last, others, shape = _parts(engine, geometry)
     columns = engine.unfold(arrays.reshape(image, last.image_shape), last)
     columns = engine.unfold(arrays.reshape(columns, others.image_shape), others)
@@ -74,7 +76,7 @@ def _unfold_in_parts(engine, image, geometry):
 
 
 def _fold_in_parts(engine, columns, geometry):
-    arrays = features.arrays(columns)
+    arrays = arrays_of(columns)
     last, others, shape = _parts(engine, geometry)
     columns = arrays.reshape(columns, tuple(shape[i] for i in (0, 1, 2, 4, 3, 5)))
     columns = arrays.reshape(arrays.permute(columns, (0, 1, 2, 4, 3, 5)), others.columns_shape)
@@ -92,8 +94,8 @@ def _batched(tensor, dimension):
     return tensor.flatten(0, 1), lambda result: result.unflatten(0, (size, -1))
 
 
-@features.new_style
-class _Unfold(features.Function):
+@autograd.new_style
+class _Unfold(Function):
     @staticmethod
     def forward(image, geometry, engine):
         return engine.im2col(image, geometry)
@@ -116,8 +118,8 @@ class _Unfold(features.Function):
         return part(engine.unfold(merged, geometry._replace(batch=merged.shape[0]))), 0
 
 
-@features.new_style
-class _Fold(features.Function):
+@autograd.new_style
+class _Fold(Function):
     @staticmethod
     def forward(columns, geometry, engine):
         return engine.col2im(columns, geometry)

@@ -38,7 +38,9 @@ def _is_in_c(function):
         return True
     owner = getattr(function, "__self__", None)
     return isinstance(function, types.BuiltinFunctionType) and (
-        owner is None or isinstance(owner, (types.ModuleType, type)) or type(owner).__name__ == "_VariableFunctionsClass"
+        owner is None
+        or isinstance(owner, (types.ModuleType, type))
+        or type(owner).__name__ == "_VariableFunctionsClass"
     )
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from im2col_compat import features, lowlevel
-from im2col_compat.geometry import product
+from im2col_compat import lowlevel
+from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import NUMPY
+from im2col_compat.problem import product
 
 #: Signs in a word: as many as a lane of results has bits, so that a vector of words gives a vector of results.
 BITS = 32
@@ -28,12 +30,12 @@ def packed(problem, kernels, arrays, w, x, level):
         last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else problem.last,
     )
     address = lowlevel.signs_kernels(kernels.result_dtype, level)
-    return problem, kernels._replace(address=address, dtype="uint32", packing=None), features.NUMPY, w, x
+    return problem, kernels._replace(address=address, dtype="uint32", packing=None), NUMPY, w, x
 
 
 def _pack(arrays, values, dtype, sizes, strides, level):
     batch, groups, channels, pixels = sizes
     words = np.empty((batch, groups, -(-channels // BITS), pixels), np.uint32)
-    threads = features.threads() if product(sizes) >= lowlevel.LEAST_FOR_THREADS else 1
+    threads = memory.threads() if product(sizes) >= lowlevel.LEAST_FOR_THREADS else 1
     lowlevel.pack_signs(arrays.address(values), dtype, sizes, strides, lowlevel.address(words), threads, level)
     return words

@@ -9,10 +9,17 @@ import os
 import warnings
 from collections import namedtuple
 
-from im2col_compat import compiler, features, fingerprint, lowlevel, signs, source, tracing
-from im2col_compat.expression import C_TYPES
+import numpy as np
+
+from im2col_compat import lowlevel
+from im2col_compat.codegen import compiler, fingerprint
+from im2col_compat.codegen import symbols as tracing
+from im2col_compat.codegen import template as source
+from im2col_compat.codegen.expression import C_TYPES
+from im2col_compat.compat import dtypes
 from im2col_compat.op import NAMED, CText
-from im2col_compat.table import Table
+from im2col_compat.terms import signs
+from im2col_compat.terms.table import Table
 
 VARIABLE = "IM2COL_COMPAT_ISA"
 LEVELS = ("baseline", "avx2", "avx512")
@@ -45,11 +52,11 @@ class Kernels(namedtuple("Kernels", "address dtype result_dtype add origin texts
 
     @property
     def itemsize(self):
-        return features.ITEMSIZE[self.dtype]
+        return dtypes.ITEMSIZE[self.dtype]
 
     @property
     def total(self):
-        return features.ITEMSIZE[self.result_dtype]
+        return dtypes.ITEMSIZE[self.result_dtype]
 
 
 def level():
@@ -65,7 +72,7 @@ def level():
 def find(op, dtype, arrays):
     """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none).
 
-    arrays: features.TORCH or NUMPY, what the op's functions are to be given.
+    arrays: TORCH or NUMPY, what the op's functions are to be given.
     """
     if lowlevel.missing:
         return None, lowlevel.missing
@@ -75,7 +82,7 @@ def find(op, dtype, arrays):
         return None, "there are no C kernels for {}".format(dtype)
     # An infinite pad value of integers means that padding is left out.
     pad_fits = op.pad_value in (INFINITY, -INFINITY) or _fits(op.pad_value, dtype)
-    if not (pad_fits and _fits(op.identity, "int64" if features.is_integer(dtype) else dtype)):
+    if not (pad_fits and _fits(op.identity, "int64" if dtypes.is_integer(dtype) else dtype)):
         return None, "its pad_value or identity isn't a {}".format(dtype)
     # Functions that may give something else at each call are traced at each.
     key = fingerprint.of(op)
@@ -119,19 +126,19 @@ def _find(op, dtype, arrays):
 def _fits(value, dtype):
     """Whether a number, or None, is one that a dtype has."""
     if value is None or value != value:
-        return not features.is_integer(dtype) or value is None
+        return not dtypes.is_integer(dtype) or value is None
     if isinstance(value, complex):
         return False
     if abs(value) == INFINITY:
-        return not features.is_integer(dtype)
-    if not features.is_integer(dtype):
-        return abs(value) <= float(features.np.finfo(dtype).max)
-    low, high = features.limits(dtype)
+        return not dtypes.is_integer(dtype)
+    if not dtypes.is_integer(dtype):
+        return abs(value) <= float(np.finfo(dtype).max)
+    low, high = dtypes.limits(dtype)
     return int(value) == value and low <= value <= high
 
 
 def _looked_up(op, dtype):
-    if not features.is_integer(dtype):
+    if not dtypes.is_integer(dtype):
         return None, "a table takes integers"
     if op.add != "sum":
         return None, "C looks up terms only where they are summed"

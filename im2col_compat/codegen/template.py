@@ -3,9 +3,10 @@
 import os
 import platform
 
-from im2col_compat import expression as ex
-from im2col_compat import features, lowlevel
-from im2col_compat.terms import highest, lowest
+from im2col_compat import lowlevel
+from im2col_compat.codegen import expression as ex
+from im2col_compat.compat import dtypes
+from im2col_compat.terms.function import highest, lowest
 
 #: As ffi/build.py's, for the same reasons; integers wrap, as tensors' do.
 FLAGS = ("-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv")
@@ -148,7 +149,7 @@ def _start(op, dtype):
 
 
 def result_dtype(add, dtype):
-    return "int64" if features.is_integer(dtype) and add not in ("max", "min") else dtype
+    return "int64" if dtypes.is_integer(dtype) and add not in ("max", "min") else dtype
 
 
 def unsupported(texts):
@@ -186,7 +187,7 @@ def source(texts, dtype, level):
     element = ex.C_TYPES[dtype]
     total = ex.C_TYPES[result_dtype(add, dtype)]
     block = total
-    if add == "sum" and features.is_integer(dtype) and features.ITEMSIZE[dtype] < 4:
+    if add == "sum" and dtypes.is_integer(dtype) and dtypes.ITEMSIZE[dtype] < 4:
         block = "int32_t"  # holds the sum of a block of these
     suffix = "f" if dtype == "float32" else ""
     ordinary = "(v) - (v) == 0"

@@ -8,8 +8,12 @@ import itertools
 import uuid
 import weakref
 
-from im2col_compat import features, terms, tracing
+from im2col_compat.codegen import symbols as tracing
+from im2col_compat.compat import autograd, graphs
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.op import NAMED, CText, Op
+from im2col_compat.terms import function as terms
 
 #: Ops without a name, by the name that they have in graphs: never another process's, as PyTorch keeps compiled graphs.
 _own = weakref.WeakValueDictionary()
@@ -68,7 +72,7 @@ def conv_numbers(numbers):
 
 
 def _alike(first, second):
-    tensors = isinstance(first, features.Tensor) and isinstance(second, features.Tensor)
+    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
     return tensors and first.dtype == second.dtype and first.device == second.device
 
 
@@ -85,19 +89,19 @@ def _record(function, op, first, second, numbers):
     name = None if op is None or op is NAMED["dot"] else key(op, first.dtype)
     if name is None:
         return None
-    return features.torch.ops.im2col_compat.dot(first, second, numbers, function, name)
+    return torch.ops.im2col_compat.dot(first, second, numbers, function, name)
 
 
 def key(op, dtype):
     """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one."""
-    if not hasattr(op, "multiply") or features.transformed():  # an op made inside the graph has nothing yet
+    if not hasattr(op, "multiply") or graphs.transformed():  # an op made inside the graph has nothing yet
         return None
     if op.is_named:
         return op.name
     if not isinstance(op.multiply, CText):
         try:
             # What can be traced captures no tensor: from an operator, that would get no gradient.
-            tracing.trace(op, str(dtype)[6:], features.TORCH)
+            tracing.trace(op, str(dtype)[6:], TORCH)
         except tracing.Untraceable:
             return None
     for name, known in list(_own.items()):
@@ -117,9 +121,8 @@ key._dynamo_marked_constant = True
 
 def register(**functions):
     """Give the operators the functions that they run. Once, when these are there."""
-    if not features.HAS_LIBRARY:
+    if not graphs.HAS_LIBRARY:
         return
-    torch = features.torch
     _functions.update(functions)
     library = torch.library.Library("im2col_compat", "DEF")
     _kept.append(library)
@@ -151,21 +154,21 @@ def _dot(first, second, numbers, function, op):
 def _dot_fake(first, second, numbers, function, op):
     # The ordinary product has the same shape.
     if function == "linear":
-        result = features.torch.nn.functional.linear(first, second)
+        result = torch.nn.functional.linear(first, second)
     elif function == "matmul":
-        result = features.torch.matmul(first, second)
+        result = torch.matmul(first, second)
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
-        native = getattr(features.torch.nn.functional, "conv{}d".format(len(stride)))
+        native = getattr(torch.nn.functional, "conv{}d".format(len(stride)))
         result = native(first, second, None, stride, "same" if function == "conv_same" else padding, dilation, groups)
-    dtype = terms.result_dtype(_op(op), features.TORCH.dtype(first))
-    return first.new_empty(result.shape, dtype=getattr(features.torch, dtype))
+    dtype = terms.result_dtype(_op(op), TORCH.dtype(first))
+    return first.new_empty(result.shape, dtype=getattr(torch, dtype))
 
 
 def _dot_backward(grad, needs, first, second, *others):
-    with features.enable_grad():
-        leaves = [features.leaf(operand, need) for operand, need in zip((first, second), needs)]
-        found = features.partials(_dot(*(leaves + list(others))), leaves, grad)
+    with autograd.enable_grad():
+        leaves = [autograd.leaf(operand, need) for operand, need in zip((first, second), needs)]
+        found = autograd.partials(_dot(*(leaves + list(others))), leaves, grad)
     return tuple(grad.new_empty(0) if partial is None else partial for partial in found)
 
 
@@ -180,9 +183,9 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     operands, needs = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
-    if features.recording(grad) and type(grad) is features.Tensor:  # and none of those that a graph is made with
+    if autograd.recording(grad) and type(grad) is Tensor:  # and none of those that a graph is made with
         # A gradient of the gradient will be wanted, which dot_backward has not.
-        found = features.partials(_dot(*(operands + tuple(ctx.others))), operands, grad, create_graph=True)
+        found = autograd.partials(_dot(*(operands + tuple(ctx.others))), operands, grad, create_graph=True)
     else:
-        found = features.torch.ops.im2col_compat.dot_backward(grad, needs, *(operands + tuple(ctx.others)))
+        found = torch.ops.im2col_compat.dot_backward(grad, needs, *(operands + tuple(ctx.others)))
     return tuple(partial if need else None for partial, need in zip(found, needs)) + (None, None, None)

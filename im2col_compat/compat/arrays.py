@@ -1,0 +1,409 @@
+"""The same few operations on NumPy arrays and on tensors of any PyTorch. ``arrays_of(x)`` is the one that owns x."""
+
+import numpy as np
+
+from im2col_compat.compat import dtypes, graphs, memory, probes
+from im2col_compat.compat.probes import VARIABLES, Tensor, torch
+
+
+class _NumPy(object):
+    """Operations on NumPy arrays."""
+
+    name = "NumPy arrays"
+
+    def owns(self, x):
+        return isinstance(x, np.ndarray)
+
+    def dtype(self, x):
+        return x.dtype.name
+
+    def device(self, x):
+        return "cpu"
+
+    def is_dense_kind(self, x):
+        return x.dtype.kind in "biufc"
+
+    def in_memory(self, x):
+        """Whether C can read x's elements, now."""
+        return self.is_dense_kind(x) and x.dtype.isnative
+
+    def dense(self, x):
+        return np.require(x, requirements="CA")
+
+    def address(self, x):
+        return x.__array_interface__["data"][0]
+
+    def empty(self, like, shape, dtype=None):
+        """New plain data of like's kind, device and (by default) dtype."""
+        dtype = like.dtype if dtype is None else np.dtype(dtype)
+        memory.check_memory(shape, dtype.itemsize)
+        return np.empty(shape, dtype)
+
+    def full(self, like, shape, value, dtype=None):
+        result = self.empty(like, shape, dtype)
+        result.fill(value)
+        return result
+
+    def cast(self, x, dtype):
+        return x.astype(dtype)
+
+    def sum_dtype(self, dtype):
+        """What to add a dtype's elements in: as wide or wider, and wrapping alike."""
+        return "float32" if dtype in dtypes.HALVES else dtype
+
+    def reshape(self, x, shape):
+        return x.reshape(shape)
+
+    def expand(self, x, shape):
+        return np.broadcast_to(x, shape)
+
+    def unsqueeze(self, x, axis):
+        return np.expand_dims(x, axis)
+
+    def tensor(self, data):
+        """Plain data as what these operations compute with."""
+        return data
+
+    def stack(self, parts):
+        return np.stack(parts)
+
+    def matmul(self, a, b):
+        return np.matmul(a, b)
+
+    def permute(self, x, axes):
+        return x.transpose(axes)
+
+    def has_memory(self, x):
+        """Whether x's elements are somewhere, rather than only said to be."""
+        return True
+
+    def takes_results(self, out):
+        """Whether C can write a result to out's memory."""
+        return self.in_memory(out) and out.flags.c_contiguous and out.flags.aligned and out.flags.writeable
+
+    def overlap(self, a, b):
+        """Whether dense a and b share memory."""
+        return np.may_share_memory(a, b)
+
+    def touch(self, out):
+        """Let those who keep out know that its memory was written to."""
+
+    def assign(self, out, values):
+        out[...] = values
+
+    def pad(self, x, pads, value):
+        """x with pairs (before, after) of padding along its last axes."""
+        first = x.ndim - len(pads)
+        sizes = tuple(size + before + after for size, (before, after) in zip(x.shape[first:], pads))
+        result = self.full(x, x.shape[:first] + sizes, value)
+        result[(Ellipsis,) + tuple(slice(b, b + size) for size, (b, _) in zip(x.shape[first:], pads))] = x
+        return result
+
+    def take(self, x, indices, axis):
+        return x.take(indices, axis)
+
+    def dense_matrix(self, rows, columns, values, size):
+        result = np.zeros(size, values.dtype)
+        result[rows, columns] = values
+        return result
+
+    def fill(self, x, mask, value):
+        """x with `value` where mask is true."""
+        return np.where(mask, np.array(value, x.dtype), x)
+
+    def where(self, mask, a, b):
+        return np.where(mask, a, b)
+
+    def look_up(self, entries, w, x):
+        """entries[w, x], of a NumPy array and integers."""
+        return entries[w, x]
+
+    def extremes(self, x):
+        """The least and the greatest of x's integers."""
+        return int(x.min()), int(x.max())
+
+    def copy(self, x):
+        return x.copy()
+
+    def first(self, x):
+        """The value of the first element."""
+        return x[(0,) * x.ndim].item()
+
+    def add(self, x, y):
+        """x + y, where x may be changed."""
+        x += y
+        return x
+
+    def sum(self, x, axis):
+        return x.sum(axis)
+
+    def max(self, x, axis):
+        return x.max(axis)
+
+    def min(self, x, axis):
+        return x.min(axis)
+
+
+#: What a Tensor has that doesn't change where operations go.
+_DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
+#: Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
+_LAZY = [pair for pair in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")) if hasattr(Tensor, pair[1])]
+
+
+class _Torch(object):
+    """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
+
+    name = "torch tensors"
+
+    def owns(self, x):
+        return isinstance(x, Tensor)
+
+    def dtype(self, x):
+        if VARIABLES:
+            return dtypes.OLD_DTYPE[raw(x).type().split(".")[-1]]
+        return dtypes.TORCH_NAMES.get(x.dtype) or str(x.dtype)[6:]  # "torch.float32"
+
+    def device(self, x):
+        if VARIABLES:
+            return "cuda:{}".format(x.get_device()) if x.is_cuda else "cpu"
+        # Most are, and a device takes long to print.
+        return "cpu" if x.device.type == "cpu" else str(x.device)
+
+    def in_memory(self, x):
+        # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
+        if VARIABLES:
+            return not x.is_cuda
+        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and not (graphs.capturing() or graphs.transforming())
+        return plain and self.has_memory(x) and self.device(x) == "cpu" and self.is_dense_kind(x)
+
+    def is_dense_kind(self, x):
+        return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
+
+    def dense(self, x):
+        x = raw(x)
+        if not x.is_contiguous():
+            # 0.3's HalfTensor on a CPU lacks contiguous().
+            x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
+        for is_lazy, resolve in _LAZY:
+            x = getattr(x, resolve)() if getattr(x, is_lazy)() else x
+        return x
+
+    def is_lazy(self, x):
+        """Whether x isn't what its memory says."""
+        return any([getattr(x, is_lazy)() for is_lazy, _ in _LAZY])
+
+    def address(self, x):
+        return x.data_ptr()
+
+    def empty(self, like, shape, dtype=None):
+        dtype = self.dtype(like) if dtype is None else dtype
+        if self.device(like) == "cpu":
+            memory.check_memory(shape, dtypes.ITEMSIZE.get(dtype, 1))
+        if VARIABLES:
+            return getattr(torch.cuda if like.is_cuda else torch, dtypes.OLD_TYPE[dtype])(*shape)
+        return like.new_empty(shape, dtype=dtypes.TORCH_DTYPES[dtype])
+
+    def full(self, like, shape, value, dtype=None):
+        return self.empty(like, shape, dtype).fill_(value)
+
+    def cast(self, x, dtype):
+        if VARIABLES:
+            return x.type(("torch.cuda." if x.is_cuda else "torch.") + dtypes.OLD_TYPE[dtype])
+        return x.to(getattr(torch, dtype))
+
+    def sum_dtype(self, dtype):
+        # PyTorch has the wider unsigned types (2.3 on), but doesn't add them.
+        return "float32" if dtype in dtypes.HALVES else "int64" if dtype in ("uint16", "uint32", "uint64") else dtype
+
+    def reshape(self, x, shape):
+        if VARIABLES:
+            # Not contiguous(): 0.3's gives the caller's own Variable another storage.
+            return (x if x.is_contiguous() else x.clone()).view(shape)
+        return x.reshape(shape)
+
+    def expand(self, x, shape):
+        return x.expand(*shape)
+
+    def unsqueeze(self, x, axis):
+        return x.unsqueeze(axis)
+
+    def tensor(self, data):
+        return torch.autograd.Variable(data) if VARIABLES else data
+
+    def stack(self, parts):
+        return torch.stack(parts)
+
+    def matmul(self, a, b):
+        return torch.matmul(a, b)
+
+    def permute(self, x, axes):
+        return x.permute(*axes)
+
+    def has_memory(self, x):
+        if VARIABLES:
+            return True
+        if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not _DISPATCH:
+            return False
+        return not (graphs._dispatch_modes() or hasattr(x, "_is_zerotensor") and x._is_zerotensor())
+
+    def takes_results(self, out):
+        return self.in_memory(out) and out.is_contiguous() and not self.is_lazy(out)
+
+    def overlap(self, a, b):
+        (a_start, a_end), (b_start, b_end) = [
+            (t.data_ptr(), t.data_ptr() + t.numel() * dtypes.ITEMSIZE[self.dtype(t)]) for t in (a, b)
+        ]
+        return a_start < b_end and b_start < a_end
+
+    def touch(self, out):
+        if not VARIABLES:
+            out.narrow(0, 0, 0).zero_()  # tensors that a graph has saved count changes
+
+    def assign(self, out, values):
+        raw(out).copy_(raw(values))
+
+    def pad(self, x, pads, value):
+        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+
+    def _indices(self, like, indices):
+        indices = torch.from_numpy(np.array(indices, np.int64))
+        if VARIABLES:
+            return self.tensor(indices.cuda() if like.is_cuda else indices)
+        return indices.to(like.device)
+
+    def take(self, x, indices, axis):
+        return x.index_select(axis, self._indices(x, indices))
+
+    def dense_matrix(self, rows, columns, values, size):
+        zeros = self.tensor(self.full(values, (size[0] * size[1],), 0))
+        result = zeros.scatter(0, self._indices(values, rows * size[1] + columns), values)
+        return self.reshape(result, size)
+
+    def sparse_matrix(self, rows, columns, values, size):
+        # The entries are in order, each once. Versions that can't be told (before 2.1) find out when they need to.
+        can_be_told = "is_coalesced" in (torch.sparse_coo_tensor.__doc__ or "")
+        known = {"is_coalesced": True, "check_invariants": False} if can_be_told else {}
+        return torch.sparse_coo_tensor(self._indices(values, np.stack([rows, columns])), values, size, **known)
+
+    def fill(self, x, mask, value):
+        if VARIABLES:
+            # 0.3's masked_fill takes no infinity.
+            return x.masked_scatter(self.expand(mask, x.shape), self.tensor(self.full(x, x.size(), value)))
+        return x.masked_fill(mask, value)
+
+    def where(self, mask, a, b):
+        if hasattr(torch, "where"):
+            return torch.where(mask, a, b)
+        return self.fill(a, mask == 0, 0) + self.fill(b, mask, 0)
+
+    def look_up(self, entries, w, x):
+        # By hand: 0.3 indexes with no two tensors that broadcast.
+        sizes, operands = entries.shape, [self.cast(t, "int64") for t in (w, x)]
+        w, x = [t + self.cast(t < 0, "int64") * size for t, size in zip(operands, sizes)]
+        index = w * sizes[1] + x
+        table = torch.from_numpy(entries.reshape(-1).copy())
+        table = self.tensor(table.cuda() if index.is_cuda else table) if VARIABLES else table.to(index.device)
+        return self.reshape(table.index_select(0, self.reshape(index, (-1,))), tuple(index.shape))
+
+    def extremes(self, x):
+        x = raw(x)
+        if self.dtype(x) in ("uint16", "uint32", "uint64"):
+            x = x.cpu().numpy()  # these have no min()
+        return int(x.min()), int(x.max())
+
+    def copy(self, x):
+        return x.clone()
+
+    def first(self, x):
+        first = raw(x)[(0,) * x.dim()]
+        return first if VARIABLES else first.item()
+
+    def add(self, x, y):
+        # 0.3 refuses to change a Variable of which there is a view.
+        return x + y if VARIABLES else x.add_(y)
+
+    def sum(self, x, axis):
+        return x.sum(axis)
+
+    def max(self, x, axis):
+        return self._extremum(x, x.max, axis)
+
+    def min(self, x, axis):
+        return self._extremum(x, x.min, axis)
+
+    def _extremum(self, x, extremum, axis):
+        """The extremum, differentiated as the first element that attains it; a NaN is one."""
+        value = extremum(axis)[0]
+        if probes.TIES_GO_FIRST or not x.requires_grad:
+            return value
+        attained = ((x == value.unsqueeze(axis)) | (x != x)).long()
+        count = x.shape[axis]
+        shape = [1] * x.dim()
+        shape[axis] = count
+        countdown = torch.arange(count, 0, -1).long().to(x.device).view(shape)
+        return x.gather(axis, count - (attained * countdown).max(axis, keepdim=True)[0]).squeeze(axis)
+
+
+NUMPY = _NumPy()
+TORCH = None if torch is None else _Torch()
+
+
+def arrays_of(x):
+    """NUMPY or TORCH, whichever owns x; plain data included. None for anything else."""
+    if isinstance(x, np.ndarray):
+        return NUMPY
+    if torch is not None and (isinstance(x, Tensor) or torch.is_tensor(x)):
+        return TORCH
+    return None
+
+
+def raw(x):
+    """Plain data of a tensor or of plain data."""
+    return x.data if VARIABLES and isinstance(x, Tensor) else x
+
+
+def quiet(x):
+    """Plain data as a tensor to compute with where nothing is recorded (inside Function.forward)."""
+    return torch.autograd.Variable(x, volatile=True) if VARIABLES else x
+
+
+def enter(function, arguments):
+    """The operations for, and the tensors of, a public function's arguments ((name, value) pairs).
+
+    Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
+    raw tensors are computed with as Variables and returned as raw tensors. A bias and
+    an out may be None, and stay None. TypeError for other types, and for a mixture.
+    """
+    given = [(name, value) for name, value in arguments if value is not None or name not in ("bias", "out")]
+    if not VARIABLES and all([isinstance(value, Tensor) for _, value in given]):
+        return TORCH, [value for _, value in arguments], unchanged  # what comes below, without its cost
+    for name, value in given:
+        if arrays_of(value) is None:
+            raise TypeError(
+                "{}(): argument '{}' must be a {}NumPy array, but got {}".format(
+                    function, name, "" if torch is None else "torch tensor or a ", type(value).__name__
+                )
+            )
+    kinds = {(arrays_of(value), isinstance(value, Tensor)) for _, value in given}
+    if len(kinds) > 1:
+        raise TypeError(
+            "{}(): arguments must all be of one kind, but got {}".format(
+                function, ", ".join("{}: {}".format(name, type(value).__name__) for name, value in given)
+            )
+        )
+    ((kind, is_tensor),) = kinds
+    if kind is NUMPY or is_tensor:
+        return kind, [value for _, value in arguments], unchanged
+    values = [value if value is None else quiet(value) for _, value in arguments]
+    return kind, values, lambda result: result.data
+
+
+def enter_one(function, input, out):
+    """The same for a function of input and out."""
+    if out is None and not VARIABLES and isinstance(input, Tensor):
+        return TORCH, (input, None), unchanged
+    return enter(function, [("input", input), ("out", out)])
+
+
+def unchanged(result):
+    return result

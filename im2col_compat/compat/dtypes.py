@@ -1,0 +1,34 @@
+"""One table of dtypes, by the names that PyTorch and NumPy share."""
+
+import numpy as np
+
+from im2col_compat.compat.probes import torch
+
+#: Bytes an element, of every dtype with a name common to PyTorch and NumPy.
+ITEMSIZE = {
+    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+HALVES = ("float16", "bfloat16")
+OLD_TYPE = {
+    "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor", "uint8": "ByteTensor",
+    "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor",
+}  # fmt: skip
+OLD_DTYPE = {name: dtype for dtype, name in OLD_TYPE.items()}
+TORCH_DTYPES = {} if torch is None else {name: getattr(torch, name) for name in ITEMSIZE if hasattr(torch, name)}
+TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+def is_integer(dtype):
+    """Whether a dtype's name is an integer's or bool's."""
+    return dtype.startswith(("int", "uint", "bool"))
+
+
+def differentiable(dtype):
+    """Whether a dtype's name is a float's or a complex's."""
+    return dtype.startswith(("float", "bfloat", "complex"))
+
+
+def limits(dtype):
+    """The least and the greatest value of an integer or bool dtype's name."""
+    return (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))

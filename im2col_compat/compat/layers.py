@@ -1,0 +1,61 @@
+"""What constructors of layers, and PyTorch's observers, take by version."""
+
+import importlib
+
+from im2col_compat.compat.probes import torch, torch_missing
+
+#: Layers take device= and dtype= (1.9 on). Constructing one to see would draw random numbers.
+HAS_FACTORY = torch is not None and "device" in torch.nn.Linear.__init__.__code__.co_varnames
+
+
+def factory(device, dtype):
+    """Those of a layer's device= and dtype= that its constructor takes here."""
+    return {"device": device, "dtype": dtype} if HAS_FACTORY else {}
+
+
+def place(module, device, dtype):
+    """Do to a new layer what its constructor couldn't."""
+    if HAS_FACTORY or device is None and dtype is None:
+        return
+    if not hasattr(module, "to"):
+        raise TypeError("PyTorch {} knows no device= and dtype=; use .cuda(), .double()".format(torch.__version__))
+    module.to(*[place for place in (device, dtype) if place is not None])
+
+
+def is_parametrized(module):
+    """Whether torch.nn.utils.parametrize (1.9 on) computes parameters of a layer."""
+    parametrize = getattr(torch.nn.utils, "parametrize", None)
+    return parametrize is not None and parametrize.is_parametrized(module)
+
+
+def quantization():
+    """The module of PyTorch's observers (torch.ao.quantization from 1.10 on). ImportError where it has none that fit."""
+    for name in ("torch.ao.quantization", "torch.quantization"):
+        try:
+            found = importlib.import_module(name)
+            found.PerChannelMinMaxObserver(quant_min=0, quant_max=15)  # ranges of one's own: 1.7 on
+            return found
+        except (AttributeError, ImportError, TypeError):
+            continue
+    raise ImportError(
+        "quantized layers need observers of torch.quantization that take quant_min (PyTorch 1.7 on), but here is {}".format(
+            torch_missing or torch.__version__
+        )
+    )
+
+
+def fake_quantize(x, scale, zero_point, low, high):
+    """x rounded to what the nearest codes stand for, by PyTorch's own functions: their gradient goes straight through, and
+    is zero where the codes end. One scale and zero_point, or one for each of x's first axis."""
+    # Before 1.10 zero points are int64, before 1.9 values are float32.
+    for dtype, kind in ((x.dtype, torch.int32), (torch.float32, torch.int32), (torch.float32, torch.int64)):
+        values = x.to(dtype)
+        try:
+            if scale.numel() == 1:
+                found = torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero_point), low, high)
+            else:
+                found = torch.fake_quantize_per_channel_affine(values, scale, zero_point.to(kind), 0, low, high)
+            return found.to(x.dtype)
+        except RuntimeError as error:
+            refused = error
+    raise refused
