@@ -11,6 +11,7 @@ The file that is there was made by im2col_compat 0.5.0 with Python 3.11, PyTorch
 Nearly all numbers are small multiples of 1/4, so that sums of them are exact: "exact" cases give the same bits anywhere.
 """
 
+import collections
 import io
 import json
 import operator
@@ -36,6 +37,11 @@ def quarters(*shape):
     return (random.randint(-8, 9, shape) / 4.0).astype("float32")
 
 
+def for_numpy_1(text):
+    """A pickle that names NumPy's module as NumPy 1 did; NumPy 2 knows both names."""
+    return text.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
 def case(kind, name, saved, **more):
     members[name + ".pickle"] = saved
     cases.append(dict(more, kind=kind, name=name))
@@ -45,8 +51,7 @@ def case(kind, name, saved, **more):
 
 
 def pickled(op):
-    # Protocol 2 is what Python 2 reads, and NumPy 1's name of the module is one that NumPy 2 reads too.
-    return pickle.dumps(op, 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    return for_numpy_1(pickle.dumps(op, 2))  # the last protocol that Python 2 reads
 
 
 def save_op(name, op, dtype="float32", needs=(), gradient=False, exact=True):
@@ -90,7 +95,7 @@ def save_ops():
 def saved(thing):
     file = io.BytesIO()
     torch.save(thing, file, _use_new_zipfile_serialization=False)
-    return file.getvalue()
+    return for_numpy_1(file.getvalue())
 
 
 def with_quarters(module):
@@ -105,6 +110,8 @@ def call(name, module, *shape):
 
 
 def save_layer(name, layer, *shape, **more):
+    # As older PyTorch has them: a plain dict of layers loses their order where Python's dicts have none.
+    layer._modules = collections.OrderedDict(layer._modules)
     with_quarters(layer)
     call(name, layer, *shape)
     case("layer", name, saved(layer), **dict({"exact": True}, **more))
