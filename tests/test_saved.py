@@ -56,6 +56,16 @@ def torch_load(tmpdir):
     return load
 
 
+def unless_missing(call):
+    """What call() gives. A test is skipped where PyTorch has no observers for quantized layers."""
+    try:
+        return call()
+    except ImportError as error:
+        if "quantized layers need" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 def tensor(array, requires_grad=False):
     # Of 0.3 that takes a Variable.
     return torch.autograd.Variable(torch.from_numpy(array), requires_grad=requires_grad)
@@ -100,7 +110,7 @@ def test_named_ops_are_themselves(name):
 def test_layers(case, tmpdir):
     """A saved layer loads with its settings, op and parameters, and gives the result that it gave in 0.5.0."""
     layer = loaded(case["name"], torch_load(tmpdir))
-    assert_same(layer(tensor(ARRAYS[case["name"] + ".input"])).data.numpy(), case)
+    assert_same(unless_missing(lambda: layer(tensor(ARRAYS[case["name"] + ".input"]))).data.numpy(), case)
 
 
 @needs_torch
@@ -108,10 +118,8 @@ def test_layers(case, tmpdir):
 def test_state_dicts(case, tmpdir):
     """A saved state dict loads into a layer made today: all keys match, and the result is the one that 0.5.0 gave."""
     state = loaded(case["name"], torch_load(tmpdir))
-    try:
-        layer = getattr(im2col_compat, case["layer"])(*case["arguments"], **{str(k): v for k, v in case["options"].items()})
-    except ImportError as error:
-        pytest.skip(str(error))
+    options = dict((str(name), value) for name, value in case["options"].items())
+    layer = unless_missing(lambda: getattr(im2col_compat, case["layer"])(*case["arguments"], **options))
     layer.load_state_dict(state)
     assert_same(layer(tensor(ARRAYS[case["name"] + ".input"])).data.numpy(), case)
 
