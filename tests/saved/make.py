@@ -8,7 +8,8 @@ The file that is there was made by im2col_compat 0.5.0 with Python 3.11, PyTorch
 - NAME.pickle: an op, or by torch.save (of the format that any PyTorch reads) a layer or a state dict
 - arrays.npz: inputs, and the results that 0.5.0 gave for them
 
-Nearly all numbers are small multiples of 1/4, so that sums of them are exact: "exact" cases give the same bits anywhere.
+Nearly all numbers are small multiples of 1/4, so that sums of them are exact: cases that say "exact" give the same bits
+anywhere.
 """
 
 import collections
@@ -77,7 +78,8 @@ def save_ops():
         save_op(name, named)
         save_op(name + "-padded", named.replace(pad_value=1.5))
         if name not in ("max_plus", "min_plus"):
-            save_op(name + "-normalized", named.replace(normalize_grad_w=0.2), needs=["torch"], gradient=True, exact=False)
+            normalized = named.replace(normalize_grad_w=0.2)
+            save_op(name + "-normalized", normalized, needs=["torch"], gradient=True, exact=False)
     save_op("c", Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)"), needs=["compiler"])
     save_op("c-add", Op.from_c("w * x", add="acc + term * 2", identity=1, pad_value=None), needs=["compiler"])
     save_op("c-integers", Op.from_c("w ^ x", "max"), "int8", needs=["compiler"])
