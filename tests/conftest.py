@@ -9,9 +9,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `python -m pytest` puts the source tree first; what is installed is what counts.
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.getcwd()) != ROOT]
 
-from tensors import has, served, torch  # noqa: E402
-
 import im2col_compat  # noqa: E402
+
+from tensors import has, served, torch  # noqa: E402
 
 if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT, "im2col_compat"):
     pytest.exit("im2col_compat is imported from the source tree: install it first (make test does)")

@@ -1,7 +1,6 @@
 """The kinds of array that the library takes, made and read alike on every version."""
 
 import numpy as np
-
 from im2col_compat.compat import dtypes, probes, unfolds
 from im2col_compat.compat.arrays import TORCH, arrays_of, raw
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch

@@ -5,14 +5,14 @@ import subprocess
 import sys
 import threading
 
+import im2col_compat
 import numpy as np
 import pytest
-from tensors import make, some, torch, values
-
-import im2col_compat
 from im2col_compat import available_backends, backend, conv2d, fold, lowlevel, unfold, use_backend
 from im2col_compat.compat import unfolds
 from im2col_compat.engines import choose as backends
+
+from tensors import make, some, torch, values
 
 
 def run(code, **environment):

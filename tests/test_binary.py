@@ -4,18 +4,18 @@ import copy
 import pickle
 
 import numpy as np
+import pytest
+
 import oracle
 import problems
-import pytest
 from tensors import VARIABLES, dtype_of, make, some, torch, values
 from test_signs import columns_of, convolution, signs
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
 
-from torch import nn  # noqa: E402
-
 from im2col_compat import BinaryConv2d, BinaryLinear, Conv2d, ops  # noqa: E402
+from torch import nn  # noqa: E402
 
 FACTORS = [(False, False), (True, False), (False, True), (True, True)]
 

@@ -1,11 +1,13 @@
 """unfold and fold against nested loops: every engine, kind, dtype and layout."""
 
 import numpy as np
-import oracle
-import problems
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from im2col_compat import available_backends, fold, unfold, use_backend
+
+import oracle
+import problems
 from tensors import (
     COMPLEX,
     DTYPES,
@@ -22,8 +24,6 @@ from tensors import (
     torch,
     values,
 )
-
-from im2col_compat import available_backends, fold, unfold, use_backend
 
 PROBLEMS = sorted(problems.COLUMNS)
 

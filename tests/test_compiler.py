@@ -14,7 +14,6 @@ import threading
 import time
 
 import pytest
-
 from im2col_compat.codegen import compiler
 from im2col_compat.codegen.compiler import CannotCompile, library
 

@@ -3,13 +3,12 @@
 import operator
 
 import numpy as np
+import pytest
+from im2col_compat import Op, available_backends, chunks, conv1d, conv2d, conv3d, linear, matmul, ops, use_backend
+
 import oracle
 import problems
-import pytest
 from tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
-
-from im2col_compat import Op, available_backends, conv1d, conv2d, conv3d, linear, matmul, ops, use_backend
-from im2col_compat.paths import chunks
 
 INF = float("inf")
 CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}

@@ -1,12 +1,12 @@
 """The same results on a GPU: every engine that serves it, every op, first and second derivatives."""
 
 import numpy as np
-import problems
 import pytest
+from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
+
+import problems
 from tensors import make, some, torch, values
 from test_conv import OPS
-
-from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
 
 if torch is None or not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)

@@ -5,11 +5,11 @@ import re
 import subprocess
 
 import pytest
-from tensors import VARIABLES, torch
-
 from im2col_compat import lowlevel
 from im2col_compat.codegen import compiler
 from im2col_compat.compat import layers
+
+from tensors import VARIABLES, torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]

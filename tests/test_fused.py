@@ -9,19 +9,20 @@ import sys
 import time
 
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
-
 from im2col_compat import Op, available_backends, conv2d, linear, lowlevel, matmul, use_backend
+from im2col_compat.codegen import kernels
 from im2col_compat.compat import memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.op import resolve
-from im2col_compat.paths import find as kernels
+from im2col_compat.paths import choose
 from im2col_compat.paths import kernels as fused
-from im2col_compat.problem import ConvGeometry, Geometry, product
+from im2col_compat.problem import conv_problem, product
+
+import oracle
+from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
 
 if lowlevel.missing:
     pytest.skip("needs the C library", allow_module_level=True)
@@ -136,7 +137,7 @@ def assert_close(found, expected, dtype, what=""):
 
 
 def needs_kernels(op, dtype, kind=KIND):
-    found, reason = kernels.find(resolve(op), dtype, NUMPY if kind == "numpy" else TORCH)
+    found, reason = choose.kernels_for(resolve(op), dtype, NUMPY if kind == "numpy" else TORCH)
     if found is None:
         pytest.skip(reason)
     return found
@@ -291,7 +292,7 @@ def test_any_geometry(
     try:
         os.environ.update(monkeypatch)
         fused.LEAST, memory.threads = 0, lambda: threads
-        if kernels.find(resolve(OPS[op]), dtype, NUMPY if KIND == "numpy" else TORCH)[0]:
+        if choose.kernels_for(resolve(OPS[op]), dtype, NUMPY if KIND == "numpy" else TORCH)[0]:
             found = convolved(geometry, OPS[op], dtype)
             assert_close(found, convolved(geometry, OPS[op], dtype, TENSORS), dtype)
     finally:
@@ -345,18 +346,14 @@ def random_problem(random, dimensions, largest):
 
 
 def any_conv(op, x, w, stride, pads, dilation, groups):
-    """fused.conv of arrays or tensors of one to three dimensions."""
-    arrays, kernel = arrays_of(x), tuple(w.shape[2:])
-    padded = tuple(int(size) + sum(p) for size, p in zip(x.shape[2:], pads))
-    blocks = tuple((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(padded, dilation, kernel, stride))
-    nothing = (0,) * len(kernel)
-    columns = Geometry(int(x.shape[0]), int(x.shape[1]), padded, kernel, dilation, nothing, stride, blocks)
-    geometry = ConvGeometry(columns, pads, groups, int(w.shape[0]))
-    found, reason = kernels.find(resolve(op), arrays.dtype(x), arrays)
+    """The path by kernels, on arrays or tensors of one to three dimensions."""
+    arrays, dims = arrays_of(x), len(w.shape) - 2
+    shapes = [tuple(int(size) for size in t.shape) for t in (x, w)]
+    problem = conv_problem(dims, shapes[0], shapes[1], None, stride, pads, dilation, groups)
+    found, reason = choose.kernels_for(resolve(op), arrays.dtype(x), arrays)
     if found is None:
         pytest.skip(reason)
-    w = arrays.reshape(w, (groups, int(w.shape[0]) // groups, product(w.shape[1:])))
-    return fused.conv(resolve(op), found, arrays, w, x, geometry)
+    return fused.run(resolve(op), problem, found, arrays, w, x)
 
 
 def conv_by_tensors(op, x, w, stride, pads, dilation, groups):

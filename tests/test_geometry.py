@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from tensors import KINDS, VARIABLES, make, some, torch
-
 from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor
-from im2col_compat.problem import conv_geometry, fold_geometry, unfold_geometry
+from im2col_compat.problem import conv_problem, fold_geometry, unfold_geometry
+
+from tensors import KINDS, VARIABLES, make, some, torch
 
 #: arguments after the input (1, 2, 5, 6), the exception, and what its message must name
 UNFOLD_ERRORS = [
@@ -289,11 +289,11 @@ def test_sizes_are_checked_before_memory_is_taken():
             conv2d(x, w, padding=padding, op="l1")
 
 
-def test_conv_geometry_of_same_padding():
+def test_conv_problem_of_same_padding():
     """An even kernel's extra pixel of padding goes to the bottom and to the right, as in PyTorch."""
-    geometry = conv_geometry(2, (1, 1, 5, 5), (1, 1, 2, 4), None, 1, "same", (1, 2), 1)
+    geometry = conv_problem(2, (1, 1, 5, 5), (1, 1, 2, 4), None, 1, "same", (1, 2), 1)
     assert geometry.pads == ((0, 1), (3, 3))
-    assert geometry.output_shape == (1, 1, 5, 5)
+    assert geometry.result_shape == (1, 1, 5, 5)
 
 
 @pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")

@@ -6,11 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from tensors import KINDS, VARIABLES, make, some, torch, values
-
 from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat.codegen import kernels
 from im2col_compat.compat.arrays import NUMPY, TORCH
-from im2col_compat.paths import find as kernels
+from im2col_compat.paths import choose
+from im2col_compat.terms import function as terms
+
+from tensors import KINDS, VARIABLES, make, some, torch, values
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
@@ -19,7 +21,7 @@ ARRAYS = TORCH or NUMPY
 
 def compiles():
     """Whether an op that no other test has can be compiled here."""
-    found, _ = kernels.find(Op(lambda w, x: w * x + w - x), "float64", ARRAYS)
+    found, _ = choose.kernels_for(Op(lambda w, x: w * x + w - x), "float64", ARRAYS)
     return found is not None
 
 
@@ -85,9 +87,9 @@ def test_named_ops_are_built_in():
     """Every named op but "dot" has kernels for both floats at every instruction set; changes that don't matter keep them."""
     for name in ("l1", "adder", "l2", "xnor", "max_plus", "min_plus"):
         for dtype in ("float32", "float64"):
-            found, reason = kernels.find(getattr(ops, name), dtype, ARRAYS)
+            found, reason = choose.kernels_for(getattr(ops, name), dtype, ARRAYS)
             assert reason is None and found.origin.startswith("built in") and found.dtype == dtype
-    assert kernels.find(ops.adder.replace(normalize_grad_w=0.2), "float32", ARRAYS)[0].origin.startswith("built in")
+    assert choose.kernels_for(ops.adder.replace(normalize_grad_w=0.2), "float32", ARRAYS)[0].origin.startswith("built in")
 
 
 @needs_library
@@ -109,7 +111,7 @@ def test_captured_numbers_may_change(kind):
     x, w = some((2, 5), seed=1), some((3, 5), seed=2)
     state = {"scale": 0.0}
     op = Op(lambda w, x: state["scale"] * w * x)
-    for scale in range(kernels.MOST_SOURCES + 4):
+    for scale in range(terms.MOST_SOURCES + 4):
         state["scale"] = float(scale)
         found = values(linear(make(kind, x), make(kind, w), op=op))
         np.testing.assert_array_equal(found, scale * np.matmul(x, w.T))
@@ -119,7 +121,7 @@ def test_changing_numbers_stop_being_compiled(compiler):
     """A function that gives other C from call to call goes to tensor operations, and says so."""
     state = {"scale": 0.0}
     op = Op(lambda w, x: state["scale"] * w * x + x)
-    for scale in range(kernels.MOST_SOURCES + 1):
+    for scale in range(terms.MOST_SOURCES + 1):
         state["scale"] = scale + 0.25
         text = op.explain()
     assert "from call to call" in text
@@ -132,15 +134,15 @@ def helper(w, x):
 def test_functions_that_cannot_change_are_traced_once(compiler, monkeypatch):
     """Lambdas of one piece of code share their kernels without being traced again, unless they capture something."""
     calls = []
-    trace = kernels.tracing.trace
-    monkeypatch.setattr(kernels.tracing, "trace", lambda *args: calls.append(args) or trace(*args))
+    trace = terms.symbols.trace
+    monkeypatch.setattr(terms.symbols, "trace", lambda *args: calls.append(args) or trace(*args))
     for make_op, expected in (
         (lambda: Op(lambda w, x: abs(w - x) + w), 1),
         (lambda: Op(lambda w, x: helper(w, x) + w), 1),
         (lambda factor=2: Op(lambda w, x: factor * w * x), 3),
     ):
         del calls[:]
-        found = [kernels.find(make_op(), "float64", ARRAYS) for _ in range(3)]
+        found = [choose.kernels_for(make_op(), "float64", ARRAYS) for _ in range(3)]
         assert [reason for _, reason in found] == [None] * 3
         found = [kernels_.address for kernels_, _ in found]
         assert len(calls) == expected and len(set(found)) == 1

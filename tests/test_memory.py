@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from tensors import torch
+from im2col_compat import chunks
 
-from im2col_compat.paths import chunks
+from tensors import torch
 
 # A process of its own, so that its peak is this call's: columns alone would take 104 MB, terms two or three times that.
 MEASURE = """

@@ -6,9 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
-from tensors import VARIABLES, make, some, torch, values
-
 from im2col_compat import Conv1d, Conv2d, Conv3d, Fold, Linear, Op, Unfold, conv2d, linear, ops
+
+from tensors import VARIABLES, make, some, torch, values
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

@@ -4,16 +4,15 @@ import copy
 import pickle
 
 import numpy as np
+import pytest
+
 import oracle
 import problems
-import pytest
 from tensors import make, some, torch, values
 from test_table import convolution, random_entries
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
-
-from torch import nn  # noqa: E402
 
 from im2col_compat import (  # noqa: E402
     Conv1d,
@@ -29,6 +28,7 @@ from im2col_compat import (  # noqa: E402
     ops,
 )
 from im2col_compat.compat import layers, unfolds  # noqa: E402
+from torch import nn  # noqa: E402
 
 F = nn.functional
 

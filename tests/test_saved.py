@@ -8,10 +8,9 @@ import pickle
 import tarfile
 import warnings
 
+import im2col_compat
 import numpy as np
 import pytest
-
-import im2col_compat
 from im2col_compat import conv2d, ops
 
 try:

@@ -4,20 +4,20 @@ import contextlib
 import itertools
 
 import numpy as np
-import oracle
-import problems
 import pytest
 from _pytest.monkeypatch import MonkeyPatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
-
 from im2col_compat import conv1d, conv2d, conv3d, linear, lowlevel, matmul, ops, use_backend
-from im2col_compat.compat import dtypes, unfolds
-from im2col_compat.compat import memory
+from im2col_compat.codegen import kernels
+from im2col_compat.compat import dtypes, memory, unfolds
 from im2col_compat.compat.arrays import NUMPY
-from im2col_compat.paths import find as kernels
+from im2col_compat.paths import choose
 from im2col_compat.paths import kernels as fused
+
+import oracle
+import problems
+from tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
 
 CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
 LEVELS = kernels.LEVELS[:1] if lowlevel.missing else kernels.LEVELS[: lowlevel.level() + 1]
@@ -252,7 +252,7 @@ def test_which_ops_are_packed():
     """xnor of every such dtype is built in, under another name too; explain says so."""
     for dtype in PACKED:
         for op in (ops.xnor, ops.xnor.replace()):
-            found, reason = kernels.find(op, dtype, NUMPY)
+            found, reason = choose.kernels_for(op, dtype, NUMPY)
             assert reason is None and found.packing is not None and found.result_dtype == result_dtype(dtype)
     for dtype in PACKED:
         if has(KIND, dtype):

@@ -6,15 +6,15 @@ import pickle
 import re
 
 import numpy as np
-import oracle
-import problems
 import pytest
-from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
-from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
-
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
 from im2col_compat.codegen import compiler
 from im2col_compat.codegen import template as source
+
+import oracle
+import problems
+from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
+from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
 
 KIND = KINDS[0] if torch is None else "tensor"
 MOST = 2**31 - 1

@@ -11,8 +11,6 @@ import subprocess
 
 import numpy as np
 import pytest
-from tensors import torch
-
 from im2col_compat import Op, ops
 from im2col_compat.codegen import compiler, expression
 from im2col_compat.codegen.symbols import Untraceable, trace
@@ -20,6 +18,8 @@ from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY as ARRAYS
 from im2col_compat.compat.arrays import raw
 from im2col_compat.compat.probes import VARIABLES
+
+from tensors import torch
 
 COMPILER = compiler._executable("cc") or compiler._executable("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import peers
 import timing
 import torch
+
 from problems import Codes, Columns, Conv, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element

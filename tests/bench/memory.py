@@ -6,6 +6,7 @@ Linux's VmHWM, which can be reset: getrusage's ru_maxrss starts at what the pare
 import sys
 
 import torch
+
 from problems import Conv
 
 

@@ -3,10 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import im2col_compat
 import torch
 import torch.nn.functional as F
-
-import im2col_compat
 
 
 class Problem:

@@ -4,12 +4,11 @@ import json
 import platform
 import sys
 
-import numpy as np
-
 import im2col_compat
+import numpy as np
 from im2col_compat import lowlevel
+from im2col_compat.codegen import kernels
 from im2col_compat.compat.probes import torch
-from im2col_compat.paths import find as kernels
 
 try:
     import cffi

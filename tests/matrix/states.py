@@ -12,9 +12,8 @@ import sys
 
 import numpy as np
 import torch
-from torch.autograd import Variable
-
 from im2col_compat import Conv2d, ops
+from torch.autograd import Variable
 
 NAMES = ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus")
 assert all(hasattr(ops, name) for name in NAMES)

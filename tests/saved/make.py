@@ -21,12 +21,25 @@ import pickle
 import tarfile
 import warnings
 
+import im2col_compat
 import numpy as np
 import torch
-
-import im2col_compat
-from im2col_compat import BinaryConv2d, BinaryLinear, Conv1d, Conv2d, Conv3d, Fold, Linear, Op, QuantConv2d, QuantLinear
-from im2col_compat import Unfold, conv2d, convert, ops
+from im2col_compat import (
+    BinaryConv2d,
+    BinaryLinear,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Fold,
+    Linear,
+    Op,
+    QuantConv2d,
+    QuantLinear,
+    Unfold,
+    conv2d,
+    convert,
+    ops,
+)
 
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "0.5.0.tar.bz2")
 
