@@ -40,7 +40,7 @@ class BinaryConv2d(_Binary, Conv2d):
 
     @classmethod
     def from_conv(cls, conv, alpha=False, K=False):
-        """A layer with the settings of an nn.Conv2d, and with its parameters: the same tensors, not copies.
+        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
 
         Raises TypeError for another layer.
         """
@@ -71,7 +71,7 @@ class BinaryLinear(_Binary, Linear):
 
     @classmethod
     def from_linear(cls, linear, alpha=False, K=False):
-        """A layer with the sizes of an nn.Linear, and with its parameters: the same tensors, not copies.
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
         Raises TypeError for another layer.
         """

@@ -14,15 +14,15 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     """A copy of a model whose convolutions and fully connected layers compute with an op.
 
     model: an nn.Module. It isn't changed.
-    op: as for conv2d. An op that Op.from_table made gives QuantConv2d and QuantLinear, any other op Conv1d, Conv2d, Conv3d
-        and Linear. Converted layers can be converted again.
+    op: as for conv2d. An op that Op.from_table made gives QuantConv2d and QuantLinear, any other op Conv1d, Conv2d,
+        Conv3d and Linear. Converted layers can be converted again.
     calibrate: for ops of Op.from_table, batches of inputs for the model, such as a DataLoader: tensors, or tuples whose
         first item is one. The model computes them in eval mode and without quantization, while observers find the
         ranges of the layers' inputs. A progress bar is shown where tqdm is installed and standard error is a terminal.
         None keeps the calibration of quantized layers, if the operands of both ops have the same ranges.
-    layers: which layers: a type, a name as in model.named_modules(), a pattern such as "features.*", a list of types and
-        names, or a function of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than
-        Op.from_table's all nn.Conv1d and nn.Conv3d too.
+    layers: a type, a name as in model.named_modules(), a pattern such as "features.*", a list of these, or a function
+        of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than Op.from_table's all
+        nn.Conv1d and nn.Conv3d too.
     qconfig: for ops of Op.from_table, as for QuantConv2d.
 
     Returns the copy. Its layers share parameters where the model's do.

@@ -44,10 +44,7 @@ class Unfold(_Shell):
 
     def __init__(self, kernel_size, dilation=1, padding=0, stride=1):
         super(Unfold, self).__init__()
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.padding = padding
-        self.stride = stride
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def forward(self, input):
         return unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
@@ -61,10 +58,7 @@ class Fold(_Shell):
     def __init__(self, output_size, kernel_size, dilation=1, padding=0, stride=1):
         super(Fold, self).__init__()
         self.output_size = output_size
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.padding = padding
-        self.stride = stride
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def forward(self, input):
         return fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
@@ -109,7 +103,7 @@ class Layer(object):
 
     @classmethod
     def _sharing(cls, layer, *own):
-        """A layer with the settings of a `base`, and with its parameters: the same tensors, not copies."""
+        """A layer with the settings of a `base`, and with its parameters, not copies of them."""
         if not isinstance(layer, cls.base):
             raise TypeError(
                 "{0}.from_{1}(): {1} must be an nn.{2}, but got {3}".format(
@@ -167,19 +161,9 @@ class _Conv(Layer):
     padding_mode = "zeros"  # layers that an older PyTorch has pickled have none
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        padding_mode="zeros",
-        device=None,
-        dtype=None,
-    ):
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
+        padding_mode="zeros", device=None, dtype=None
+    ):  # fmt: skip
         name, modes = type(self).__name__, ("zeros",) + PADDING_MODES
         if padding_mode not in modes:
             raise ValueError("{}(): padding_mode must be one of {}, but got {!r}".format(name, modes, padding_mode))
@@ -204,12 +188,9 @@ class _Conv(Layer):
 
     @classmethod
     def from_conv(cls, conv, op):
-        """A layer with the settings of an nn.Conv1d, nn.Conv2d or nn.Conv3d, and with its parameters.
+        """A layer with the settings of an nn.Conv1d, 2d or 3d, and with its parameters, not copies of them.
 
-        conv: the layer. Its parameters are shared: they are the same tensors, not copies.
-        op: as for conv2d.
-
-        Raises TypeError for another layer.
+        op: as for conv2d. Raises TypeError for another layer.
         """
         return cls._sharing(conv, op)
 
@@ -277,12 +258,9 @@ class Linear(Layer, _Linear):
 
     @classmethod
     def from_linear(cls, linear, op):
-        """A layer with the sizes of an nn.Linear, and with its parameters.
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
-        linear: the layer. Its parameters are shared: they are the same tensors, not copies.
-        op: as for conv2d.
-
-        Raises TypeError for another layer.
+        op: as for conv2d. Raises TypeError for another layer.
         """
         return cls._sharing(linear, op)
 

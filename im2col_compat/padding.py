@@ -16,8 +16,7 @@ def _circular(i, size):
     return i % size
 
 
-#: mode: (the pixel at position i of an axis, which may lie in the padding; the most padding on one side), given the size
-#: of the axis.
+#: For each mode, functions of an axis' size: the pixel at position i, which may be in the padding; the most padding.
 _MODES = {
     "reflect": (_reflect, lambda size: size - 1),
     "replicate": (_replicate, lambda size: float("inf")),

@@ -87,8 +87,8 @@ class _Quantized(Layer):
     def _check_range(self, name, observer, expected):
         if getattr(observer, "ch_axis", 0) != 0 or name == "activation" and hasattr(observer, "ch_axis"):
             raise ValueError(
-                "{}: activations must have one range, and weights one in all or one for each filter, but the {} observer "
-                "is {!r}".format(type(self).__name__, name, observer)
+                "{}: activations must have one range, and weights one or one for each filter, but the {} observer is "
+                "{!r}".format(type(self).__name__, name, observer)
             )
         found = tuple(int(getattr(observer, limit)) for limit in ("quant_min", "quant_max"))
         if found != expected:
@@ -224,7 +224,7 @@ class QuantConv2d(_Quantized, Conv2d):
 
     @classmethod
     def from_conv(cls, conv, op=None, qconfig=None):
-        """A layer with the settings of an nn.Conv2d, and with its parameters: the same tensors, not copies.
+        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
 
         It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
         """
@@ -241,7 +241,7 @@ class QuantLinear(_Quantized, Linear):
 
     @classmethod
     def from_linear(cls, linear, op=None, qconfig=None):
-        """A layer with the sizes of an nn.Linear, and with its parameters: the same tensors, not copies.
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
         It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
         """
