@@ -32,7 +32,7 @@ def product():
 @pytest.mark.skipif(not hasattr(nn, "TransformerEncoderLayer"), reason="needs nn.TransformerEncoderLayer")
 @pytest.mark.skipif(not hasattr(torch, "inference_mode"), reason="needs a current nn.TransformerEncoderLayer")
 def test_layers_that_a_fast_path_does_not_call():
-    """A converted encoder layer calls its new layers; attention keeps the layer it doesn't call."""
+    """A converted encoder layer calls its new layers, recorded or not; attention keeps the layer it doesn't call."""
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0).eval()
     x = torch.randn(5, 2, 8)
     converted = convert(model, "l1")
@@ -68,7 +68,7 @@ def test_errors_of_calibration(error, batches):
 @needs_observers
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_models_of_any_precision(dtype):
-    """Codes and sums are as exact in half precision as in single: only rounding to eight bits, remains."""
+    """Codes and sums are as exact in half precision as in single: only rounding to eight bits remains."""
     torch.manual_seed(0)
     model, x = nn.Linear(300, 6), torch.randn(20, 300)
     expected = model(x)

@@ -194,7 +194,8 @@ def test_wrong_arguments(arguments):
 #: PyTorch's arguments of the constructors, with what is given for them here.
 CONV = [
     ("in_channels", 2), ("out_channels", 4), ("kernel_size", (2, 3)), ("stride", (1, 2)), ("padding", (1, 0)),
-    ("dilation", (2, 1)), ("groups", 2), ("bias", False), ("padding_mode", "circular"), ("device", None), ("dtype", None),
+    ("dilation", (2, 1)), ("groups", 2), ("bias", False), ("padding_mode", "circular"), ("device", None),
+    ("dtype", None),
 ]  # fmt: skip
 LINEAR = [("in_features", 3), ("out_features", 2), ("bias", False), ("device", None), ("dtype", None)]
 CONSTRUCTORS = [
