@@ -1,15 +1,15 @@
 """What im2col_compat does, in three parts.
 
-(a) The forum's example: unfold, a matrix product and a view are F.conv2d, with every engine.
-(b) Photographs through conv2d with max and plus, min and plus, and a multiply and add of our own.
-(c) A small network that learns handwritten digits with four different dot products,
-    in its convolutions and in its fully connected layers.
+(a) The forum's example: unfold, a matrix product and a view compute what F.conv2d computes, with every engine.
+(b) Photographs go through conv2d with max and plus, with min and plus, and with a multiply and an add of our own.
+(c) A small network learns handwritten digits with four different dot products, in its convolutions and in its
+    fully connected layers.
 
-    python docs/demo.py [FOLDER]     all of it; pictures go to FOLDER, by default docs/demo
-    python docs/demo.py --core       (a) and a shorter (c), without pictures: on any PyTorch and Python
-                                     that im2col_compat knows, with scikit-learn for the digits
+    python docs/demo.py [FOLDER]     all three parts; pictures go to FOLDER, by default docs/demo
+    python docs/demo.py --core       (a) and a shorter (c), without pictures, on every PyTorch and Python that
+                                     im2col_compat supports; needs scikit-learn for the digits
 
-Needs scikit-learn (its photographs and digits are real, and part of it), matplotlib, pillow and tqdm.
+Needs scikit-learn, which brings the photographs and the digits, and matplotlib, pillow and tqdm.
 """
 
 from __future__ import division, print_function
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# PyTorch 0.3 computes with Variables only; since 0.4 Variable(tensor) is the tensor itself.
+# PyTorch 0.3 computes with Variables only. Since 0.4 Variable(tensor) is the tensor itself.
 from torch.autograd import Variable
 
 from im2col_compat import Conv2d, Linear, Op, available_backends, backend, conv2d, unfold, use_backend
@@ -34,7 +34,7 @@ from im2col_compat import Conv2d, Linear, Op, available_backends, backend, conv2
 
 
 def forum_example():
-    print("(a) unfold, kernels @ columns, view: the largest difference from F.conv2d")
+    print("(a) unfold, kernels @ columns, view: the largest difference from F.conv2d, with each engine")
     torch.manual_seed(0)
     x = Variable(torch.randn(2, 3, 20, 30))
     kernels = Variable(torch.randn(8, 3, 3, 3))
@@ -43,7 +43,7 @@ def forum_example():
     for name in available_backends():
         with use_backend(name):
             columns = unfold(x, 3, padding=1)
-        # torch.matmul rather than @, which Python 2 doesn't have.
+        # torch.matmul: Python 2 has no @.
         product = torch.matmul(kernels.view(8, -1), columns)
         result = product.view(2, 8, 20, 30) + bias.view(8, 1, 1)
         print("    {:30}{:.1e}".format("unfold by " + name, difference(result, expected)))
@@ -76,7 +76,7 @@ def photographs(path):
         dilated = conv2d(photo, element, padding=3, op="max_plus")
         eroded = conv2d(photo, element, padding=3, op="min_plus")
         equal = is_scipys(photo, dilated, eroded)
-        print("    {}: dilation and erosion as scipy.ndimage's, equal: {}".format(name, equal))
+        print("    {}: dilation and erosion equal those of scipy.ndimage: {}".format(name, equal))
         rows.append((photo, dilated, eroded, sketch(photo)))
     plot_photographs(rows, path)
 
@@ -85,7 +85,7 @@ def load_photo(name):
     from sklearn.datasets import load_sample_image
 
     rows_columns_colours = load_sample_image(name)
-    # Each colour is an image of its own, so that one filter serves all three.
+    # Each colour becomes an image, so that one filter serves all three.
     colours = np.ascontiguousarray(rows_columns_colours.transpose(2, 0, 1))
     return torch.from_numpy(colours).float().unsqueeze(1) / 255
 
@@ -94,7 +94,7 @@ def is_scipys(photo, dilated, eroded):
     from scipy import ndimage
 
     pixels = photo[:, 0].numpy()
-    # Colours aren't neighbours: hence 1. Beyond the border there is nothing, as in conv2d.
+    # 1, because colours aren't neighbours. Infinity, because conv2d takes no pixel from beyond the border.
     size = (1, 7, 7)
     dilation = ndimage.grey_dilation(pixels, size, mode="constant", cval=-np.inf)
     erosion = ndimage.grey_erosion(pixels, size, mode="constant", cval=np.inf)
@@ -102,15 +102,15 @@ def is_scipys(photo, dilated, eroded):
 
 
 def sketch(photo):
-    """A drawing of the edges, by a convolution that multiplies powers.
+    """A drawing of the edges, made by a convolution that multiplies powers.
 
-    The sum of w * x becomes the product of x ** w. With the weights of an edge filter that
-    is the brightness on one side over the brightness on the other: the same in the sun
-    and in the shade, where differences would be smaller.
+    It multiplies x ** w over the block, where an ordinary convolution sums w * x. With the weights of an edge
+    filter the result is the brightness on one side over the brightness on the other. This ratio is the same in
+    the sun and in the shade. A difference would be smaller in the shade.
     """
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     edges = torch.stack([across, across.t()]).unsqueeze(1)
-    # Lifted a little off black, where ratios would be of noise.
+    # Not from 0 on: ratios of dark pixels show only noise.
     ratios = conv2d(0.1 + 0.9 * photo, edges, op=Op(mymult, myadd))
     strength = ratios.log().pow(2).sum(1, keepdim=True).sqrt()
     return torch.exp(-2 * strength)
@@ -138,29 +138,29 @@ def plot_photographs(rows, path):
 
 # ---------------------------------------------------------------- (c) a network
 
-# A distance with its corner rounded off: the closer w and x, the larger.
+# Minus a distance, made smooth at zero: the closer w and x are, the larger it is.
 soft_distance = lambda w, x: -torch.sqrt((w - x) ** 2 + 0.01)  # noqa: E731
 
-#: first_op: the first layer's op. rate: the learning rate. relu: whether ReLUs follow the layers.
-#: spread: whether weights start as far apart as the normalised inputs are.
+#: op: of all layers but the first. first_op: of the first layer. rate: the learning rate. relu: whether ReLUs follow
+#: the layers. spread: whether the weights start as far apart as the normalised inputs are.
 Run = namedtuple("Run", "name op first_op rate relu spread")
 
-# Only the ordinary dot product needs ReLUs: the others aren't linear.
+# Only the ordinary dot product needs ReLUs. The others aren't linear.
 RUNS = (
     Run("dot", "dot", "dot", rate=0.01, relu=True, spread=False),
-    # A distance tells inputs apart only where weights lie among them.
+    # A distance tells inputs apart only if there are weights between them.
     Run("adder", "adder", "adder", rate=0.03, relu=False, spread=True),
-    # As in XNOR-Net, the pixels keep their values.
+    # As in XNOR-Net, the first layer computes with the pixels and not with their signs.
     Run("xnor", "xnor", "dot", rate=0.01, relu=False, spread=False),
     Run("own lambda", soft_distance, soft_distance, rate=0.03, relu=False, spread=True),
 )
 
 
 class Net(nn.Module):
-    """Two convolutions and two fully connected layers of one dot product.
+    """Two convolutions and two fully connected layers with one op.
 
-    There is a normalisation between any two layers, which suits all ops: distances are far
-    from zero without one after them, signs need one before them.
+    A normalisation stands before and after every layer. Distances need one after them, because they are far from
+    zero. Signs need one before them, because the signs of inputs that are all positive tell nothing.
     """
 
     def __init__(self, run):
@@ -203,7 +203,7 @@ def load_digits(tests=450):
 
 
 def epochs(run, digits, count):
-    """Train a network; yields (training loss, test accuracy) after each epoch."""
+    """Train a network. Yields (training loss, test accuracy) after each epoch."""
     torch.manual_seed(0)
     net = Net(run)
     optimizer = torch.optim.Adam(net.parameters(), run.rate)
@@ -221,7 +221,7 @@ def train(net, digits, optimizer):
         loss = F.cross_entropy(net(Variable(digits.images[batch])), Variable(digits.labels[batch]))
         loss.backward()
         optimizer.step()
-        # A sum of one element: 0.3 has no loss.item().
+        # The sum of one element, because 0.3 has no loss.item().
         losses.append(float(loss.data.sum()))
     return sum(losses) / len(losses)
 
@@ -233,9 +233,9 @@ def accuracy(net, digits):
 
 
 def learn(digits, count, watch=lambda steps, name: steps):
-    """Train all runs; returns their histories: {name: [(training loss, test accuracy), ...]}."""
-    print("(c) a network on {} digits, tested on {} others".format(len(digits.images), len(digits.test_images)))
-    # The network is too small to gain from threads that wait for each other.
+    """Train all runs. Returns their histories: {name: [(training loss, test accuracy), ...]}."""
+    print("(c) a network learns {} digits; the test has {} others".format(len(digits.images), len(digits.test_images)))
+    # The network is so small that threads would mostly wait for each other.
     torch.set_num_threads(1)
     histories, table = {}, []
     for run in RUNS:
@@ -246,8 +246,8 @@ def learn(digits, count, watch=lambda steps, name: steps):
     engine = backend(Variable(digits.images))
     for run, right, seconds in table:
         print("    {:12}{:>12.1f} %{:>10.1f}  {}".format(run.name, 100 * right, seconds, engine))
-    print("    The op is that of all four layers, except that xnor's first has an ordinary dot product.")
-    print("    dot needs no columns: it is F.conv2d and F.linear themselves.")
+    print("    All four layers have the op, except for xnor, whose first layer has the ordinary dot product.")
+    print("    dot needs no columns: PyTorch's own F.conv2d and F.linear compute it.")
     return histories
 
 
@@ -289,7 +289,7 @@ def main():
     parser = argparse.ArgumentParser(description="im2col_compat's demo")
     here = os.path.dirname(os.path.abspath(__file__))
     parser.add_argument("folder", nargs="?", default=os.path.join(here, "demo"), help="where pictures go")
-    parser.add_argument("--core", action="store_true", help="without pictures, and shorter: for old PyTorch")
+    parser.add_argument("--core", action="store_true", help="shorter, and without pictures: also for old PyTorch")
     arguments = parser.parse_args()
     start = time.time()
     print("PyTorch {}, engines of im2col_compat: {}".format(torch.__version__, ", ".join(available_backends())))

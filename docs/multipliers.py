@@ -1,11 +1,12 @@
-"""What do approximate multipliers do to a network? From accuracy with floats to a table and a plot.
+"""What do approximate multipliers do to the accuracy of a network?
 
-A network learns the handwritten digits with floats; then each multiplier takes the place of the products in all of
-its layers, with operands of eight bits; then the network is trained a little more with it.
+A network learns handwritten digits with floats. Then each multiplier, with operands of eight bits, replaces the
+products in all of its layers. Then the network is trained a little more with that multiplier. A table and a plot show
+the accuracies.
 
     python docs/multipliers.py [FOLDER]     the plot goes to FOLDER, by default docs/demo
 
-docs/multipliers.md tells the same step by step. Needs scikit-learn, matplotlib and tqdm.
+docs/multipliers.md explains it step by step. Needs scikit-learn, matplotlib and tqdm.
 """
 
 import argparse
@@ -28,10 +29,10 @@ def exact(a, b):
 
 
 def truncated(dropped, bits=8):
-    """The partial products of the `dropped` lowest columns are left out (Schulte and Swartzlander, 1993)."""
+    """Leave out the partial products of the `dropped` lowest columns (Schulte and Swartzlander, 1993)."""
 
     def multiply(a, b):
-        # Row i of the partial products is b shifted by i, where a has bit i.
+        # Where a has bit i, row i of the partial products is b, shifted by i.
         rows = [(b >> max(0, dropped - i) << max(0, dropped - i)) << i for i in range(bits) if a >> i & 1]
         return sum(rows)
 
@@ -39,18 +40,20 @@ def truncated(dropped, bits=8):
 
 
 def mitchell(a, b):
-    """The antilogarithm of the sum of logarithms, both linear between powers of two (Mitchell, 1962)."""
+    """Add logarithms. They and the antilogarithm are linear between powers of two (Mitchell, 1962)."""
     if a == 0 or b == 0:
         return 0
     p, q = a.bit_length() - 1, b.bit_length() - 1
-    # 2^p (1 + f) and 2^q (1 + g); what follows is 2^(p + q) times f + g.
+    # a is 2^p (1 + f), and b is 2^q (1 + g). `fractions` is 2^(p + q) times f + g.
     fractions = ((a - 2**p) << q) + ((b - 2**q) << p)
     return 2 ** (p + q) + fractions if fractions < 2 ** (p + q) else 2 * fractions
 
 
 def drum(kept):
-    """The product of `kept` bits of each operand from its first one on, the last of these set to one, on average half of
-    what is cut off (Hashemi, Bahar and Reda, 2015)."""
+    """Multiply only `kept` bits of each operand, from its first 1 on (Hashemi, Bahar and Reda, 2015).
+
+    The last of these bits is set to 1. It stands for the bits that are cut off, on average.
+    """
 
     def cut(a):
         shift = a.bit_length() - kept
@@ -64,13 +67,13 @@ def drum(kept):
 
 
 def of_signed(multiply):
-    """The multiplier of signs and sizes."""
+    """A multiplier of signed operands: it multiplies the absolute values, then sets the sign."""
 
-    def of_sizes(w, x):
+    def with_sign(w, x):
         product = multiply(abs(w), abs(x))
         return -product if (w < 0) != (x < 0) else product
 
-    return of_sizes
+    return with_sign
 
 
 MULTIPLIERS = (
@@ -90,7 +93,7 @@ Errors = namedtuple("Errors", "mean_absolute worst bias")
 
 
 def errors(multiply):
-    """Of a multiplier of unsigned operands of eight bits, over all pairs of these."""
+    """The errors of a multiplier of unsigned operands of eight bits, over all pairs of operands."""
     differences = Op.from_table(multiply).multiply.entries - np.outer(np.arange(256), np.arange(256))
     return Errors(np.abs(differences).mean(), np.abs(differences).max(), differences.mean())
 
@@ -114,7 +117,7 @@ def new_network():
 
 
 def teach(network, digits, epochs, rate):
-    """Train, at a rate that falls to zero; the accuracy after it."""
+    """Train at a rate that falls to zero. Returns the test accuracy."""
     optimizer = torch.optim.Adam(network.parameters(), rate)
     for epoch in range(epochs):
         for group in optimizer.param_groups:
@@ -127,7 +130,7 @@ Row = namedtuple("Row", "name errors before after")
 
 
 def study(digits, network, multipliers, epochs=3, watch=lambda steps: steps):
-    """A Row for each multiplier."""
+    """Put each multiplier into the network, and train with it. Yields a Row for each."""
     for name, multiply in watch(multipliers):
         op = Op.from_table(of_signed(multiply), signed=True)
         approximate = convert(network, op, calibrate=digits.images.split(64))
@@ -140,7 +143,7 @@ def study(digits, network, multipliers, epochs=3, watch=lambda steps: steps):
 
 
 def table(rows):
-    """As markdown."""
+    """The rows as markdown."""
     lines = ["| multiplier | MAE | worst case | bias | accuracy | after retraining |", "|---|---|---|---|---|---|"]
     for row in rows:
         lines.append(
@@ -152,7 +155,7 @@ def table(rows):
 
 
 def plot(rows, floats, path):
-    """Accuracy with each multiplier, before and after retraining, as a picture."""
+    """Draw the accuracy with each multiplier, before and after retraining, into a file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -175,7 +178,7 @@ def main():
     from tqdm import tqdm
 
     here = os.path.dirname(os.path.abspath(__file__))
-    parser = argparse.ArgumentParser(description="approximate multipliers in a network")
+    parser = argparse.ArgumentParser(description="what approximate multipliers do to a network")
     parser.add_argument("folder", nargs="?", default=os.path.join(here, "demo"), help="where the plot goes")
     folder = parser.parse_args().folder
     if not os.path.isdir(folder):

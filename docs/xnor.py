@@ -2,7 +2,7 @@
 
     python docs/xnor.py
 
-docs/xnor.md tells the same step by step. Needs scikit-learn.
+docs/xnor.md explains it step by step. Needs scikit-learn.
 """
 
 import time
@@ -15,7 +15,7 @@ from im2col_compat import BinaryConv2d, BinaryLinear
 
 
 def floats(channels, filters, **settings):
-    """Signs are a nonlinearity themselves."""
+    """A ReLU and a convolution. Layers of signs need no ReLU: a sign isn't linear."""
     return nn.Sequential(nn.ReLU(), nn.Conv2d(channels, filters, 3, padding=1, **settings))
 
 
@@ -28,7 +28,7 @@ def binary(**factors):
 
 
 def new_network(conv, fully):
-    """The first and the last layer are ordinary, and there is a normalisation before all others, as in XNOR-Net."""
+    """As in XNOR-Net, the first and last layers compute with floats. A normalisation precedes all others."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1),
         nn.BatchNorm2d(32),
@@ -43,7 +43,7 @@ def new_network(conv, fully):
     )
 
 
-#: What stands for the product: (name, convolution, fully connected layer)
+#: The layers that are compared: (name, convolution, fully connected layer)
 KINDS = (
     ("floats", floats, fully_of_floats),
     ("signs", binary(), BinaryLinear),
@@ -53,13 +53,13 @@ KINDS = (
 
 
 def teach(network, digits, epochs, rate=0.005):
-    """The test accuracy after each epoch, at a rate that falls to zero."""
+    """Train at a rate that falls to zero. Yields the test accuracy after each epoch."""
     optimizer = torch.optim.Adam(network.parameters(), rate)
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - epoch / epochs)
         train(network, digits, optimizer)
-        # XNOR-Net's weights stay where signs have a gradient.
+        # As in XNOR-Net, the weights stay where their signs have a gradient.
         for layer in network:
             if isinstance(layer, (BinaryConv2d, BinaryLinear)):
                 layer.weight.data.clamp_(-1, 1)
@@ -67,7 +67,7 @@ def teach(network, digits, epochs, rate=0.005):
 
 
 def study(digits, epochs=12):
-    """(name, test accuracy) of each kind of network."""
+    """Train each kind of network. Yields (name, test accuracy)."""
     for name, conv, fully in KINDS:
         torch.manual_seed(0)
         yield name, list(teach(new_network(conv, fully), digits, epochs))[-1]
@@ -75,7 +75,7 @@ def study(digits, epochs=12):
 
 def main():
     start = time.time()
-    print("| product | test accuracy |\n|---|---|")
+    print("| layers | test accuracy |\n|---|---|")
     for name, right in study(load_digits()):
         print("| {} | {:.1f} % |".format(name, 100 * right), flush=True)
     print("{:.0f} seconds in all".format(time.time() - start))

@@ -11,7 +11,7 @@ from im2col_compat import __version__, backend, drawing, lowlevel
 from im2col_compat.compat import memory
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.engines import choose as backends
-from im2col_compat.paths import find as kernels
+from im2col_compat.codegen import kernels
 
 
 def report():

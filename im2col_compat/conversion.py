@@ -7,7 +7,6 @@ from im2col_compat.compat.probes import Tensor, torch, torch_missing
 from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear
 from im2col_compat.op import resolve
 from im2col_compat.quantized import QuantConv2d, QuantLinear
-from im2col_compat.terms.table import Table
 
 
 def convert(model, op, calibrate=None, layers=None, qconfig=None):
@@ -37,7 +36,7 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     if torch is None:
         raise ImportError("convert() is for nn.Modules: {}".format(torch_missing))
     op = resolve(op)
-    is_table = isinstance(op.multiply, Table)
+    is_table = op.term.looks_up
     if not isinstance(model, _nn.Module):
         raise TypeError("convert(): model must be an nn.Module, but is {!r}".format(model))
     if calibrate is not None and not hasattr(calibrate, "__iter__"):

@@ -6,6 +6,7 @@
 import numpy as np
 
 from im2col_compat.compat import dtypes, memory
+from im2col_compat.compat.memo import Memo
 from im2col_compat.problem import product
 
 try:
@@ -37,9 +38,13 @@ _COL2IM = {
 DTYPES = frozenset(_COL2IM)
 
 
-#: Of struct dot_problem's fields, the sizes: the first of a fused.Problem's too.
-SIZES = 10
+#: dot.h's calls.
+FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
+#: Of struct dot_problem's fields, the sizes: the first of a Layout's too.
+SIZES = 10
+#: Eight bytes where there is no pad value.
+NO_PAD = (0,) * 8
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
 #: Bytes of a result from which on huge pages are worth asking for.
@@ -50,15 +55,20 @@ if missing is None:
     _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
 
 
+_structs = Memo(256)
+
+
 def _struct(geometry):
-    """The C struct. Small problems keep theirs: making it takes longer than they do."""
-    known = geometry.__dict__.get("struct")
-    if known is not None:
-        return known
+    """The C struct. Those of small problems are kept: making one takes longer than they do."""
+    if product(geometry.columns_shape) < LEAST_FOR_THREADS:
+        return _structs.get(geometry, lambda: _new_struct(geometry, 1, 0))
+    return _new_struct(geometry, memory.threads(), memory.parallel())
+
+
+def _new_struct(geometry, threads, parallel):
     axes = 3 - geometry.dims
     one, zero = (1,) * axes, (0,) * axes
-    is_small = product(geometry.columns_shape) < LEAST_FOR_THREADS
-    struct = ffi.new(
+    return ffi.new(
         "struct im2col_geometry *",
         (
             geometry.batch,
@@ -69,13 +79,10 @@ def _struct(geometry):
             zero + tuple(before for before, _ in geometry.padding),
             one + geometry.stride,
             one + geometry.blocks,
-            1 if is_small else memory.threads(),
-            ffi.cast("void *", 0 if is_small else memory.parallel()),
+            threads,
+            ffi.cast("void *", parallel),
         ),
     )
-    if is_small:
-        geometry.struct = struct
-    return struct
 
 
 def im2col(geometry, dtype, image, columns):
@@ -140,7 +147,7 @@ def table_kernels(rows, least, planes, entries, lanes, depth, level):
     if found == ffi.NULL:
         return None
     kernels, table = ffi.new("struct dot_kernels *", found[0]), ffi.new("struct dot_table *")
-    table.rows, table.least = ffi.cast("void *", address(rows)), least
+    table.rows, table.least = ffi.cast("void *", address_of(rows)), least
     kernels.table = table
     kernels.depth = kernels.depth if depth is None else min(kernels.depth, depth)
     return int(ffi.cast("uintptr_t", kernels)), (kernels, table, rows)
@@ -161,35 +168,35 @@ def _workspace(size):
     return np.empty(size + 63, np.uint8)
 
 
-def address(array):
+def address_of(array):
     """Of a NumPy array's elements."""
     return array.__array_interface__["data"][0]
 
 
-def dot(call, problem, kernels, threads, w, x, result, dx, dw):
-    """One of dot.h's calls (by number, as in dot_workspace) on addresses of dense data; 0 for what isn't wanted.
+def dot(call, layout, address, threads, w, x, result, dx, dw):
+    """One of dot.h's calls on addresses of dense data; 0 for what isn't wanted.
 
-    problem: a fused.Problem. kernels: a kernels.Kernels. result: the result, or the gradient with respect to it.
+    layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it.
     """
     # In one go and in the struct's order: field by field takes as long as a small problem.
     p = ffi.new(
         "struct dot_problem *",
-        problem[:SIZES]
-        + (problem.x_strides, problem.x_strides, problem.y_strides, ffi.cast("void *", w), ffi.cast("void *", x))
-        + (problem.pad_bytes(kernels.dtype), problem.pad is None, problem.last, threads)
-        + (ffi.cast("void *", memory.parallel()), ffi.cast("struct dot_kernels *", kernels.address)),
+        layout[:SIZES]
+        + (layout.x_strides, layout.x_strides, layout.y_strides, ffi.cast("void *", w), ffi.cast("void *", x))
+        + (layout.pad or NO_PAD, layout.pad is None, layout.last, threads)
+        + (ffi.cast("void *", memory.parallel()), ffi.cast("struct dot_kernels *", address)),
     )
     workspace = _workspace(lib.dot_workspace(p, call))
     # Rows of panels begin where cache lines do.
-    aligned = (address(workspace) + 63) // 64 * 64
+    aligned = (address_of(workspace) + 63) // 64 * 64
     result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, aligned))
-    if call == 0:
+    if call == FORWARD:
         lib.dot_forward(p, result, work)
-    elif call == 1:
+    elif call == GRAD_X:
         lib.dot_grad_x(p, result, dx, work)
-    elif call == 2:
+    elif call == GRAD_W:
         lib.dot_grad_w(p, result, dw, work)
-    elif call == 3:
+    elif call == GRAD_EXTREMUM:
         lib.dot_grad_extremum(p, result, dx, dw, work)
     else:
         lib.dot_grad_fold(p, result, dx, dw, work)

@@ -1,43 +1,23 @@
-"""Op: a replaceable dot product. What it is, not how it is evaluated (terms.py)."""
+"""Op: a replaceable dot product, a term and a reduction."""
 
 import numbers
 
+from im2col_compat import reductions, terms
+from im2col_compat.codegen import fingerprint
 from im2col_compat.compat import dtypes
-from im2col_compat.terms.table import Table
+from im2col_compat.paths import choose
+from im2col_compat.terms import table_sources
+from im2col_compat.terms.c_text import CText
 
-ADDS = ("sum", "max", "min")
 #: The named ops; ops.py fills it.
 NAMED = {}
 
 
-class CText(object):
-    """A function of Op.from_c: a C expression. Only compiled kernels evaluate it."""
-
-    def __init__(self, argument, text):
-        # What is spliced into C must stay one expression.
-        if not hasattr(text, "lower"):
-            raise TypeError("Op.from_c(): {} must be a C expression as text, but got {!r}".format(argument, text))
-        if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):
-            raise ValueError("Op.from_c(): {} must be a single C expression, but got {!r}".format(argument, text))
-        self.text = str(text)
-
-    def __call__(self, *_):
-        raise RuntimeError(
-            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer "
-            "dtype, no engine that is forced, and no second derivative".format(self.text)
-        )
-
-    def __repr__(self):
-        return repr(self.text)
-
-    def __eq__(self, other):
-        return isinstance(other, CText) and other.text == self.text
-
-    def __ne__(self, other):
-        return not self == other
-
-    def __hash__(self):
-        return hash(self.text)
+#: The arguments of Op, in order, and what each is if it isn't given.
+DEFAULTS = (
+    ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
+    ("normalize_grad_w", None), ("name", None),
+)  # fmt: skip
 
 
 class Op(object):
@@ -81,10 +61,7 @@ class Op(object):
         ):
             if not callable(value) and not (optional and value is None):
                 raise TypeError("Op(): {} must be a function of two tensors, but got {!r}".format(argument, value))
-        if not callable(add) and add not in ADDS:
-            raise ValueError("Op(): add must be one of {} or a function, but got {!r}".format(ADDS, add))
-        if identity is not None and not callable(add):
-            raise ValueError("Op(): identity is for an add function; {!r} has its own".format(add))
+        self.reduction = reductions.of(add, identity)
         for argument, value in (
             ("identity", identity),
             ("pad_value", pad_value),
@@ -92,14 +69,16 @@ class Op(object):
         ):
             if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
-        self.multiply = multiply
-        self.add = add
-        self.identity = identity
+        self.term = terms.of(multiply, grad_w, grad_x)
         self.pad_value = pad_value
-        self.grad_w = grad_w
-        self.grad_x = grad_x
         self.normalize_grad_w = normalize_grad_w
         self.name = name
+
+    multiply = property(lambda self: self.term.multiply)
+    add = property(lambda self: self.reduction.add)
+    identity = property(lambda self: self.reduction.identity)
+    grad_w = property(lambda self: self.term.grad_w)
+    grad_x = property(lambda self: self.term.grad_x)
 
     @classmethod
     def from_c(cls, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None):
@@ -124,7 +103,7 @@ class Op(object):
             raise ValueError("Op.from_c(): grad_w and grad_x go together, but got {!r} and {!r}".format(grad_w, grad_x))
         if isinstance(add, str) and add.replace(" ", "") in ("acc+term", "term+acc") and identity in (None, 0):
             add, identity = "sum", None
-        if add not in ADDS:
+        if add not in reductions.ADDS:
             add = CText("add", add)
         grads = [None if text is None else CText(name, text) for name, text in (("grad_w", grad_w), ("grad_x", grad_x))]
         return cls(CText("multiply", multiply), add, identity, pad_value, grads[0], grads[1])
@@ -151,31 +130,48 @@ class Op(object):
         RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands of other than integer
         dtypes and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
         """
-        from im2col_compat.terms import table_sources as tables
-
-        return cls(tables.of(table, signed, bits, name), pad_value=pad_value)
+        return cls(table_sources.of(table, signed, bits, name), pad_value=pad_value)
 
     def explain(self, dtype="float32"):
         """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text: the path, why,
         and the C of its functions. Compiles what is to be compiled."""
-        # Here and not above: how an op is evaluated builds on what it is.
-        from im2col_compat.paths import explanation
-
-        return explanation.of(self, dtype)
+        return choose.explain(self, dtype)
 
     def replace(self, **changes):
         """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``."""
-        arguments = dict(vars(self), name=None)
+        arguments = dict(self._arguments(), name=None)
         unknown = sorted(set(changes) - set(arguments))
         if unknown:
             raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
         arguments.update(changes)
         return Op(**arguments)
 
+    def _arguments(self):
+        return {argument: getattr(self, argument) for argument, _ in DEFAULTS}
+
+    def computed_by(self, term, reduction):
+        """This op with another term and another reduction, which compute the same in another way."""
+        new = Op(**self._arguments())
+        new.term, new.reduction = term, reduction
+        return new
+
     @property
     def is_named(self):
         """Whether this is one of the named ops, rather than one that has a name."""
         return NAMED.get(self.name) is self
+
+    @property
+    def is_dot(self):
+        """Whether this is the ordinary dot product, "dot", which PyTorch and NumPy have themselves."""
+        return NAMED.get("dot") is self
+
+    def fingerprint(self):
+        """A hashable that ops share only if they do the same; None for an op that may do another thing at each call."""
+        return (self.name,) if self.is_named else fingerprint.of(self)
+
+    def result_dtype(self, dtype):
+        """The dtype (its name) of a dot product of operands of `dtype`."""
+        return dtype if self.is_dot else self.reduction.result_dtype(self.term.result_dtype(dtype))
 
     def pad_value_for(self, dtype):
         """The pad value for a dtype's name; None where padded taps are left out."""
@@ -184,8 +180,7 @@ class Op(object):
             return value
         if value in (float("inf"), -float("inf")):
             return None
-        # A table knows fewer numbers than a dtype has.
-        low, high = self.multiply.ranges[1] if isinstance(self.multiply, Table) else dtypes.limits(dtype)
+        low, high = self.term.pad_limits(dtype)
         if isinstance(value, complex) or value != value or int(value) != value or not low <= value <= high:
             raise ValueError("{}: {} can't hold pad_value={!r}".format(self, dtype, value))
         return int(value)
@@ -194,13 +189,7 @@ class Op(object):
         if self.name:
             return self.name
         shown = ["add={}".format(_shown(self.add))]
-        for argument, default in (
-            ("identity", None),
-            ("pad_value", 0),
-            ("grad_w", None),
-            ("grad_x", None),
-            ("normalize_grad_w", None),
-        ):
+        for argument, default in DEFAULTS[2:-1]:
             if getattr(self, argument) != default:
                 shown.append("{}={}".format(argument, _shown(getattr(self, argument))))
         return "Op({}, {})".format(_shown(self.multiply), ", ".join(shown))
@@ -210,6 +199,12 @@ class Op(object):
         if self.is_named:
             return resolve, (self.name,)
         return super(Op, self).__reduce_ex__(protocol)
+
+    def __getstate__(self):
+        return self._arguments()
+
+    def __setstate__(self, arguments):
+        self.__init__(**arguments)
 
 
 def _shown(value):

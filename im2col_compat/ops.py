@@ -4,16 +4,18 @@ Their functions take tensors of any PyTorch, and NumPy arrays; gradients are ten
 """
 
 from im2col_compat.op import NAMED, Op
+from im2col_compat.terms import named
+
+# Pickles of 0.5.0 find the function of xnor under its name here.
+from im2col_compat.terms.signs import absolute, cast, sign
+from im2col_compat.terms.signs import product_of_signs as _product_of_signs
 
 
 def _named(name, *args, **kwargs):
-    NAMED[name] = Op(*args, name=name, **kwargs)
-    return NAMED[name]
-
-
-def _abs(v):
-    # Variables of 0.3 have the method only, arrays the builtin only.
-    return v.abs() if hasattr(v, "abs") else abs(v)
+    op = NAMED[name] = Op(*args, name=name, **kwargs)
+    if not op.is_dot:
+        named.register(name, op)
+    return op
 
 
 def _product(w, x):
@@ -21,11 +23,11 @@ def _product(w, x):
 
 
 def _distance(w, x):
-    return _abs(w - x)
+    return absolute(w - x)
 
 
 def _minus_distance(w, x):
-    return -_abs(w - x)
+    return -absolute(w - x)
 
 
 def _x_minus_w(w, x):
@@ -41,24 +43,12 @@ def _squared_distance(w, x):
     return difference * difference
 
 
-def _cast(mask, like):
-    return mask.type_as(like) if hasattr(mask, "type_as") else mask.astype(like.dtype)
-
-
-def _sign(v):
-    return _cast(v >= 0, v) * 2 - 1
-
-
-def _product_of_signs(w, x):
-    return _sign(w) * _sign(x)
-
-
 def _sign_through_w(w, x):
-    return _cast(_abs(w) <= 1, w) * _sign(x)
+    return cast(absolute(w) <= 1, w) * sign(x)
 
 
 def _sign_through_x(w, x):
-    return _cast(_abs(x) <= 1, x) * _sign(w)
+    return cast(absolute(x) <= 1, x) * sign(w)
 
 
 def _plus(w, x):

@@ -1,28 +1,30 @@
 """Sizes in, one checked and immutable description out. Every size error is raised here.
 
-Knows no torch and no NumPy: shapes are tuples of ints. The checks are the latest
-PyTorch's, in its order and with its exception types, for every engine and every
-version, done in Python's unbounded integers. What passes them can't overflow
-int64 in C.
+Knows no torch and no NumPy: shapes are tuples of ints. The checks are the latest PyTorch's, in its order and with its
+exception types, for every engine and every version, done in Python's unbounded integers. What passes them can't
+overflow int64 in C.
+
+A Geometry describes unfold and fold, a Problem describes conv*, linear and matmul.
 """
 
 import operator
 from collections import namedtuple
 
+from im2col_compat.compat.memo import Memo
+
 INT64_MAX = 2**63 - 1
 
-#: Geometries that are kept.
+#: How many checked descriptions are kept, of each function.
 MOST_REMEMBERED = 256
 
 
 class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padding stride blocks")):
     """What im2col and col2im need to know: tuples with a number for each spatial dimension, outermost first.
 
-    padding has a pair for each: (before, after). Others may keep what they work out of one here, under their own names.
+    padding has a pair for each: (before, after).
     """
 
-    def __getstate__(self):
-        return None  # what others keep needn't be copied with it, nor could be
+    __slots__ = ()
 
     @property
     def dims(self):
@@ -34,10 +36,47 @@ class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padd
 
     @property
     def columns_shape(self):
-        known = self.__dict__
-        if "columns_shape" not in known:
-            known["columns_shape"] = (self.batch, self.channels * product(self.kernel), product(self.blocks))
-        return known["columns_shape"]
+        return self.batch, self.channels * product(self.kernel), product(self.blocks)
+
+
+class Problem(
+    namedtuple(
+        "Problem",
+        "function batch groups filters channels image kernel dilation stride pads blocks w_shape x_shape result_shape",
+    )
+):
+    """A convolution, linear or matmul call. linear and matmul are convolutions of rows, with a kernel of one.
+
+    function: "conv1d", "conv2d", "conv3d", "linear" or "matmul"
+    batch, groups: ints; filters, channels: of one group
+    image, kernel, dilation, stride, blocks: a number for each spatial dimension; the image without its padding
+    pads: (before, after) for each spatial dimension
+    w_shape, x_shape: of the operands, result_shape: of the result, as the caller has them. Of linear and matmul an
+        operand of one dimension counts as a matrix.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_conv(self):
+        return self.function.startswith("conv")
+
+    @property
+    def taps(self):
+        """Terms of one result."""
+        return self.channels * product(self.kernel)
+
+    @property
+    def has_pads(self):
+        return any(map(any, self.pads))
+
+    @property
+    def padded_columns(self):
+        """The Geometry of a convolution's columns, of the image with its padding around it."""
+        image = tuple(size + before + after for size, (before, after) in zip(self.image, self.pads))
+        none = ((0, 0),) * len(image)
+        channels = self.channels * self.groups
+        return Geometry(self.batch, channels, image, self.kernel, self.dilation, none, self.stride, self.blocks)
 
 
 def product(numbers):
@@ -162,24 +201,18 @@ def _checked(function, geometry):
 
 
 def _remembered(function):
-    """Plain arguments are checked once: that costs more than a small unfold."""
-    known = {}
+    """Plain arguments are checked once: that costs more than a small call."""
+    memo = Memo(MOST_REMEMBERED)
 
-    def geometry(*sizes):
+    def checked(*sizes):
         for size in sizes:
             # As keys True and 1.0 would pass for 1; and a graph's sizes are no ints.
             plain = type(size) is int or size is None
             if not plain and (type(size) is not tuple or [True for i in size if type(i) is not int]):
                 return function(*sizes)
-        result = known.get(sizes)
-        if result is None:
-            result = function(*sizes)
-            if len(known) >= MOST_REMEMBERED:
-                known.clear()
-            known[sizes] = result
-        return result
+        return memo.get(sizes, lambda: function(*sizes))
 
-    return geometry
+    return checked
 
 
 @_remembered
@@ -262,18 +295,6 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
     return geometry
 
 
-class ConvGeometry(namedtuple("ConvGeometry", "columns pads groups filters")):
-    """A convolution: its columns' Geometry on the padded image (so padding is 0 there), and how that image is padded.
-
-    pads: (before, after) for each spatial dimension, groups: int, filters: number of output channels. Others may keep
-    what they work out of one here, under their own names.
-    """
-
-    @property
-    def output_shape(self):
-        return (self.columns.batch, self.filters) + self.columns.blocks
-
-
 def _spread(value, dims):
     """A convolution takes a tuple of one value as it takes the value."""
     return value * dims if isinstance(value, tuple) and len(value) == 1 else value
@@ -314,8 +335,8 @@ def conv_pads(dims, weight_shape, padding, stride, dilation):
 
 
 @_remembered
-def conv_geometry(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
-    """The geometry of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
+def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
+    """The problem of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
     function = "conv{}d".format(dims)
     # Types of all arguments first, as PyTorch's parser does.
     stride, padding, dilation = _conv_integers(function, stride, padding, dilation)
@@ -357,5 +378,60 @@ def conv_geometry(dims, shape, weight_shape, bias_shape, stride, padding, dilati
         raise RuntimeError("{}(): input must have pixels, but got shape {}".format(function, tuple(shape)))
     none = ((0, 0),) * dims
     blocks = _blocks(padded, kernel, dilation, none, stride)
-    columns = _checked(function, Geometry(batch, channels, padded, kernel, dilation, none, stride, blocks))
-    return ConvGeometry(columns, pads, groups, filters)
+    _checked(function, Geometry(batch, channels, padded, kernel, dilation, none, stride, blocks))
+    leading = (batch,) if len(shape) == dims + 2 else ()
+    return Problem(
+        function, batch, groups, filters // groups, group_channels, image, kernel, dilation, stride, pads, blocks,
+        weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks,
+    )  # fmt: skip
+
+
+@_remembered
+def linear_problem(shape, weight_shape, bias_shape):
+    """The problem of F.linear on shapes (..., K), (O, K) or (K,), (O,) or None."""
+    if len(shape) < 1 or len(weight_shape) not in (1, 2) or shape[-1] != weight_shape[-1]:
+        raise RuntimeError(
+            "linear(): input must have shape (..., K) and weight (O, K) or (K,), but got {} and {}".format(
+                tuple(shape), tuple(weight_shape)
+            )
+        )
+    if bias_shape is not None and tuple(bias_shape) != tuple(weight_shape[:-1]):
+        raise RuntimeError(
+            "linear(): bias must have shape {}, but got {}".format(tuple(weight_shape[:-1]), tuple(bias_shape))
+        )
+    sizes, weight_sizes = tuple(int(size) for size in shape), tuple(int(size) for size in weight_shape)
+    w_shape = weight_sizes if len(weight_sizes) == 2 else (1,) + weight_sizes
+    result_shape = sizes[:-1] + weight_sizes[:-1]
+    return _of_rows("linear", 1, 1, w_shape[0], sizes[-1], product(sizes[:-1]), w_shape, sizes, result_shape)
+
+
+@_remembered
+def matmul_problem(a_shape, b_shape):
+    """The problem of torch.matmul on shapes (..., M, K) and (..., K, N)."""
+    shapes = tuple(a_shape), tuple(b_shape)
+    if not shapes[0] or not shapes[1] or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
+        raise RuntimeError(
+            "matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes)
+        )
+    w, x = [tuple(int(size) for size in shape) for shape in shapes]
+    w, x = w if len(w) > 1 else (1,) + w, x if len(x) > 1 else x + (1,)
+    rank = max(len(w), len(x))
+    w, x = [(1,) * (rank - len(shape)) + shape for shape in (w, x)]
+    leading = w[:-2], x[:-2]
+    if any(p != q and 1 not in (p, q) for p, q in zip(*leading)):
+        raise RuntimeError("matmul(): leading dimensions must broadcast, but got shapes {} and {}".format(*shapes))
+    broadcast = tuple(q if p == 1 else p for p, q in zip(*leading))
+    # A batch is one of images, of filters, or of groups.
+    batch, groups, filters = 1, 1, w[-2]
+    if product(leading[0]) == 1:
+        batch = product(broadcast)
+    elif product(leading[1]) == 1:
+        filters = product(broadcast) * w[-2]
+    else:
+        groups = product(broadcast)
+    result_shape = broadcast + (() if len(shapes[0]) == 1 else w[-2:-1]) + (() if len(shapes[1]) == 1 else x[-1:])
+    return _of_rows("matmul", batch, groups, filters, w[-1], x[-1], w, x, result_shape)
+
+
+def _of_rows(function, batch, groups, filters, channels, count, *shapes):
+    return Problem(function, batch, groups, filters, channels, (count,), (1,), (1,), (1,), ((0, 0),), (count,), *shapes)

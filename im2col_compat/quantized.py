@@ -13,7 +13,6 @@ from im2col_compat.compat import autograd, layers
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import Op, resolve
-from im2col_compat.terms.table import Table
 
 _exact = []
 
@@ -30,7 +29,7 @@ def exact_op():
 def table_op(op, function):
     """The Op that `op` means. TypeError, which names `function`, unless Op.from_table made it."""
     op = exact_op() if op is None else resolve(op)
-    if not isinstance(op.multiply, Table) or op.add != "sum":
+    if not op.term.looks_up or not op.reduction.fuses_products:
         raise TypeError("{}(): op must be made by Op.from_table, but got {!r}".format(function, op))
     return op
 

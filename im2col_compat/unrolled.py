@@ -5,7 +5,7 @@ import numpy as np
 from im2col_compat.compat import dtypes, memory
 from im2col_compat.compat.arrays import NUMPY, enter
 from im2col_compat.compat.probes import VARIABLES
-from im2col_compat.problem import conv_geometry, integers, product
+from im2col_compat.problem import conv_problem, integers, product
 
 
 def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, dense=False):
@@ -36,35 +36,35 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
     if len(shape) == dims:
         (groups,) = integers("conv_matrix", "groups", (groups,))
         shape = (int(w.shape[1]) * groups,) + shape
-    geometry = conv_geometry(dims, shape, w.shape, None, stride, padding, dilation, groups)
-    size = tuple(product(sizes) for sizes in (geometry.output_shape, (geometry.columns.batch,) + shape[-dims - 1 :]))
-    count = product(geometry.columns.columns_shape) * geometry.filters // geometry.groups
+    problem = conv_problem(dims, shape, w.shape, None, stride, padding, dilation, groups)
+    size = tuple(product(sizes) for sizes in (problem.result_shape, problem.x_shape))
+    count = product(problem.padded_columns.columns_shape) * problem.filters
     memory.check_memory((count,), 4 * 8 + dtypes.ITEMSIZE[arrays.dtype(w)])
     if dense:
         memory.check_memory(size, dtypes.ITEMSIZE[arrays.dtype(w)])
-    rows, columns, taps = _entries(geometry, shape[-dims:])
+    rows, columns, taps = _entries(problem)
     values = arrays.take(arrays.reshape(w, (-1,)), taps, 0)
     make = arrays.dense_matrix if dense else arrays.sparse_matrix
     return leave(make(rows, columns, values, size))
 
 
-def _entries(geometry, image):
+def _entries(problem):
     """Row, column and index of the weight of each entry, ordered by row and then column, as int64 arrays."""
-    columns, groups, filters = geometry.columns, geometry.groups, geometry.filters
-    dims, channels = columns.dims, columns.channels // groups
+    image, groups, channels = problem.image, problem.groups, problem.channels
+    dims, filters = len(image), groups * problem.filters
     pixel, inside = np.zeros((1,) * 2 * dims, np.int64), True
     for axis in range(dims):
         # (kernel..., blocks...)
-        along = np.arange(columns.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * columns.dilation[axis]
-        along = along + np.arange(columns.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * columns.stride[axis]
-        along = along - geometry.pads[axis][0]
+        along = np.arange(problem.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * problem.dilation[axis]
+        along = along + np.arange(problem.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * problem.stride[axis]
+        along = along - problem.pads[axis][0]
         pixel = pixel * image[axis] + along
         inside = inside & (along >= 0) & (along < image[axis])
-    taps, length, pixels = product(columns.kernel), product(columns.blocks), product(image)
+    taps, length, pixels = product(problem.kernel), product(problem.blocks), product(image)
     pixel, inside = pixel.reshape(taps, length), inside.reshape(taps, length)
     # The ordered entries of one filter, then those of all filters and images.
     block, channel, tap = np.nonzero(np.broadcast_to(inside.T[:, None], (length, channels, taps)))
-    n, o = np.arange(columns.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
+    n, o = np.arange(problem.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
     row = (n * filters + o) * length + block
     column = (n * groups + o // (filters // groups)) * channels * pixels + channel * pixels + pixel[tap, block]
     weight = np.broadcast_to((o * channels + channel) * taps + tap, row.shape)

@@ -6,16 +6,12 @@ call. One that captures anything else, a number that is annealed from call to ca
 
 import types
 
-from im2col_compat.op import CText
-
 #: Modules of which the attributes don't change.
 _FIXED = ("torch", "numpy", "math", "operator")
 
 
 def of(op):
     """A hashable that ops share only if they do the same; None for an op that may do another thing at each call."""
-    if op.is_named:
-        return (op.name,)
     functions = [op.multiply, op.add, op.grad_w, op.grad_x]
     prints = [part if part is None or isinstance(part, str) else _of_function(part, ()) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
@@ -25,7 +21,7 @@ def of(op):
 
 
 def _of_function(function, callers):
-    if isinstance(function, CText):
+    if getattr(function, "is_constant", False):
         return function
     if isinstance(function, types.FunctionType):
         return _of_python(function, callers)

@@ -5,8 +5,7 @@ import platform
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
-from im2col_compat.compat import dtypes
-from im2col_compat.terms.function import highest, lowest
+from im2col_compat.compat.dtypes import C_TYPES
 
 #: As ffi/build.py's, for the same reasons; integers wrap, as tensors' do.
 FLAGS = ("-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv")
@@ -31,14 +30,18 @@ _VECTOR_FUNCTIONS = {"exp": (2, 22), "log": (2, 22), "pow": (2, 22), "sin": (2, 
 class Texts(object):
     """An op's functions as C texts, and what the template must be told of them.
 
-    functions: C source of op_term and its like. math: the functions of the C library that are called.
-    tgmath: whether they are to be called by their names for any type. product: whether there are op_left and
-    op_right. add, start, pad: the op's; start in C, None where the first term is it.
-    ordinary_grads, ordinary_terms: whether there are variants for ordinary operands. gradients: whether there are any.
+    functions: C source of op_term and its like
+    reduction, start, pad: the op's; start in C, None where the first term is it
+    math: the functions of the C library that are called
+    tgmath: whether they are called by their names for any type
+    product: whether there are op_left and op_right
+    gradients: whether there are any
+    ordinary_grads, ordinary_terms: whether there are variants for finite operands
     """
 
-    def __init__(self, functions, add, start, pad, math=(), **flags):
-        self.functions, self.add, self.start, self.pad, self.math = functions, add, start, pad, math
+    def __init__(self, functions, op, dtype, math=(), **flags):
+        self.functions, self.math = functions, math
+        self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.product = flags.get("product", False)
         self.gradients = flags.get("gradients", False)
         self.tgmath = flags.get("tgmath", False)
@@ -52,7 +55,7 @@ def of_expressions(op, traced, dtype):
     pad = op.pad_value_for(dtype)
     operands = [(name, dtype) for name in OPERANDS]
     parts = [ex.c_function("op_term", operands, traced.term, dtype, balanced=True)]
-    product = floats and op.add == "sum" and traced.term.op == "mul"
+    product = floats and op.reduction.fuses_products and traced.term.op == "mul"
     if product:
         for name, factor in zip(("left", "right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
@@ -68,7 +71,7 @@ def of_expressions(op, traced, dtype):
             parts.append(texts[0])
             ordinary_grads = ordinary_grads or texts[0] != texts[1]
             parts.append(texts[1].replace("op_" + name, "op_{}_ordinary".format(name), 1))
-    if callable(op.add):
+    if op.reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
         parts.append(ex.c_function("op_add", folded, traced.add, kind))
@@ -82,36 +85,35 @@ def of_expressions(op, traced, dtype):
     infinite = (pad == float("inf"), pad == -float("inf"), False)
     return Texts(
         "".join(parts),
-        "fold" if callable(op.add) else op.add,
-        _start(op, dtype),
-        pad,
+        op,
+        dtype,
         sorted(math),
         product=product,
         gradients=gradients,
-        ordinary_grads=ordinary_grads and op.add == "sum",
+        ordinary_grads=ordinary_grads and op.reduction.finite_grads,
         ordinary_terms=floats
-        and op.add in ("max", "min")
+        and op.reduction.finite_terms
         and ex.never_nan(traced.term, {"w": infinite, "x": infinite}),
     )
 
 
 def of_texts(op, dtype):
     """The Texts of an op that was given as C (Op.from_c)."""
-    kind = ex.C_TYPES[dtype]
+    kind = C_TYPES[dtype]
     total = kind if ex.is_float(dtype) else "int64_t"
+    folds = op.reduction.function is not None
     parts = [_c_function("op_term_", kind, ("w", "x"), op.multiply.text), _without_mode("op_term", dtype)]
-    gradients = ex.is_float(dtype) and op.grad_w is not None and not callable(op.add)
+    gradients = ex.is_float(dtype) and op.grad_w is not None and not folds
     if gradients:
         for name in ("grad_w", "grad_x"):
             text = "g * ({})".format(getattr(op, name).text)
             parts.append(_c_function("op_" + name, kind, ("g", "w", "x"), text))
-    if callable(op.add):
+    if folds:
         parts.append(_c_function("op_add", total, FOLDED, op.add.text))
     return Texts(
         "".join(parts),
-        "fold" if callable(op.add) else op.add,
-        _start(op, dtype),
-        op.pad_value_for(dtype),
+        op,
+        dtype,
         gradients=gradients,
         tgmath=True,
     )
@@ -128,28 +130,11 @@ def _c_function(name, kind, parameters, text):
 
 
 def _without_mode(name, dtype):
-    kind = ex.C_TYPES[dtype]
+    kind = C_TYPES[dtype]
     return (
         "static inline __attribute__((always_inline)) {0} {1}(const int fused, const {0} one, const {0} w, const {0} x) {{\n"
         "    (void)fused, (void)one;\n    return {1}_(w, x);\n}}\n"
     ).format(kind, name)
-
-
-def _start(op, dtype):
-    """What sums start from, in C; None where the first term does."""
-    if op.add == "sum":
-        return "0"
-    kind = dtype if ex.is_float(dtype) else "int64"
-    if callable(op.add):
-        if op.identity is None:
-            return None
-        number = op.identity if ex.is_float(dtype) else int(op.identity)
-        return ex.literal(number, kind)
-    return ex.literal((lowest if op.add == "max" else highest)(dtype), dtype)
-
-
-def result_dtype(add, dtype):
-    return "int64" if dtypes.is_integer(dtype) and add not in ("max", "min") else dtype
 
 
 def unsupported(texts):
@@ -183,16 +168,10 @@ def flags(texts, level):
 
 def source(texts, dtype, level):
     """The whole C source, and a comment on top with what is the user's."""
-    floats, add = ex.is_float(dtype), texts.add
-    element = ex.C_TYPES[dtype]
-    total = ex.C_TYPES[result_dtype(add, dtype)]
-    block = total
-    if add == "sum" and dtypes.is_integer(dtype) and dtypes.ITEMSIZE[dtype] < 4:
-        block = "int32_t"  # holds the sum of a block of these
+    floats, reduction = ex.is_float(dtype), texts.reduction
+    element = C_TYPES[dtype]
+    total, block = (C_TYPES[of(dtype)] for of in (reduction.result_dtype, reduction.block_dtype))
     suffix = "f" if dtype == "float32" else ""
-    ordinary = "(v) - (v) == 0"
-    if add in ("max", "min") and texts.pad in (float("inf"), -float("inf")):
-        ordinary = "(v) < (ELEMENT)INFINITY" if texts.pad < 0 else "(v) > -(ELEMENT)INFINITY"
     defines = [
         ("LEVEL", level),
         ("TARGET", ""),
@@ -200,16 +179,16 @@ def source(texts, dtype, level):
         ("SUM", block),
         ("TOTAL", total),
         ("FMA(a, b, c)", "__builtin_fma{}(a, b, c)".format(suffix)),
-        ("ADDS", "DOT_" + add.upper()),
+        ("ADDS", "DOT_" + reduction.c_name.upper()),
         ("STARTS", int(texts.start is not None)),
         ("START", texts.start or 0),
-        ("BETTER(a, b)", "((a) > (b))" if add == "max" else "((a) < (b))"),
+        ("BETTER(a, b)", "((a) {} (b))".format(reduction.better)),
         ("PRODUCT", int(texts.product)),
         ("GRADIENTS", int(texts.gradients)),
         ("MASKS", int(texts.pad is None)),
         ("ORDINARY", int(texts.ordinary_grads)),
         ("ORDINARY_TERMS", int(texts.ordinary_terms)),
-        ("IS_ORDINARY(v)", "({})".format(ordinary)),
+        ("IS_ORDINARY(v)", "({})".format(reduction.is_finite(texts.pad))),
         ("OP(function)", "op_##function"),
         ("NAME(function)", "kernel_##function"),
     ]

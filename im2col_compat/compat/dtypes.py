@@ -9,6 +9,9 @@ ITEMSIZE = {
     "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
 }  # fmt: skip
+#: dtypes that C computes with, and its names for them.
+C_TYPES = {"float32": "float", "float64": "double"}
+C_TYPES.update({kind + bits: kind + bits + "_t" for kind in ("int", "uint") for bits in ("8", "16", "32", "64")})
 HALVES = ("float16", "bfloat16")
 OLD_TYPE = {
     "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor", "uint8": "ByteTensor",
@@ -32,3 +35,27 @@ def differentiable(dtype):
 def limits(dtype):
     """The least and the greatest value of an integer or bool dtype's name."""
     return (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+def lowest(dtype):
+    """What no number of a dtype is less than: minus infinity of floats."""
+    return limits(dtype)[0] if is_integer(dtype) else -float("inf")
+
+
+def highest(dtype):
+    """What no number of a dtype exceeds: infinity of floats."""
+    return limits(dtype)[1] if is_integer(dtype) else float("inf")
+
+
+def holds(dtype, value):
+    """Whether a number, or None, is one that a dtype has."""
+    if value is None or value != value:
+        return not is_integer(dtype) or value is None
+    if isinstance(value, complex):
+        return False
+    if abs(value) == float("inf"):
+        return not is_integer(dtype)
+    if not is_integer(dtype):
+        return abs(value) <= float(np.finfo(dtype).max)
+    low, high = limits(dtype)
+    return int(value) == value and low <= value <= high

@@ -1,7 +1,6 @@
 """Which engine serves an input: chosen by itself, or forced by use_backend or IM2COL_COMPAT_BACKEND."""
 
 import os
-import warnings
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from im2col_compat import lowlevel
 from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import enter
 from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.compat.warn import Once
 from im2col_compat.engines.c_library import FFI
 from im2col_compat.engines.native import Torch
 from im2col_compat.engines.slices import Slices
@@ -20,7 +20,7 @@ BY_C_FIRST = (ENGINES[1], ENGINES[0], ENGINES[2])
 NAMES = tuple(engine.name for engine in ENGINES)
 
 _forced = os.environ.get(VARIABLE) or "auto"
-_warned = False
+_no_c_library = Once()
 
 
 def forced():
@@ -87,24 +87,14 @@ def choose(arrays, x, dims=2):
         why = engine.refuses(arrays, x)
         if why is None:
             if engine.name == "slices" and arrays.device(x) == "cpu" and lowlevel.missing:
-                _warn_once()
+                _no_c_library(
+                    "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi "
+                    "and Python's headers, then pip install --force-reinstall --no-deps --no-cache-dir "
+                    "im2col_compat".format(lowlevel.missing)
+                )
             return engine
         refusals.append("{!r}: {}".format(engine.name, why))
     raise NotImplementedError("no engine can serve this input. " + "; ".join(refusals))
-
-
-def _warn_once():
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi and "
-            "Python's headers, then pip install --force-reinstall --no-deps --no-cache-dir im2col_compat".format(
-                lowlevel.missing
-            ),
-            RuntimeWarning,
-            stacklevel=5,
-        )
 
 
 def backend(x=None):

@@ -8,23 +8,28 @@ import itertools
 import uuid
 import weakref
 
-from im2col_compat.codegen import symbols as tracing
 from im2col_compat.compat import autograd, graphs
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
-from im2col_compat.op import NAMED, CText, Op
-from im2col_compat.terms import function as terms
+from im2col_compat.engines import choose as engines
+from im2col_compat.op import NAMED, Op
+from im2col_compat.paths import choose
+from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
 #: Ops without a name, by the name that they have in graphs: never another process's, as PyTorch keeps compiled graphs.
 _own = weakref.WeakValueDictionary()
 _process = uuid.uuid4().hex
 _numbers = itertools.count()
-#: functions of (first operand, second operand, numbers, op), by name; and the library, which goes when nobody holds it
-_functions = {}
+#: The library, which goes when nobody holds it.
 _kept = []
 
 
 # ---------------------------------------------------------------- recording
+
+
+def is_recorded():
+    """Whether this is being compiled or exported, where one operator can be recorded for it."""
+    return graphs.HAS_LIBRARY and graphs.compiling() and engines.forced() is None
 
 
 def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
@@ -86,7 +91,7 @@ def _fits(bias, input, filters):
 def _record(function, op, first, second, numbers):
     # A plain function is another Op at each call.
     op = op if isinstance(op, Op) else NAMED.get(op) if isinstance(op, str) else None
-    name = None if op is None or op is NAMED["dot"] else key(op, first.dtype)
+    name = None if op is None or op.is_dot else key(op, first.dtype)
     if name is None:
         return None
     return torch.ops.im2col_compat.dot(first, second, numbers, function, name)
@@ -94,16 +99,12 @@ def _record(function, op, first, second, numbers):
 
 def key(op, dtype):
     """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one."""
-    if not hasattr(op, "multiply") or graphs.transformed():  # an op made inside the graph has nothing yet
+    if not hasattr(op, "term") or graphs.transformed():  # an op made inside the graph has nothing yet
         return None
     if op.is_named:
         return op.name
-    if not isinstance(op.multiply, CText):
-        try:
-            # What can be traced captures no tensor: from an operator, that would get no gradient.
-            tracing.trace(op, str(dtype)[6:], TORCH)
-        except tracing.Untraceable:
-            return None
+    if not op.term.recordable(op, str(dtype)[6:]):
+        return None
     for name, known in list(_own.items()):
         if known is op:
             return name
@@ -119,11 +120,7 @@ key._dynamo_marked_constant = True
 # ---------------------------------------------------------------- the operators
 
 
-def register(**functions):
-    """Give the operators the functions that they run. Once, when these are there."""
-    if not graphs.HAS_LIBRARY:
-        return
-    _functions.update(functions)
+def _register():
     library = torch.library.Library("im2col_compat", "DEF")
     _kept.append(library)
     arguments = "Tensor first, Tensor second, SymInt[] numbers, str function, str op"
@@ -148,7 +145,17 @@ def _op(name):
 
 
 def _dot(first, second, numbers, function, op):
-    return _functions[function](first, second, numbers, _op(op))
+    op = _op(op)
+    if function == "matmul":
+        return choose.run(op, matmul_problem(tuple(first.shape), tuple(second.shape)), TORCH, ("a", "b"), first, second)
+    if function == "linear":
+        problem = linear_problem(tuple(first.shape), tuple(second.shape), None)
+    else:
+        stride, dilation, padding, groups = conv_numbers(numbers)
+        padding = "same" if function == "conv_same" else padding
+        shapes = tuple(first.shape), tuple(second.shape), None
+        problem = conv_problem(*((len(stride),) + shapes + (stride, padding, dilation, groups)))
+    return choose.run(op, problem, TORCH, ("weight", "input"), second, first)
 
 
 def _dot_fake(first, second, numbers, function, op):
@@ -161,7 +168,7 @@ def _dot_fake(first, second, numbers, function, op):
         stride, dilation, padding, groups = conv_numbers(numbers)
         native = getattr(torch.nn.functional, "conv{}d".format(len(stride)))
         result = native(first, second, None, stride, "same" if function == "conv_same" else padding, dilation, groups)
-    dtype = terms.result_dtype(_op(op), TORCH.dtype(first))
+    dtype = _op(op).result_dtype(TORCH.dtype(first))
     return first.new_empty(result.shape, dtype=getattr(torch, dtype))
 
 
@@ -189,3 +196,7 @@ def _backward(ctx, grad):
     else:
         found = torch.ops.im2col_compat.dot_backward(grad, needs, *(operands + tuple(ctx.others)))
     return tuple(partial if need else None for partial, need in zip(found, needs)) + (None, None, None)
+
+
+if graphs.HAS_LIBRARY:
+    _register()

@@ -1,45 +1,45 @@
-"""Convolutions, linear and matmul by tensor operations, in blocks: plans for chunks.run. Any op, device and dtype."""
+"""How tensor operations evaluate a problem: which parts of the operands give which part of the result, and how.
+
+A plan says
+    lengths   the axes of the result that are cut, outermost first
+    dims      for each of them, the result's dimension
+    unit      bytes, for one element of the result, of all that is there at once in a forward
+    kept      the same for what autograd keeps in a backward
+    shape     the result's shape, dtype its dtype
+    captures  whether the op's functions capture tensors that require grad
+    piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
+    evaluate(w, x, piece) the block, from those parts; differentiable
+"""
 
 from collections import namedtuple
 
 from im2col_compat.compat import dtypes
-from im2col_compat.engines import choose as backends
-from im2col_compat.op import NAMED
-from im2col_compat.paths import chunks
+from im2col_compat.engines import choose
 from im2col_compat.problem import product
-from im2col_compat.terms import function as terms
+
+Piece = namedtuple("Piece", "w x out details")
 
 
-def conv(op, arrays, w, x, geometry):
-    """w (groups, filters of a group, K), x (N, C, ...): (N, filters of all groups, blocks along each dimension)."""
-    w, x = terms.operands(op, arrays, w, x)
-    op, captures = terms.understood(op, arrays, w, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
-    result = chunks.run(ConvPlan(op, arrays, x, geometry, captures), arrays, w, x)
-    return arrays.reshape(result, geometry.output_shape)
-
-
-def linear(op, arrays, w, x):
-    """w (O, K), x (..., K): (..., O)."""
-    w = arrays.reshape(w, (1,) * (len(x.shape) - 1) + tuple(w.shape))
-    return _contract(op, arrays, w, arrays.unsqueeze(x, len(x.shape) - 1), len(x.shape))
-
-
-def matmul(op, arrays, w, x):
-    """w (..., M, K), x (..., K, N) of one rank, leading dimensions broadcasting: (..., M, N)."""
-    rank = len(w.shape)
-    return _contract(op, arrays, arrays.unsqueeze(w, rank), arrays.unsqueeze(x, rank - 2), rank - 1)
-
-
-def _contract(op, arrays, w, x, axis):
-    w, x = terms.operands(op, arrays, w, x)
+def of(op, problem, arrays, w, x):
+    """(plan, w, x): the operands in the shapes that the plan cuts."""
+    if problem.is_conv:
+        w = arrays.reshape(w, (problem.groups, problem.filters, problem.taps))
+        x = arrays.unsqueeze(x, 0) if len(problem.x_shape) == len(problem.image) + 1 else x
+        op, w, x, captures = op.term.prepared(op, arrays, w, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
+        return ConvPlan(op, arrays, x, problem, captures), w, x
+    w, x = (
+        t if tuple(t.shape) == shape else arrays.reshape(t, shape)
+        for t, shape in ((w, problem.w_shape), (x, problem.x_shape))
+    )
+    rank = len(problem.x_shape)
+    if problem.function == "linear":
+        w, axis = arrays.reshape(w, (1,) * (rank - 1) + tuple(w.shape)), rank
+        x = arrays.unsqueeze(x, rank - 1)
+    else:
+        w, x, axis = arrays.unsqueeze(w, rank), arrays.unsqueeze(x, rank - 2), rank - 1
     broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
-    op, captures = terms.understood(op, arrays, w, x, *broadcast)
-    plan = BroadcastPlan(op, arrays, w, x, axis, captures)
-    if not w.shape[axis]:
-        result = arrays.tensor(arrays.full(x, plan.shape, terms.of_no_terms(op, plan.dtype), plan.dtype))
-        # Zero, of both operands, so that there is a gradient, if an empty one.
-        return result + 0 * (w.sum() + x.sum()) if dtypes.differentiable(plan.dtype) else result
-    return chunks.run(plan, arrays, w, x)
+    op, w, x, captures = op.term.prepared(op, arrays, w, x, *broadcast)
+    return BroadcastPlan(op, arrays, w, x, axis, captures), w, x
 
 
 class ConvPlan(object):
@@ -49,36 +49,31 @@ class ConvPlan(object):
     w_broadcast = (True, False, False, False, True)
     x_broadcast = (False, False, True, False, False)
 
-    def __init__(self, op, arrays, x, geometry, captures):
+    def __init__(self, op, arrays, x, problem, captures):
         self.op, self.arrays, self.captures = op, arrays, captures
-        self.columns, self.pads = geometry.columns, geometry.pads
-        self.engine = backends.choose(arrays, x, self.columns.dims)
-        self.image = tuple(int(size) for size in x.shape[2:])
-        self.channels = self.columns.channels // geometry.groups
-        self.taps = self.channels * product(self.columns.kernel)
-        self.dtype = terms.result_dtype(op, arrays.dtype(x))
+        self.columns, self.pads, self.image = problem.padded_columns, problem.pads, problem.image
+        self.engine = choose.choose(arrays, x, self.columns.dims)
+        self.channels, self.taps = problem.channels, problem.taps
+        self.dtype = op.result_dtype(arrays.dtype(x))
         self.pad_value = op.pad_value_for(arrays.dtype(x))
-        filters = geometry.filters // geometry.groups
-        blocks = self.columns.blocks
-        self.shape = (self.columns.batch, geometry.groups, filters) + blocks
-        self.is_dot = op is NAMED["dot"]
-        # Besides the terms, or instead: the pixels that a block's strip moves on by, and a product's filters.
-        pixels = self.channels * product(self.columns.stride)
-        self.unit, self.kept = _units(
-            op, arrays.dtype(x), self.dtype, self.taps, max(pixels, filters) if self.is_dot else pixels, filters
-        )
+        filters, blocks = problem.filters, problem.blocks
+        self.shape = (problem.batch, problem.groups, filters) + blocks
+        # Besides the terms, or instead: the pixels that a block's strip moves on by, and a convolution's filters.
+        pixels = self.channels * product(problem.stride)
+        least = max(pixels, filters) if op.is_dot else pixels
+        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, max(self.taps, least), filters)
         # A matrix product makes no terms: it takes all filters at once.
-        self.lengths = self.shape[:2] + blocks[:-1] + (1 if self.is_dot else filters, blocks[-1])
+        self.lengths = self.shape[:2] + blocks[:-1] + (1 if op.is_dot else filters, blocks[-1])
         last = 2 + len(blocks)
         self.dims = (0, 1) + tuple(range(3, last)) + (2, last)
 
     def piece(self, ranges):
         n, g, filters, blocks = ranges[0], ranges[1], ranges[-2], ranges[2:-2] + ranges[-1:]
-        filters = slice(None) if self.is_dot else filters
+        filters = slice(None) if self.op.is_dot else filters
         reaches = [self._reach(axis, along) for axis, along in enumerate(blocks)]
         channels = slice(g.start * self.channels, g.stop * self.channels)
         pixels = tuple(reach.pixels for reach in reaches)
-        return chunks.Piece((g, filters), (n, channels) + pixels, (n, g, filters) + tuple(blocks), reaches)
+        return Piece((g, filters), (n, channels) + pixels, (n, g, filters) + tuple(blocks), reaches)
 
     def _reach(self, axis, blocks):
         """What a range of blocks reads along one axis."""
@@ -105,12 +100,12 @@ class ConvPlan(object):
         groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
         strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
         columns = arrays.reshape(self.engine.unfold(strip, geometry), (batch, groups, 1, self.taps, length))
-        if self.is_dot:
+        if self.op.is_dot:
             result = arrays.matmul(w, columns[:, :, 0])
         else:
             absent = self._absent(x, geometry, piece.details)
             w = arrays.reshape(w, (1, groups, filters, self.taps, 1))
-            result = terms.evaluate(self.op, arrays, w, columns, 3, absent)
+            result = self.op.reduction.evaluate(self.op, arrays, w, columns, 3, absent)
         return arrays.reshape(result, (batch, groups, filters) + geometry.blocks)
 
     def _filler(self, x):
@@ -149,12 +144,12 @@ class BroadcastPlan(object):
 
     def __init__(self, op, arrays, w, x, axis, captures):
         self.op, self.arrays, self.axis, self.captures = op, arrays, axis, captures
-        sizes = list(terms.broadcast_shape(w, x))
+        sizes = [int(q if p == 1 else p) for p, q in zip(w.shape, x.shape)]
         taps = sizes.pop(axis)
         self.shape = self.lengths = tuple(sizes)
         self.dims = tuple(range(len(sizes)))
-        self.dtype = terms.result_dtype(op, arrays.dtype(x))
-        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, taps, 1, 1)
+        self.dtype = op.result_dtype(arrays.dtype(x))
+        self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, max(taps, 1), 1)
         self.cut = [self._cut(operand) for operand in (w, x)]
 
     def _cut(self, operand):
@@ -168,18 +163,13 @@ class BroadcastPlan(object):
             part = [r if c else slice(None) for r, c in zip(ranges, cut)]
             part.insert(self.axis, slice(None))
             parts.append(tuple(part))
-        return chunks.Piece(parts[0], parts[1], tuple(ranges), None)
+        return Piece(parts[0], parts[1], tuple(ranges), None)
 
     def evaluate(self, w, x, piece):
-        return terms.evaluate(self.op, self.arrays, w, x, self.axis)
+        return self.op.reduction.evaluate(self.op, self.arrays, w, x, self.axis, None)
 
 
-def _units(op, dtype, result_dtype, taps, least, filters):
-    """The plan's unit and kept, for `taps` terms and at least `least` other elements of each element of the result."""
+def _units(op, dtype, result_dtype, elements, filters):
+    """The plan's unit and kept, for so many elements, terms or others, of each element of the result."""
     itemsize = max(dtypes.ITEMSIZE.get(name, 16) for name in (dtype, result_dtype))
-    unit = kept = itemsize * max(taps, least)
-    if callable(op.add):
-        # Added term by term: a forward holds one at a time, and the columns, which the filters share.
-        # A backward makes many small steps, so it may take a larger share.
-        unit, kept = itemsize * max(4, -(-max(taps, least) // filters)), max(1, kept // 4)
-    return unit, kept
+    return op.reduction.held(itemsize, elements, filters)

@@ -1,0 +1,15 @@
+"""The room of terms: the kinds, the first of which that takes an op's `multiply` is its term."""
+
+from im2col_compat.terms.c_text import CTerm
+from im2col_compat.terms.function import Function
+from im2col_compat.terms.signs import Signs
+from im2col_compat.terms.table import Lookup
+
+KINDS = (CTerm, Lookup, Signs, Function)
+
+
+def of(multiply, grad_w, grad_x):
+    """The term of Op's arguments."""
+    for kind in KINDS:
+        if kind.takes(multiply):
+            return kind(multiply, grad_w, grad_x)

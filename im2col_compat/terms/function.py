@@ -1,17 +1,26 @@
-"""A dot product evaluated with tensor operations: multiply all terms, then add along one axis.
+"""Terms that a Python function computes: by C kernels where it can be traced, else by tensor operations."""
 
-Takes operands that broadcast and are small enough (chunks.py sees to that); records
-gradients as any tensor operation does.
-"""
-
+from im2col_compat.codegen import kernels as c_kernels
+from im2col_compat.codegen import symbols, template
 from im2col_compat.compat import autograd, dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
-from im2col_compat.compat.probes import Function, torch
-from im2col_compat.op import NAMED, Op
-from im2col_compat.terms.table import Table
+from im2col_compat.compat.memo import Memo
+from im2col_compat.compat.probes import Function as AutogradFunction
+from im2col_compat.compat.probes import torch
+from im2col_compat.compat.warn import Once, warn
+from im2col_compat.terms import named
+from im2col_compat.terms.base import Term
 
-#: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
-BLOCK = 512
+#: How many pieces of C one function may give: numbers in it that change from call to call must not lead to a
+#: compilation each.
+MOST_SOURCES = 16
+#: How many results of tracing are kept.
+MOST_TRACES = 1000
+
+_found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
+_traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
+_sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: the set of what these were traced to
+_cannot_compile = Once()
 
 
 def broadcast_shape(w, x):
@@ -19,80 +28,152 @@ def broadcast_shape(w, x):
     return tuple(int(q if p == 1 else p) for p, q in zip(w.shape, x.shape))
 
 
-def result_dtype(op, dtype):
-    """The dtype (its name) of a dot product of operands of `dtype`."""
-    widens = op.add not in ("max", "min") and op is not NAMED["dot"] or isinstance(op.multiply, Table)
-    return "int64" if widens and dtypes.is_integer(dtype) else dtype
+class Function(Term):
+    """The kind of term for any other callable."""
+
+    @staticmethod
+    def takes(multiply):
+        return True
+
+    # ---------------------------------------------------------------- kernels
+
+    def kernels(self, op, dtype, arrays, level):
+        reason = c_kernels.unfit(op, dtype)
+        if reason is not None:
+            return None, reason
+        # Functions that may give something else at each call are traced at each.
+        key = op.fingerprint()
+        if key is None:
+            return self._kernels(op, dtype, arrays, level)
+        return _found.get(key + (dtype, arrays.name, level), lambda: self._kernels(op, dtype, arrays, level))
+
+    def _kernels(self, op, dtype, arrays, level):
+        found = named.kernels(op, dtype, level)
+        if found is not None:
+            return found, None
+        try:
+            traced = symbols.trace(op, dtype, arrays)
+        except symbols.Untraceable as error:
+            return None, str(error)
+        key = traced, op.reduction.c_name, repr(op.identity), repr(op.pad_value), dtype, level
+        return _traced.get(key, lambda: self._compiled(op, traced, key))
+
+    def _compiled(self, op, traced, key):
+        dtype, level = key[-2:]
+        if _changes(op, key):
+            warn(
+                "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is "
+                "evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
+            )
+            return None, "it gives other C from call to call"
+        found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype), dtype, level, repr(op))
+        if found is None:
+            _cannot_compile(
+                "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
+                "Named ops don't need a compiler".format(reason)
+            )
+        return found, reason
+
+    def recordable(self, op, dtype):
+        try:
+            symbols.trace(op, dtype, TORCH)
+        except symbols.Untraceable:
+            return False
+        return True
+
+    def explained(self, op, dtype, arrays, kernels):
+        texts = kernels.texts or template.of_expressions(op, symbols.trace(op, dtype, arrays), dtype)
+        return texts.functions
+
+    # ---------------------------------------------------------------- tensor operations
+
+    def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
+        """The functions are called on small operands, made of the first elements of w and x, that broadcast as the real
+        ones will: w_broadcast and x_broadcast say along which axes. So functions that only take NumPy arrays are found,
+        and those that return a wrong type, shape or dtype: sizes differ along every axis, so that no slice of a result
+        passes for a result.
+        """
+        if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
+            return op, w, x, False
+        operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
+        if arrays is NUMPY:
+            self._try(op, arrays, *operands)
+            return op, w, x, False
+        trains = w.requires_grad or x.requires_grad
+        try:
+            captures = self._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
+            if trains:
+                self._try(op, arrays, *[autograd.leaf(operand, True) for operand in operands])
+            return op, w, x, captures
+        except Exception:
+            by_arrays = op.computed_by(_ByArrays(self), op.reduction.by(_by_arrays))
+            if not _works(by_arrays, arrays, operands):
+                raise
+            return by_arrays, w, x, False
+
+    def _try(self, op, arrays, w, x):
+        """Call each function once; whether a result requires grad."""
+        term = _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
+        results = [term] + op.reduction.tried(op, arrays, term)
+        if arrays is TORCH and dtypes.differentiable(arrays.dtype(x)):
+            for argument in ("grad_w", "grad_x"):
+                surrogate = getattr(self, argument)
+                if surrogate is not None:
+                    _checked(op, argument, arrays, surrogate(w, x), w, x)
+        return arrays is TORCH and any(result.requires_grad for result in results)
+
+    def has_surrogates(self, arrays, w, x):
+        """Whether functions of one's own differentiate the terms of these operands."""
+        surrogates = self.grad_w is not None or self.grad_x is not None
+        return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad)
+
+    def evaluate(self, op, arrays, w, x):
+        if self.has_surrogates(arrays, w, x):
+            plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
+            term = _checked(op, "multiply", arrays, self.multiply(plain_w, plain_x), plain_w, plain_x)
+            return _Surrogate.apply(w, x, term, op)
+        return _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
+
+    def multiplier(self, op, arrays, w, x):
+        if not self.has_surrogates(arrays, w, x):
+            term = self.multiply(w, x)
+            if _checked(op, "multiply", arrays, term, w, x) is term:
+                return self.multiply  # which needs no help
+        return super(Function, self).multiplier(op, arrays, w, x)
+
+    def true_partial(self, op, w, x, i, grad):
+        """grad times d multiply / d operand i, where only the other operand has a surrogate."""
+        create_graph = autograd.recording(grad)
+        with autograd.enable_grad():
+            if not create_graph:
+                w, x = autograd.leaf(w, i == 0), autograd.leaf(x, i == 1)
+            return autograd.partials(self.multiply(w, x), (w, x), grad, create_graph)[i]
 
 
-def operands(op, arrays, w, x):
-    """w and x as the op's functions take them: bools are the signs that xnor has for them."""
-    if arrays.dtype(x) == "bool" and op.multiply == NAMED["xnor"].multiply:
-        return [arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x)]
-    return w, x
+class _ByArrays(Function):
+    """A function that only understands NumPy arrays, called with tensors."""
+
+    def __init__(self, term):
+        functions = term.multiply, term.grad_w, term.grad_x
+        super(_ByArrays, self).__init__(*[None if function is None else _by_arrays(function) for function in functions])
+
+    def has_surrogates(self, arrays, w, x):
+        # Autograd sees nothing of what they do.
+        return arrays is TORCH and (w.requires_grad or x.requires_grad)
+
+    def true_partial(self, op, w, x, i, grad):
+        raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
 
 
-def evaluate(op, arrays, w, x, axis, absent=None):
-    """add along `axis` of multiply(w, x), without that axis.
-
-    w, x: tensors or arrays of one rank and dtype that broadcast. absent: non-zero where a
-    term is to be left out, of a shape that broadcasts to the terms'; None if nowhere.
-    """
-    if callable(op.add):
-        return _left_fold(op, arrays, w, x, axis, absent)
-    terms = _terms(op, arrays, w, x)
-    dtype = arrays.dtype(terms)
-    if op.add == "sum":
-        return _sum(arrays, terms if absent is None else arrays.fill(terms, absent, 0), axis)
-    if absent is not None:
-        terms = arrays.fill(terms, absent, lowest(dtype) if op.add == "max" else highest(dtype))
-    return arrays.max(terms, axis) if op.add == "max" else arrays.min(terms, axis)
-
-
-def lowest(dtype):
-    return dtypes.limits(dtype)[0] if dtypes.is_integer(dtype) else -float("inf")
-
-
-def highest(dtype):
-    return dtypes.limits(dtype)[1] if dtypes.is_integer(dtype) else float("inf")
-
-
-def of_no_terms(op, dtype):
-    """What a dot product of no terms at all is."""
-    if op.add == "sum":
-        return 0
-    if op.add == "max":
-        return lowest(dtype)
-    if op.add == "min":
-        return highest(dtype)
-    if op.identity is None:
-        raise RuntimeError("{}: there is no term to add, and no identity to return instead".format(op))
-    return op.identity
-
-
-# ---------------------------------------------------------------- multiply
-
-
-def _has_surrogates(op, arrays, w, x):
-    surrogates = op.grad_w is not None or op.grad_x is not None or isinstance(op, _ByArrays)
-    return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad)
-
-
-def _multiplier(op, arrays, w, x):
-    """What gives the terms of operands like w and x: op.multiply itself where it needs no help."""
-    if not _has_surrogates(op, arrays, w, x):
-        term = op.multiply(w, x)
-        if _checked(op, "multiply", arrays, term, w, x) is term:
-            return op.multiply
-    return lambda w, x: _terms(op, arrays, w, x)
-
-
-def _terms(op, arrays, w, x):
-    if _has_surrogates(op, arrays, w, x):
-        plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
-        term = _checked(op, "multiply", arrays, op.multiply(plain_w, plain_x), plain_w, plain_x)
-        return _Surrogate.apply(w, x, term, op)
-    return _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
+def _changes(op, key):
+    """Whether an op's functions have led to too many pieces of C before this one."""
+    # A function made anew at each call is known by its code, an object by its class.
+    functions = op.multiply, op.add, op.grad_w, op.grad_x
+    codes = tuple(getattr(part, "__code__", type(part)) for part in functions)
+    others = _sources.get(codes + key[-2:], set)
+    if len(others) <= MOST_SOURCES:
+        others.add(key)
+    return len(others) > MOST_SOURCES
 
 
 def _checked(op, argument, arrays, result, w, x):
@@ -111,7 +192,7 @@ def _checked(op, argument, arrays, result, w, x):
             )
         result = arrays.expand(result, shape)
     dtype, expected = arrays.dtype(result), arrays.dtype(x)
-    if dtype != expected and not (isinstance(op.multiply, Table) and argument == "multiply"):
+    if dtype != (op.term.result_dtype(expected) if argument == "multiply" else expected):
         if dtype != "bool" or not dtypes.is_integer(expected):
             raise TypeError(
                 "{}: {} must return the dtype of its operands, {}, but returned {}".format(
@@ -123,7 +204,7 @@ def _checked(op, argument, arrays, result, w, x):
 
 
 @autograd.new_style
-class _Surrogate(Function):
+class _Surrogate(AutogradFunction):
     """`term`, which is multiply(w, x), differentiated by grad_w and grad_x; and as itself, for what multiply captures."""
 
     @staticmethod
@@ -139,8 +220,9 @@ class _Surrogate(Function):
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
         op = ctx.op
+        term = op.term
         result = []
-        for i, (operand, surrogate, argument) in enumerate(((w, op.grad_w, "grad_w"), (x, op.grad_x, "grad_x"))):
+        for i, (operand, surrogate, argument) in enumerate(((w, term.grad_w, "grad_w"), (x, term.grad_x, "grad_x"))):
             if not ctx.needs_input_grad[i]:
                 result.append(None)
             elif surrogate is not None:
@@ -149,19 +231,8 @@ class _Surrogate(Function):
                     partial = partial.conj()  # PyTorch's gradients are conjugate
                 result.append(_sum_to(grad * partial, operand.shape))
             else:
-                result.append(_true_partial(op, w, x, i, grad))
+                result.append(term.true_partial(op, w, x, i, grad))
         return result[0], result[1], grad if ctx.needs_input_grad[2] else None, None
-
-
-def _true_partial(op, w, x, i, grad):
-    """grad times d multiply / d operand i, where only the other operand has a surrogate."""
-    if isinstance(op, _ByArrays):
-        raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
-    create_graph = autograd.recording(grad)
-    with autograd.enable_grad():
-        if not create_graph:
-            w, x = autograd.leaf(w, i == 0), autograd.leaf(x, i == 1)
-        return autograd.partials(op.multiply(w, x), (w, x), grad, create_graph)[i]
 
 
 def _sum_to(value, shape):
@@ -169,111 +240,6 @@ def _sum_to(value, shape):
         if size == 1 and value.shape[axis] != 1:
             value = value.sum(axis, keepdim=True)
     return value
-
-
-# ---------------------------------------------------------------- add
-
-
-def _sum(arrays, terms, axis):
-    dtype = arrays.dtype(terms)
-    if dtypes.is_integer(dtype):
-        return arrays.sum(terms if dtype == "int64" else arrays.cast(terms, "int64"), axis)
-    if dtype in dtypes.HALVES:
-        return arrays.cast(_sum(arrays, arrays.cast(terms, "float32"), axis), dtype)
-    count = terms.shape[axis]
-    if count <= BLOCK:
-        return arrays.sum(terms, axis)
-    before = (slice(None),) * axis
-    blocks = [arrays.sum(terms[before + (slice(i, i + BLOCK),)], axis) for i in range(0, count, BLOCK)]
-    return arrays.sum(arrays.stack(blocks), 0)
-
-
-def _unbind(arrays, terms, axis):
-    if arrays is TORCH and terms.requires_grad:
-        return _Unbind.apply(terms, axis)
-    return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
-
-
-@autograd.new_style
-class _Unbind(Function):
-    """The parts along an axis. Indexing's own gradient fills a tensor as large as all of them for each."""
-
-    @staticmethod
-    def forward(terms, axis):
-        return tuple(terms.select(axis, k).clone() for k in range(terms.shape[axis]))
-
-    @staticmethod
-    def setup_context(ctx, inputs, outputs):
-        ctx.axis = inputs[1]
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return torch.stack(grads, ctx.axis), None
-
-
-def _added(op, arrays, acc, term):
-    total = op.add(acc, term)
-    if not arrays.owns(total):
-        raise TypeError(
-            "{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__)
-        )
-    expected, found = [(tuple(t.shape), arrays.dtype(t)) for t in (acc, total)]
-    if found != expected:
-        raise RuntimeError(
-            "{}: add must return what it is given, shape {} and dtype {}, but returned shape {} and dtype {}".format(
-                op, *(expected + found)
-            )
-        )
-    return total
-
-
-def _left_fold(op, arrays, w, x, axis, absent):
-    # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
-    before = (slice(None),) * axis
-    widens = dtypes.is_integer(arrays.dtype(x))
-    acc, started = None, None
-    x_parts = iter(_unbind(arrays, x, axis))
-    for k, w_part in enumerate(_unbind(arrays, w, axis)):
-        x_part = next(x_parts)
-        if k == 0:
-            multiply = _multiplier(op, arrays, w_part, x_part)
-        term = multiply(w_part, x_part)
-        if widens:
-            term = arrays.cast(term, "int64")
-        gone = None
-        if absent is not None:
-            gone = arrays.expand(absent[before + (k,)], term.shape)
-        if k == 0 and op.identity is not None:
-            acc = arrays.tensor(arrays.full(term, term.shape, op.identity))
-        if acc is None:
-            # What a function returns may be its operand itself, and results are new.
-            acc, started = arrays.copy(term), None if gone is None else gone == 0
-            continue
-        total = op.add(acc, term) if k > 1 else _added(op, arrays, acc, term)
-        if gone is not None:
-            total = arrays.where(gone, acc, total)
-            if started is not None:
-                # Up to the first tap that is there, acc is no sum of anything yet.
-                total = arrays.where(started == 0, term, total)
-                started = arrays.where(gone, started, gone == 0)
-        acc = total
-    if started is not None and not bool(started.all()):
-        of_no_terms(op, arrays.dtype(acc))
-    return acc
-
-
-# ---------------------------------------------------------------- functions that only understand NumPy arrays
-
-
-class _ByArrays(Op):
-    """An op whose functions are called with NumPy arrays."""
-
-    def __init__(self, op):
-        arguments = dict(vars(op))
-        for argument in ("multiply", "add", "grad_w", "grad_x"):
-            if callable(arguments[argument]):
-                arguments[argument] = _by_arrays(arguments[argument])
-        super(_ByArrays, self).__init__(**arguments)
 
 
 def _by_arrays(function):
@@ -289,37 +255,10 @@ def _by_arrays(function):
     return call
 
 
-def understood(op, arrays, w, x, w_broadcast, x_broadcast):
-    """(op, captures): the op in a form that takes these operands, and whether its functions capture a tensor that requires grad.
-
-    Found by calling its functions on small operands, made of the first elements of w and x,
-    that broadcast as the real ones will: w_broadcast and x_broadcast say along which axes.
-    Also where functions that return a wrong type, shape or dtype are found out: sizes differ
-    along every axis here, so that no slice of a result passes for a result.
-    """
-    if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
-        return op, False
-    operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
-    if arrays is NUMPY:
-        _try(op, arrays, *operands)
-        return op, False
-    trains = w.requires_grad or x.requires_grad
-    try:
-        captures = _try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
-        if trains:
-            _try(op, arrays, *[autograd.leaf(operand, True) for operand in operands])
-        return op, captures
-    except Exception:
-        by_arrays = _ByArrays(op)
-        if not _works(by_arrays, arrays, operands):
-            raise
-        return by_arrays, False
-
-
 def _works(op, arrays, operands):
     # A function of its own, for on Python 2 an inner except would change what the outer one raises again.
     try:
-        _try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
+        op.term._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
     except Exception:
         return False
     return True
@@ -329,17 +268,3 @@ def _sample(arrays, tensor, broadcast):
     first = raw(tensor)[(slice(0, 1),) * len(tensor.shape)]
     shape = tuple(1 if alone else 2 + axis for axis, alone in enumerate(broadcast))
     return arrays.dense(arrays.expand(arrays.reshape(first, (1,) * len(shape)), shape))
-
-
-def _try(op, arrays, w, x):
-    """Call each function once; whether a result requires grad."""
-    term = _checked(op, "multiply", arrays, op.multiply(w, x), w, x)
-    results = [term]
-    if callable(op.add):
-        results.append(_added(op, arrays, term, term))
-    if arrays is TORCH and dtypes.differentiable(arrays.dtype(x)):
-        for argument in ("grad_w", "grad_x"):
-            surrogate = getattr(op, argument)
-            if surrogate is not None:
-                _checked(op, argument, arrays, surrogate(w, x), w, x)
-    return arrays is TORCH and any(result.requires_grad for result in results)

@@ -1,11 +1,15 @@
-"""xnor by bits: signs packed 32 to a word, which C kernels compare all at once and count."""
+"""Terms of xnor, by bits: signs packed 32 to a word, which C kernels compare all at once and count."""
+
+import functools
 
 import numpy as np
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import memory
-from im2col_compat.compat.arrays import NUMPY
 from im2col_compat.problem import product
+from im2col_compat.terms import named
+from im2col_compat.terms.function import Function
 
 #: Signs in a word: as many as a lane of results has bits, so that a vector of words gives a vector of results.
 BITS = 32
@@ -13,29 +17,73 @@ BITS = 32
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")
 
 
-def packed(problem, kernels, arrays, w, x, level):
-    """(problem, kernels, arrays, w, x) for the words of dense w and x, a group's channels being words."""
-    channels, taps = problem.channels, product(problem.kernel)
+def absolute(v):
+    """|v|. Variables of 0.3 have the method only, arrays the builtin only."""
+    return v.abs() if hasattr(v, "abs") else abs(v)
+
+
+def cast(mask, like):
+    """A mask as numbers of another tensor's dtype."""
+    return mask.type_as(like) if hasattr(mask, "type_as") else mask.astype(like.dtype)
+
+
+def sign(v):
+    """+1 where v >= 0, else -1."""
+    return cast(v >= 0, v) * 2 - 1
+
+
+def product_of_signs(w, x):
+    """sign(w) * sign(x)."""
+    return sign(w) * sign(x)
+
+
+class Signs(Function):
+    """A function whose terms are products of signs."""
+
+    @staticmethod
+    def takes(multiply):
+        return multiply == product_of_signs
+
+    def kernels(self, op, dtype, arrays, level):
+        if dtype not in DTYPES or named.name_of(op) is None:
+            return super(Signs, self).kernels(op, dtype, arrays, level)
+        floats = named.kernels(op, dtype, level)
+        # Gradients are those of the kernels for floats; integers have none.
+        address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
+        origin = "built in, {}, for signs packed into words".format(LEVELS[level])
+        return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level)), None
+
+    def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
+        if arrays.dtype(x) == "bool":
+            # True is +1.
+            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))
+        return super(Signs, self).prepared(op, arrays, w, x, w_broadcast, x_broadcast)
+
+
+def _packed(dtype, level, layout, arrays, w, x):
+    """Dense w and x as words of signs, a group's channels being words."""
+    channels, taps = layout.channels, product(layout.kernel)
     words = -(-channels // BITS)
-    images = (problem.batch, problem.groups, channels, product(problem.image))
-    strides = problem.x_strides[0], problem.x_strides[1], problem.x_strides[4]
-    x = _pack(arrays, x, kernels.dtype, images, strides, level)
-    filters = (problem.groups * problem.filters, 1, channels, taps)
-    w = _pack(arrays, w, kernels.dtype, filters, (channels * taps, taps, 1), level)
-    pixels, row = product(problem.image), problem.image[2]
-    problem = problem._replace(
+    images = (layout.batch, layout.groups, channels, product(layout.image))
+    strides = layout.x_strides[0], layout.x_strides[1], layout.x_strides[4]
+    x = _pack(arrays, x, dtype, images, strides, level)
+    filters = (layout.groups * layout.filters, 1, channels, taps)
+    w = _pack(arrays, w, dtype, filters, (channels * taps, taps, 1), level)
+    pixels, row = product(layout.image), layout.image[2]
+    layout = layout._replace(
         channels=words,
-        x_strides=(problem.groups * words * pixels, pixels, problem.image[1] * row, row, 1),
+        x_strides=(layout.groups * words * pixels, pixels, layout.image[1] * row, row, 1),
         pad=None,
-        last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else problem.last,
+        last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last,
     )
-    address = lowlevel.signs_kernels(kernels.result_dtype, level)
-    return problem, kernels._replace(address=address, dtype="uint32", packing=None), NUMPY, w, x
+    # Integers' sums of signs come as int64.
+    address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)
+    return Packed(layout, address, 4, lowlevel.address_of(w), lowlevel.address_of(x), (w, x))
 
 
 def _pack(arrays, values, dtype, sizes, strides, level):
     batch, groups, channels, pixels = sizes
     words = np.empty((batch, groups, -(-channels // BITS), pixels), np.uint32)
     threads = memory.threads() if product(sizes) >= lowlevel.LEAST_FOR_THREADS else 1
-    lowlevel.pack_signs(arrays.address(values), dtype, sizes, strides, lowlevel.address(words), threads, level)
+    lowlevel.pack_signs(arrays.address(values), dtype, sizes, strides, lowlevel.address_of(words), threads, level)
     return words

@@ -1,11 +1,15 @@
 """Products that are looked up: the table of Op.from_table, as tensor operations and as the C kernels' rows."""
 
+import functools
+
 import numpy as np
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import arrays_of
 from im2col_compat.problem import product
+from im2col_compat.terms.function import Function
 
 #: Bits of an operand.
 MOST_BITS = 8
@@ -48,43 +52,10 @@ class Table(object):
     def __call__(self, w, x):
         return arrays_of(w).look_up(self.entries, w, x)
 
-    def operands(self, arrays, function, arguments):
-        """The (name, value) pairs' values, w's first, as bytes. TypeError for other than integers, ValueError for those
-        that the table has no entry for."""
-        result = []
-        for (name, value), (low, high), signed in zip(arguments, self.ranges, self.signed):
-            dtype = arrays.dtype(value)
-            if not dtypes.is_integer(dtype):
-                raise TypeError(
-                    "{}(): {} must be of an integer dtype for {!r}, but is {}".format(function, name, self, dtype)
-                )
-            least, most = dtypes.limits(dtype)
-            if (least < low or most > high) and 0 not in tuple(value.shape):
-                least, most = arrays.extremes(value)
-                if least < low or most > high:
-                    raise ValueError(
-                        "{}(): {} must be from {} to {} for {!r}, but has {}".format(
-                            function, name, low, high, self, least if least < low else most
-                        )
-                    )
-            byte = "int8" if signed else "uint8"
-            result.append(value if dtype == byte else arrays.cast(value, byte))
-        return result
-
-    def packed(self, problem, kernels, arrays, w, x, level):
-        """(problem, kernels, arrays, w, x) with the kernels that suit the problem best."""
-        table, count = self, problem.batch * product(problem.blocks)
-        if problem.turns and problem.filters > count:
-            # Few rows of many features: filters take the place of positions.
-            problem, table, w, x = problem.turned(), self._turned(), x, w
-            count = problem.batch * product(problem.blocks)
+    def kernels(self, count, masks, level):
+        """The address of the C kernels that suit `count` results best; masks: which can leave taps out."""
         # Panels are filled up, but wide ones are looked up twice as fast.
         lanes = WIDE if -(-count // WIDE) * WIDE <= 2 * -(-count // NARROW) * NARROW else NARROW
-        address = table._kernels(lanes, problem.pad is None and problem.pads, level)
-        return problem, kernels._replace(address=address, packing=None), arrays, w, x
-
-    def _kernels(self, lanes, masks, level):
-        """The address of C kernels for so many results at a time; masks: which can leave taps out."""
         planes = 0 if masks else self._planes
         key = planes, lanes, level
         if key not in self._kept:
@@ -106,11 +77,11 @@ class Table(object):
         rows = np.ascontiguousarray(entries[:, np.arange(256) % entries.shape[1]], np.int32)
         return lowlevel.table_kernels(rows, 0, 0, 256, NARROW, MOST // self._largest, level)
 
-    def _turned(self):
+    def transposed(self):
         """The table of x and w."""
-        if "turned" not in self._kept:
-            self._kept.setdefault("turned", Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
-        return self._kept["turned"]
+        if "transposed" not in self._kept:
+            self._kept.setdefault("transposed", Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
+        return self._kept["transposed"]
 
     def __repr__(self):
         kinds = ["{}int{}".format("" if signed else "u", bits) for signed, bits in zip(self.signed, self.bits)]
@@ -128,3 +99,73 @@ class Table(object):
 
     def __hash__(self):
         return hash((self.signed, self.entries.tobytes()))
+
+
+class Lookup(Function):
+    """Terms that are looked up in a Table."""
+
+    mixes_dtypes = looks_up = True
+
+    @staticmethod
+    def takes(multiply):
+        return isinstance(multiply, Table)
+
+    def operands(self, arrays, function, w, x):
+        """w and x as bytes. TypeError for other than integers, ValueError for those that the table has no entry for."""
+        table = self.multiply
+        result = []
+        for (name, value), (low, high), signed in zip((w, x), table.ranges, table.signed):
+            dtype = arrays.dtype(value)
+            if not dtypes.is_integer(dtype):
+                raise TypeError(
+                    "{}(): {} must be of an integer dtype for {!r}, but is {}".format(function, name, table, dtype)
+                )
+            least, most = dtypes.limits(dtype)
+            if (least < low or most > high) and 0 not in tuple(value.shape):
+                least, most = arrays.extremes(value)
+                if least < low or most > high:
+                    raise ValueError(
+                        "{}(): {} must be from {} to {} for {!r}, but has {}".format(
+                            function, name, low, high, table, least if least < low else most
+                        )
+                    )
+            byte = "int8" if signed else "uint8"
+            result.append(value if dtype == byte else arrays.cast(value, byte))
+        return result
+
+    def result_dtype(self, dtype):
+        return "int64" if dtypes.is_integer(dtype) else dtype
+
+    def pad_limits(self, dtype):
+        # A table knows fewer numbers than a dtype has.
+        return self.multiply.ranges[1]
+
+    def kernels(self, op, dtype, arrays, level):
+        if not dtypes.is_integer(dtype):
+            return None, "a table takes integers"
+        if not op.reduction.fuses_products:
+            return None, "C looks up terms only where they are summed"
+        by_permutes = ", by byte permutes" if lowlevel.has_permutes(level) else ""
+        origin = "looked up, {}{}".format(LEVELS[level], by_permutes)
+        return (
+            Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level)),
+            None,
+        )
+
+    def recordable(self, op, dtype):
+        # What comes of it depends on the operands' values: those that the table has no entry for are an error.
+        return False
+
+    def explained(self, op, dtype, arrays, kernels):
+        return ""
+
+
+def _packed(table, level, layout, arrays, w, x):
+    """The operands as they are, which are bytes, and the kernels that suit the layout best."""
+    count = layout.batch * product(layout.blocks)
+    if layout.transposes and layout.filters > count:
+        # Few rows of many features: filters take the place of positions.
+        layout, table, w, x = layout.transposed(), table.transposed(), x, w
+        count = layout.batch * product(layout.blocks)
+    address = table.kernels(count, layout.pad is None and layout.pads, level)
+    return Packed(layout, address, 1, arrays.address(w), arrays.address(x), (w, x))

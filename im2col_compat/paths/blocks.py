@@ -1,50 +1,42 @@
-"""Bounded memory: a function of two tensors, evaluated block by block of its result, forward and backward.
-
-A plan says what is evaluated:
-    lengths   the axes that are cut, outermost first
-    dims      for each of them, the result's dimension
-    unit      bytes, for one element of the result, of all that is there at once in a forward
-    kept      the same for what autograd keeps in a backward
-    shape     the result's shape
-    dtype     the result's dtype
-    captures  whether its functions capture tensors that require grad
-    piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
-    evaluate(w, x, piece) the block, from those parts; differentiable
-"""
+"""The path by tensor operations: any op, device and dtype, block by block of the result, so that memory is bounded."""
 
 import itertools
-from collections import namedtuple
 
-from im2col_compat.compat import autograd
+from im2col_compat import chunks
+from im2col_compat.compat import autograd, dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function, torch
-
-#: Bytes of extra memory, columns included, that one call may use beside its result and its
-#: gradients. Not cut, and so not bounded: the terms of a single result, where they are more
-#: than half a million; the padded image under a single block, where dilation makes that large;
-#: a gradient of a gradient (create_graph); functions that capture tensors requiring grad
-#: before PyTorch 1.11.
-memory_limit = 64 * 2**20
+from im2col_compat.paths import plans
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
 #: the columns, and what autograd keeps of one block.
 SHARE = 32
 
-Piece = namedtuple("Piece", "w x out details")
 
-
-def run(plan, arrays, w, x):
-    """The plan's result for w and x."""
+def run(op, problem, arrays, w, x):
+    """The result for w and x, of the problem's shapes."""
+    plan, w, x = plans.of(op, problem, arrays, w, x)
+    if not problem.taps:
+        return arrays.reshape(_of_no_terms(plan, arrays, w, x), problem.result_shape)
     if arrays is NUMPY:
-        return _forward(plan, arrays, w, x)
-    if plan.captures and 0 not in plan.shape:
-        return _joined(plan, w, x)
-    return _Chunks.apply(w, x, plan)
+        result = _forward(plan, arrays, w, x)
+    elif plan.captures and 0 not in plan.shape:
+        result = _joined(plan, w, x)
+    else:
+        result = _Blocks.apply(w, x, plan)
+    return arrays.reshape(result, problem.result_shape)
+
+
+def _of_no_terms(plan, arrays, w, x):
+    value = plan.op.reduction.of_no_terms(plan.op, plan.dtype)
+    result = arrays.tensor(arrays.full(x, plan.shape, value, plan.dtype))
+    # Zero, of both operands, so that there is a gradient, if an empty one.
+    return result + 0 * (w.sum() + x.sum()) if dtypes.differentiable(plan.dtype) else result
 
 
 def _steps(plan, unit):
     """How far each axis goes in one block: the innermost axes as far as memory allows."""
-    room = max(1, memory_limit // SHARE // max(1, unit))
+    room = max(1, chunks.memory_limit // SHARE // max(1, unit))
     steps = []
     for length in reversed(plan.lengths):
         steps.insert(0, max(1, min(length, room)))
@@ -83,7 +75,7 @@ def _joined(plan, w, x, ranges=()):
 
 
 @autograd.new_style
-class _Chunks(Function):
+class _Blocks(Function):
     @staticmethod
     def forward(w, x, plan):
         return _forward(plan, TORCH, w, x)

@@ -1,0 +1,97 @@
+"""C kernels of one op, dtype and instruction set: their record, and those that are compiled on demand.
+
+IM2COL_COMPAT_ISA names the best instruction set to be used: "baseline", "avx2" or "avx512"; by default, the best that
+the machine has.
+"""
+
+import os
+from collections import namedtuple
+
+from im2col_compat import lowlevel
+from im2col_compat.codegen import compiler, template
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.memo import Memo
+
+VARIABLE = "IM2COL_COMPAT_ISA"
+LEVELS = ("baseline", "avx2", "avx512")
+
+_libraries = Memo(1000)  # source: (address, reason)
+
+
+def level():
+    """The instruction set in use, as an index into LEVELS. ValueError for an unknown name in the environment."""
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return lowlevel.level()
+    if name not in LEVELS:
+        raise ValueError("{} must be one of {}, but got {!r}".format(VARIABLE, LEVELS, name))
+    return min(lowlevel.level(), LEVELS.index(name))
+
+
+class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pack")):
+    """C kernels for a term and a reduction, complete: nothing is filled in later.
+
+    address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
+    dtype, result_dtype: of the operands and the result
+    origin: where the kernels come from, in words
+    texts: the op's functions in C (template.Texts), None where they are built in
+    pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
+    """
+
+    __slots__ = ()
+
+    @property
+    def has_gradients(self):
+        return self.address is not None and (self.texts is None or self.texts.gradients)
+
+    @property
+    def itemsize(self):
+        return dtypes.ITEMSIZE[self.dtype]
+
+    @property
+    def result_itemsize(self):
+        return dtypes.ITEMSIZE[self.result_dtype]
+
+
+#: Operands that were packed for a forward: the layout of and the kernels for them, bytes an element, their addresses, and
+#: what must live as long as these.
+Packed = namedtuple("Packed", "layout address itemsize w x kept")
+
+
+def unfit(op, dtype):
+    """Why there can be no arithmetic in C for an op on a dtype; None where there can."""
+    if dtype not in dtypes.C_TYPES:
+        return "there are no C kernels for {}".format(dtype)
+    # An infinite pad value of integers means that padding is left out.
+    pad_fits = op.pad_value in (float("inf"), -float("inf")) or dtypes.holds(dtype, op.pad_value)
+    if not (pad_fits and dtypes.holds("int64" if dtypes.is_integer(dtype) else dtype, op.identity)):
+        return "its pad_value or identity isn't a {}".format(dtype)
+    return None
+
+
+def compiled(texts, dtype, best, what):
+    """(Kernels, None) of an op's texts, for the instruction set `best` or one below it; or (None, reason)."""
+    reason = template.unsupported(texts)
+    if reason is not None:
+        return None, reason
+    for lower in range(best, -1, -1):
+        source = template.source(texts, dtype, lower)
+        address, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
+        if address:
+            origin = "compiled, " + LEVELS[lower]
+            return Kernels(address, dtype, texts.reduction.result_dtype(dtype), origin, texts, None), None
+        if lower == best:
+            first = reason
+    return None, first
+
+
+def _load(source, flags, what):
+    import ctypes  # takes long, and only compiled kernels need it
+
+    try:
+        library = ctypes.CDLL(compiler.library(source, flags, what))
+    except (compiler.CannotCompile, OSError) as error:
+        return 0, str(error)
+    entry = getattr(library, template.ENTRY)
+    entry.restype = ctypes.c_void_p
+    return entry(), None

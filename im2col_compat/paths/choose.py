@@ -1,0 +1,103 @@
+"""Which path evaluates an op on which operands, and why."""
+
+from im2col_compat import lowlevel
+from im2col_compat.codegen import kernels as c_kernels
+from im2col_compat.compat.arrays import NUMPY, TORCH
+from im2col_compat.engines import choose as engines
+from im2col_compat.paths import blocks, kernels, native
+from im2col_compat.paths.normalize import with_normalized_gradient
+
+
+def run(op, problem, arrays, names, w, x, b=None):
+    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
+    if problem.is_conv and engines.forced() is None and native.serves(op, problem, arrays):
+        return native.conv(problem, x, w, b)
+    check_alike(op, problem, arrays, names, w, x, b)
+    w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
+    if op.is_dot and not problem.is_conv:
+        result = native.of_arrays(problem, w, x)
+    else:
+        # matmul's operands are equals: neither is a layer's weight.
+        if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
+            w = with_normalized_gradient(w, op.normalize_grad_w)
+        found = _kernels(op, problem, arrays, w, x)
+        if found is None:
+            result = blocks.run(op, problem, arrays, w, x)
+        else:
+            result = kernels.run(op, problem, found, arrays, w, x)
+    return result if b is None else _plus(arrays, result, b, problem)
+
+
+def check_alike(op, problem, arrays, names, w, x, b):
+    """RuntimeError for operands or a bias of other dtypes, or on another device, than the first operand."""
+    arguments = [(names[0], w), (names[1], x)]
+    if names[1] == "input":  # the first, to those who call conv2d and linear
+        arguments.reverse()
+    (first, value), (other, second) = arguments
+    expected, device = arrays.dtype(value), arrays.device(value)
+    for name, tensor in [(other, second)] + ([] if b is None else [("bias", b)]):
+        dtype = arrays.dtype(tensor)
+        if dtype != expected and (name == "bias" or not op.term.mixes_dtypes):
+            if name != "bias" or dtype != op.result_dtype(expected):
+                raise RuntimeError(
+                    "{}(): {} must have {}'s dtype {}, but has {}".format(
+                        problem.function, name, first, expected, dtype
+                    )
+                )
+        if arrays.device(tensor) != device:
+            raise RuntimeError(
+                "{}(): {} must be on {}'s device {}, but is on {}".format(
+                    problem.function, name, first, device, arrays.device(tensor)
+                )
+            )
+
+
+def kernels_for(op, dtype, arrays):
+    """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none).
+
+    arrays: TORCH or NUMPY, what the op's functions are to be given.
+    """
+    if lowlevel.missing:
+        return None, lowlevel.missing
+    return op.term.kernels(op, dtype, arrays, c_kernels.level())
+
+
+def _kernels(op, problem, arrays, w, x):
+    """The C kernels for these operands; None where tensor operations evaluate the op."""
+    if op.is_dot or engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
+        return None
+    found, reason = None, "only kernels evaluate it, and they take CPU memory"
+    if arrays.in_memory(w) and arrays.in_memory(x):
+        found, reason = kernels_for(op, arrays.dtype(x), arrays)
+    if found is None and op.term.only_kernels:
+        raise RuntimeError("{}: {}".format(op, reason))
+    return found
+
+
+def _plus(arrays, result, bias, problem):
+    """result + bias, the result being ours to change."""
+    bias = arrays.reshape(bias, (-1,) + (1,) * len(problem.image)) if problem.is_conv else bias
+    if arrays.dtype(bias) != arrays.dtype(result):
+        bias = arrays.cast(bias, arrays.dtype(result))
+    return arrays.add(result, bias)
+
+
+def explain(op, dtype):
+    """The text of Op.explain: which path an op takes, why, and its functions in C."""
+    arrays = TORCH or NUMPY
+    lines = ["{} on {}:".format(op, dtype)]
+    forced = engines.forced()
+    if op.is_dot and arrays is TORCH:
+        lines.append("PyTorch's own conv2d, linear and matmul.")
+    elif forced is not None:
+        lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
+    else:
+        found, reason = kernels_for(op, dtype, arrays)
+        if found is None:
+            lines.append("tensor operations, in blocks: {}.".format(reason))
+        else:
+            lines.append("C kernels, {}.".format(found.origin))
+            if found.pack is None:
+                text = op.term.explained(op, dtype, arrays, found)
+                lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+    return "\n".join(lines)

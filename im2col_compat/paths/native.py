@@ -1,0 +1,30 @@
+"""The path of "dot": PyTorch's own convolutions, linear and matmul, and NumPy's matmul."""
+
+import numpy as np
+
+from im2col_compat.compat import unfolds
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.probes import torch
+
+
+def serves(op, problem, arrays):
+    """Whether this path computes a problem as the op would, where no engine is forced."""
+    # Before 1.2 PyTorch's own convolution has no empty batches.
+    return op.is_dot and arrays is TORCH and (problem.batch > 0 or unfolds.UNFOLD_IS_CURRENT)
+
+
+def conv(problem, x, w, b):
+    """F.conv1d's, conv2d's or conv3d's result, bias included."""
+    unbatched = len(problem.x_shape) == len(problem.image) + 1
+    x, padding = x.unsqueeze(0) if unbatched else x, tuple(before for before, _ in problem.pads)
+    if any(before != after for before, after in problem.pads):
+        x, padding = TORCH.pad(x, problem.pads, 0), 0
+    function = getattr(torch.nn.functional, problem.function)
+    result = function(x, w, b, problem.stride, padding, problem.dilation, problem.groups)
+    return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
+
+
+def of_arrays(problem, w, x):
+    """linear's or matmul's result for NumPy arrays, without a bias."""
+    w, x = (x, w.T) if problem.function == "linear" else (w, x)
+    return np.asarray(np.matmul(w, x))

@@ -1,0 +1,284 @@
+"""How the K terms of one result become one. A new reduction is one more class here, and its place in the C template.
+
+A reduction says
+    add             what Op takes for it: a word, or a function
+    c_name          what the C template calls it
+    function        the user's add, None for the others
+    identity        what a user's add starts from, None for the others
+    result_dtype    the dtype of its result
+    of_no_terms     the result where there is no term
+    evaluate        how tensor operations combine terms
+    held            how much memory the terms of one result take
+    calls           the C calls that give the gradients
+    start, better, is_finite, block_dtype ...    what the C template is told: see codegen/template.py
+"""
+
+from im2col_compat import lowlevel
+from im2col_compat.codegen.expression import literal
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.autograd import new_style
+from im2col_compat.compat.probes import Function, torch
+
+#: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
+BLOCK = 512
+#: Terms of one result up to which C differentiates a user's add: it keeps them all.
+MOST_FOLDED = 32768
+
+
+class Reduction(object):
+    """What sum, max and min have in common: all terms are there at once."""
+
+    function = identity = None
+    #: Terms of one result up to which C gives the gradients; None for any number.
+    most_taps = None
+    #: Whether a term that is a product may be added by fused multiply-adds.
+    fuses_products = False
+    #: Whether C has variants of gradients, and of terms, for finite operands.
+    finite_grads = finite_terms = False
+    #: How C compares a term with the best one so far.
+    better = "<"
+
+    @property
+    def c_name(self):
+        return self.add
+
+    def result_dtype(self, dtype):
+        """The dtype of the result of terms of a dtype, by their names."""
+        return dtype
+
+    def block_dtype(self, dtype):
+        """The dtype in which C adds up a block of terms made of a dtype."""
+        return self.result_dtype(dtype)
+
+    def evaluate(self, op, arrays, w, x, axis, absent):
+        """The reduction along `axis` of op's terms of w and x, without that axis.
+
+        absent: non-zero where a term is left out, of a shape that broadcasts to the terms'; None if nowhere.
+        """
+        terms = op.term.evaluate(op, arrays, w, x)
+        if absent is not None:
+            terms = arrays.fill(terms, absent, self.of_no_terms(op, arrays.dtype(terms)))
+        return self.combine(arrays, terms, axis)
+
+    def held(self, size, terms, filters):
+        """Bytes of one result's terms, of `size` bytes each, that a forward holds at a time, and those of a backward."""
+        return size * terms, size * terms
+
+    def by(self, translated):
+        """This reduction with its function translated by a function of functions."""
+        return self
+
+    def tried(self, op, arrays, term):
+        """What its function makes of two terms, checked, in a list; empty where it has none."""
+        return []
+
+    def is_finite(self, pad):
+        """C that tells whether a value v can't make a term infinite or NaN."""
+        return "(v) - (v) == 0"
+
+
+class Sum(Reduction):
+    add = "sum"
+    fuses_products = finite_grads = True
+
+    def result_dtype(self, dtype):
+        return "int64" if dtypes.is_integer(dtype) else dtype
+
+    def block_dtype(self, dtype):
+        # int32 holds the sum of a block of narrow integers.
+        narrow = dtypes.is_integer(dtype) and dtypes.ITEMSIZE[dtype] < 4
+        return "int32" if narrow else self.result_dtype(dtype)
+
+    def of_no_terms(self, op, dtype):
+        return 0
+
+    def start(self, dtype):
+        return "0"
+
+    def combine(self, arrays, terms, axis):
+        dtype = arrays.dtype(terms)
+        if dtypes.is_integer(dtype):
+            return arrays.sum(terms if dtype == "int64" else arrays.cast(terms, "int64"), axis)
+        if dtype in dtypes.HALVES:
+            return arrays.cast(self.combine(arrays, arrays.cast(terms, "float32"), axis), dtype)
+        count = terms.shape[axis]
+        if count <= BLOCK:
+            return arrays.sum(terms, axis)
+        before = (slice(None),) * axis
+        blocks = [arrays.sum(terms[before + (slice(i, i + BLOCK),)], axis) for i in range(0, count, BLOCK)]
+        return arrays.sum(arrays.stack(blocks), 0)
+
+    def calls(self, needs_w, needs_x):
+        """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
+        # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
+        calls = (lowlevel.GRAD_X, False, True), (lowlevel.GRAD_W, True, False)
+        return [call for call, needed in zip(calls, (needs_x, needs_w)) if needed]
+
+
+class Extremum(Reduction):
+    """max and min: the gradient goes to the first k that attains the result, and NaN propagates."""
+
+    finite_terms = True
+
+    def start(self, dtype):
+        return literal(self.of_no_terms(None, dtype), dtype)
+
+    def calls(self, needs_w, needs_x):
+        return [(lowlevel.GRAD_EXTREMUM, needs_w, needs_x)]
+
+    def is_finite(self, pad):
+        # Infinite padding is what a dilation or an erosion has: it makes no NaN with what isn't the other infinity.
+        if pad in (float("inf"), -float("inf")):
+            return "(v) < (ELEMENT)INFINITY" if pad < 0 else "(v) > -(ELEMENT)INFINITY"
+        return super(Extremum, self).is_finite(pad)
+
+
+class Max(Extremum):
+    add = "max"
+    better = ">"
+
+    def of_no_terms(self, op, dtype):
+        return dtypes.lowest(dtype)
+
+    def combine(self, arrays, terms, axis):
+        return arrays.max(terms, axis)
+
+
+class Min(Extremum):
+    add = "min"
+
+    def of_no_terms(self, op, dtype):
+        return dtypes.highest(dtype)
+
+    def combine(self, arrays, terms, axis):
+        return arrays.min(terms, axis)
+
+
+class Fold(Reduction):
+    """A user's add: an ordered left fold from the identity, or from the first term. Integer terms come as int64."""
+
+    c_name = "fold"
+    most_taps = MOST_FOLDED
+
+    def __init__(self, function, identity):
+        self.add = self.function = function
+        self.identity = identity
+
+    def result_dtype(self, dtype):
+        return "int64" if dtypes.is_integer(dtype) else dtype
+
+    def of_no_terms(self, op, dtype):
+        if self.identity is None:
+            raise RuntimeError("{}: there is no term to add, and no identity to return instead".format(op))
+        return self.identity
+
+    def start(self, dtype):
+        if self.identity is None:
+            return None
+        is_integer = dtypes.is_integer(dtype)
+        return literal(int(self.identity) if is_integer else self.identity, "int64" if is_integer else dtype)
+
+    def calls(self, needs_w, needs_x):
+        calls = (lowlevel.GRAD_FOLD, False, True), (lowlevel.GRAD_FOLD, True, False)
+        return [call for call, needed in zip(calls, (needs_x, needs_w)) if needed]
+
+    def held(self, size, terms, filters):
+        # A forward holds one term at a time, and the columns, which the filters share. A backward makes many small
+        # steps, so it may take a larger share of the memory.
+        return size * max(4, -(-terms // filters)), max(1, size * terms // 4)
+
+    def evaluate(self, op, arrays, w, x, axis, absent):
+        # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
+        before = (slice(None),) * axis
+        widens = dtypes.is_integer(arrays.dtype(x))
+        acc, started = None, None
+        x_parts = iter(_unbind(arrays, x, axis))
+        for k, w_part in enumerate(_unbind(arrays, w, axis)):
+            x_part = next(x_parts)
+            if k == 0:
+                multiply = op.term.multiplier(op, arrays, w_part, x_part)
+            term = multiply(w_part, x_part)
+            if widens:
+                term = arrays.cast(term, "int64")
+            gone = None
+            if absent is not None:
+                gone = arrays.expand(absent[before + (k,)], term.shape)
+            if k == 0 and self.identity is not None:
+                acc = arrays.tensor(arrays.full(term, term.shape, self.identity))
+            if acc is None:
+                # What a function returns may be its operand itself, and results are new.
+                acc, started = arrays.copy(term), None if gone is None else gone == 0
+                continue
+            total = self.function(acc, term) if k > 1 else self.added(op, arrays, acc, term)
+            if gone is not None:
+                total = arrays.where(gone, acc, total)
+                if started is not None:
+                    # Up to the first tap that is there, acc is no sum of anything yet.
+                    total = arrays.where(started == 0, term, total)
+                    started = arrays.where(gone, started, gone == 0)
+            acc = total
+        if started is not None and not bool(started.all()):
+            self.of_no_terms(op, arrays.dtype(acc))
+        return acc
+
+    def by(self, translated):
+        return Fold(translated(self.function), self.identity)
+
+    def tried(self, op, arrays, term):
+        return [self.added(op, arrays, term, term)]
+
+    def added(self, op, arrays, acc, term):
+        """function(acc, term), in the shape and dtype that it must have."""
+        total = self.function(acc, term)
+        if not arrays.owns(total):
+            raise TypeError(
+                "{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__)
+            )
+        expected, found = [(tuple(t.shape), arrays.dtype(t)) for t in (acc, total)]
+        if found != expected:
+            raise RuntimeError(
+                "{}: add must return what it is given, shape {} and dtype {}, but returned shape {} and dtype {}".format(
+                    op, *(expected + found)
+                )
+            )
+        return total
+
+
+WORDS = {reduction.add: reduction for reduction in (Sum(), Max(), Min())}
+#: The words, in the order in which messages name them.
+ADDS = ("sum", "max", "min")
+
+
+def of(add, identity):
+    """The reduction of Op's arguments add and identity. ValueError for what isn't one."""
+    if callable(add):
+        return Fold(add, identity)
+    if add not in ADDS:
+        raise ValueError("Op(): add must be one of {} or a function, but got {!r}".format(ADDS, add))
+    if identity is not None:
+        raise ValueError("Op(): identity is for an add function; {!r} has its own".format(add))
+    return WORDS[add]
+
+
+def _unbind(arrays, terms, axis):
+    if arrays is TORCH and terms.requires_grad:
+        return _Unbind.apply(terms, axis)
+    return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
+
+
+@new_style
+class _Unbind(Function):
+    """The parts along an axis. Indexing's own gradient fills a tensor as large as all of them for each."""
+
+    @staticmethod
+    def forward(terms, axis):
+        return tuple(terms.select(axis, k).clone() for k in range(terms.shape[axis]))
+
+    @staticmethod
+    def setup_context(ctx, inputs, outputs):
+        ctx.axis = inputs[1]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return torch.stack(grads, ctx.axis), None

@@ -1,0 +1,54 @@
+"""Terms of Op.from_c: C expressions, which only compiled kernels evaluate."""
+
+from im2col_compat.codegen import kernels, template
+from im2col_compat.terms.function import Function
+
+
+class CText(object):
+    """A function of Op.from_c: a C expression."""
+
+    #: For codegen.fingerprint: it does the same at each call.
+    is_constant = True
+
+    def __init__(self, argument, text):
+        # What is spliced into C must stay one expression.
+        if not hasattr(text, "lower"):
+            raise TypeError("Op.from_c(): {} must be a C expression as text, but got {!r}".format(argument, text))
+        if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):
+            raise ValueError("Op.from_c(): {} must be a single C expression, but got {!r}".format(argument, text))
+        self.text = str(text)
+
+    def __call__(self, *_):
+        raise RuntimeError(
+            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer "
+            "dtype, no engine that is forced, and no second derivative".format(self.text)
+        )
+
+    def __repr__(self):
+        return repr(self.text)
+
+    def __eq__(self, other):
+        return isinstance(other, CText) and other.text == self.text
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self.text)
+
+
+class CTerm(Function):
+    only_kernels = True
+
+    @staticmethod
+    def takes(multiply):
+        return isinstance(multiply, CText)
+
+    def kernels(self, op, dtype, arrays, level):
+        reason = kernels.unfit(op, dtype)
+        if reason is not None:
+            return None, reason
+        return kernels.compiled(template.of_texts(op, dtype), dtype, level, repr(op))
+
+    def recordable(self, op, dtype):
+        return True

@@ -1,0 +1,34 @@
+"""The ops whose kernels are built into the C library (ffi/dot_named.c). ops.py names them."""
+
+from im2col_compat import lowlevel
+from im2col_compat.codegen.kernels import LEVELS, Kernels
+
+_names = {}  # what an op is made of: the name of its kernels in C
+#: dtypes of operands that there are kernels for.
+DTYPES = ("float32", "float64")
+
+
+def register(name, op):
+    """Let ops that are made of the same as `op` be computed by the kernels of a name."""
+    _names[_parts(op)] = name
+
+
+def _parts(op):
+    return op.multiply, op.add, op.grad_w, op.grad_x, op.pad_value is None
+
+
+def name_of(op):
+    """The name of the kernels that are built in for an op; None where there are none."""
+    try:
+        return _names.get(_parts(op))
+    except TypeError:
+        return None  # a function that has no hash is none of ours
+
+
+def kernels(op, dtype, level):
+    """The Kernels that are built in for an op, on a dtype; None where there are none."""
+    name = name_of(op) if dtype in DTYPES else None
+    if name is None:
+        return None
+    address = lowlevel.named_kernels("{}_{}".format(name, dtype), level)
+    return Kernels(address, dtype, dtype, "built in, " + LEVELS[level], None, None)
