@@ -5,10 +5,10 @@ import torch
 
 from im2col_compat import ops as ops
 
-# A tensor gives a tensor, an array an array.
+# Tensors give a tensor, arrays an array.
 _T = TypeVar("_T", torch.Tensor, "numpy.ndarray[Any, Any]")
 _Size = Union[int, Iterable[int]]
-# (before, after) for some or all dimensions
+# An item may be a pair (before, after).
 _Sides = Union[_Size, Iterable[Union[int, Iterable[int]]]]
 _Padding = Union[_Sides, Literal["same", "valid"]]
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -77,35 +77,6 @@ def fold(
     stride: _Size = ...,
     out: Optional[_T] = ...,
 ) -> _T: ...
-def conv1d(
-    input: _T,
-    weight: _T,
-    bias: Optional[_T] = ...,
-    stride: _Size = ...,
-    padding: _Padding = ...,
-    dilation: _Size = ...,
-    groups: int = ...,
-    op: _Op = ...,
-) -> _T: ...
-def conv3d(
-    input: _T,
-    weight: _T,
-    bias: Optional[_T] = ...,
-    stride: _Size = ...,
-    padding: _Padding = ...,
-    dilation: _Size = ...,
-    groups: int = ...,
-    op: _Op = ...,
-) -> _T: ...
-def conv_matrix(
-    weight: _T,
-    input_size: _Size,
-    stride: _Size = ...,
-    padding: _Padding = ...,
-    dilation: _Size = ...,
-    groups: int = ...,
-    dense: bool = ...,
-) -> _T: ...
 def conv2d(
     input: _T,
     weight: _T,
@@ -115,6 +86,19 @@ def conv2d(
     dilation: _Size = ...,
     groups: int = ...,
     op: _Op = ...,
+) -> _T: ...
+
+conv1d = conv2d
+conv3d = conv2d
+
+def conv_matrix(
+    weight: _T,
+    input_size: _Size,
+    stride: _Size = ...,
+    padding: _Padding = ...,
+    dilation: _Size = ...,
+    groups: int = ...,
+    dense: bool = ...,
 ) -> _T: ...
 def linear(input: _T, weight: _T, bias: Optional[_T] = ..., op: _Op = ...) -> _T: ...
 def matmul(a: _T, b: _T, op: _Op = ...) -> _T: ...
@@ -148,7 +132,7 @@ class Fold(torch.nn.Module):
     ) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
-# What the three have in common.
+# Typing can't append arguments to another constructor's. So each kind of layer has a whole list.
 class _Conv:
     op: Op
     def __init__(
@@ -187,9 +171,11 @@ class Linear(torch.nn.Linear):
     @classmethod
     def from_linear(cls, linear: torch.nn.Linear, op: _Op) -> Linear: ...
 
-class BinaryConv2d(Conv2d):
+class _Binary:
     alpha: bool
     K: bool
+
+class BinaryConv2d(_Binary, Conv2d):
     def __init__(
         self,
         in_channels: int,
@@ -209,9 +195,7 @@ class BinaryConv2d(Conv2d):
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv2d, alpha: bool = ..., K: bool = ...) -> BinaryConv2d: ...  # type: ignore[override]
 
-class BinaryLinear(Linear):
-    alpha: bool
-    K: bool
+class BinaryLinear(_Binary, Linear):
     def __init__(
         self,
         in_features: int,
@@ -225,7 +209,6 @@ class BinaryLinear(Linear):
     @classmethod
     def from_linear(cls, linear: torch.nn.Linear, alpha: bool = ..., K: bool = ...) -> BinaryLinear: ...  # type: ignore[override]
 
-# What the two have in common.
 class _Quantized:
     qconfig: Any
     input_scale: torch.Tensor

@@ -42,7 +42,7 @@ def _chosen():
     kind = "NumPy array" if torch is None else "CPU tensor"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it would say stands in the lines above
+            warnings.simplefilter("ignore")  # the lines above say it already
             backend()
         if backends.forced():
             return "{}, forced by use_backend or {}".format(backend(), backends.VARIABLE)
@@ -62,18 +62,18 @@ def _size(text):
 
 
 def main(arguments):
-    """The command line; without arguments, the report."""
+    """Run the command line. Without arguments, print the report."""
     if not arguments:
         print("\n".join(report()))
         return
     parser = argparse.ArgumentParser(
-        prog="python -m im2col_compat", description="Without a command: what a bug report needs."
+        prog="python -m im2col_compat", description="Without a command, print what a bug report needs."
     )
     about = "draw what unfold does, into a file"
     command = parser.add_subparsers(metavar="COMMAND").add_parser("draw", help=about, description=about)
     size = dict(type=_size, metavar="HxW")
     command.add_argument(
-        "--size", required=True, help="the image's; one number stands for both, here and below", **size
+        "--size", required=True, help="size of the image; one number stands for both, here and below", **size
     )
     command.add_argument("--kernel", required=True, **size)
     for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):

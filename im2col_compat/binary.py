@@ -1,104 +1,81 @@
-"""Layers of XNOR networks: xnor, scaled as XNOR-Net scales it (arXiv 1603.05279)."""
+"""Layers of XNOR networks: the op xnor, and the scaling factors of XNOR-Net (arXiv 1603.05279)."""
 
 from im2col_compat.compat.arrays import TORCH
-from im2col_compat.conv import conv2d, linear
-from im2col_compat.modules import Conv2d, Linear
+from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import NAMED
 
 
-class _Binary(object):
-    """A layer of which the op is xnor, and alpha and K are settings."""
+class _Binary(Layer):
+    """What BinaryConv2d and BinaryLinear have in common. `_mean_input(padded)`, the factor K, is theirs."""
+
+    def _set_own(self, alpha=False, K=False):
+        self.op, self.alpha, self.K = NAMED["xnor"], bool(alpha), bool(K)
 
     def _with_own(self, settings):
         return "{}, alpha={}, K={}".format(super(_Binary, self)._with_own(settings), self.alpha, self.K)
 
+    def forward(self, input):
+        padded = self._padded(input)
+        result = self._reduced(padded, self.weight, self.op)
+        if self.alpha:
+            means = self.weight.abs().contiguous().view(self.weight.shape[0], -1).mean(1)
+            result = result * self._per_filter(means)
+        if self.K:
+            result = result * self._mean_input(padded)
+        return self._biased(result)
+
 
 class BinaryConv2d(_Binary, Conv2d):
-    """A convolution of signs, Conv2d's with op="xnor", and XNOR-Net's scaling factors (arXiv 1603.05279, section 3.2).
+    """A convolution of signs: Conv2d with op="xnor", and XNOR-Net's scaling factors (arXiv 1603.05279, section 3.2).
 
-    Arguments are nn.Conv2d's, then
-    alpha: whether each filter's result is multiplied by the mean of the filter's weights' sizes
-    K: whether each position's result is multiplied by the mean of the sizes of the inputs that it is made of; those
-       beyond the border count as zeros. With groups, each has its own.
-    Signs get straight-through gradients (see ops.xnor); alpha and K are differentiated as what they are. The bias is
-    added at the end. ``BinaryConv2d.from_conv(conv, alpha, K)`` makes one of an nn.Conv2d, sharing its parameters.
+    Arguments are nn.Conv2d's, and then
+    alpha: whether to multiply the result of each filter by the mean absolute value of its weights.
+    K: whether to multiply the result at each position by the mean absolute value of the inputs in its window. Padding
+        counts as zeros. Each group has its own means.
+
+    The bias is added last. Signs have straight-through gradients (see ops.xnor). alpha and K have their true gradients.
     """
 
-    def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        padding_mode="zeros",
-        device=None,
-        dtype=None,
-        alpha=False,
-        K=False,
-    ):
-        super(BinaryConv2d, self).__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
-            NAMED["xnor"],
-        )  # fmt: skip
-        self.alpha, self.K = bool(alpha), bool(K)
+    __init__ = constructor(Conv2d.__init__, _Binary._set_own)
 
     @classmethod
     def from_conv(cls, conv, alpha=False, K=False):
-        """A layer with the settings and the very parameters (shared, not copied) of an nn.Conv2d."""
-        new = super(BinaryConv2d, cls).from_conv(conv, NAMED["xnor"])
-        new.alpha, new.K = bool(alpha), bool(K)
-        return new
+        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
 
-    def forward(self, input):
-        padded, padding = self._padded(input)
-        result = self._convolved(padded, padding, self.weight, None, self.op)
-        if self.alpha:
-            result = result * self.weight.abs().contiguous().view(self.out_channels, -1).mean(1).view(-1, 1, 1)
-        if self.K:
-            result = result * self._size_of_input(padded, padding)
-        return result if self.bias is None else result + self.bias.view(-1, 1, 1)
+        Raises TypeError for another layer.
+        """
+        return cls._sharing(conv, alpha, K)
 
-    def _size_of_input(self, input, padding):
-        unbatched = input.dim() == 3
-        batch, channels = 1 if unbatched else input.shape[0], self.in_channels // self.groups
-        sizes = (batch, self.groups, channels) + tuple(input.shape[-2:])
-        means = input.abs().contiguous().view(*sizes).mean(2)
-        # The mean over a window, as a convolution: that has all of a convolution's settings.
+    def _mean_input(self, padded):
+        batch, groups, arrays = tuple(padded.shape[:-3]), self.groups, TORCH
+        sizes = batch + (groups, self.in_channels // groups) + tuple(padded.shape[-2:])
+        means = padded.abs().contiguous().view(*sizes).mean(len(batch) + 1)
+        # The mean over each window is a convolution with the settings of this one.
         height, width = self.kernel_size
-        arrays = TORCH
-        box = arrays.tensor(arrays.full(input, (self.groups, 1, height, width), 1.0 / (height * width)))
-        means = conv2d(means, box, None, self.stride, padding, self.dilation, self.groups)
-        # Each group's for all of its filters.
-        filters = [index // (self.out_channels // self.groups) for index in range(self.out_channels)]
-        means = arrays.take(means, filters, 1) if self.groups > 1 else means
-        return means[0] if unbatched else means
+        box = arrays.tensor(arrays.full(padded, (groups, 1, height, width), 1.0 / (height * width)))
+        means = self._reduced(means, box, "dot")
+        # All filters of a group have its means.
+        group_of = [index // (self.out_channels // groups) for index in range(self.out_channels)]
+        return arrays.take(means, group_of, len(batch)) if groups > 1 else means
 
 
 class BinaryLinear(_Binary, Linear):
-    """A fully connected layer of signs, with alpha for each output and K for each input: as BinaryConv2d.
+    """A fully connected layer of signs: Linear with op="xnor", and XNOR-Net's scaling factors.
 
-    Arguments are nn.Linear's, then alpha and K. ``BinaryLinear.from_linear(linear, alpha, K)`` makes one of an nn.Linear.
+    Arguments are nn.Linear's, and then
+    alpha: whether to multiply each output by the mean absolute value of its weights.
+    K: whether to multiply the results of each input by the mean of its absolute values.
     """
 
-    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, alpha=False, K=False):
-        super(BinaryLinear, self).__init__(in_features, out_features, bias, device, dtype, NAMED["xnor"])
-        self.alpha, self.K = bool(alpha), bool(K)
+    __init__ = constructor(Linear.__init__, _Binary._set_own)
 
     @classmethod
     def from_linear(cls, linear, alpha=False, K=False):
-        """A layer with the sizes and the very parameters (shared, not copied) of an nn.Linear."""
-        new = super(BinaryLinear, cls).from_linear(linear, NAMED["xnor"])
-        new.alpha, new.K = bool(alpha), bool(K)
-        return new
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
-    def forward(self, input):
-        result = linear(input, self.weight, None, op=self.op)
-        if self.alpha:
-            result = result * self.weight.abs().mean(1)
-        if self.K:
-            result = result * input.abs().mean(input.dim() - 1, keepdim=True)
-        return result if self.bias is None else result + self.bias
+        Raises TypeError for another layer.
+        """
+        return cls._sharing(linear, alpha, K)
+
+    def _mean_input(self, padded):
+        return padded.abs().mean(padded.dim() - 1, keepdim=True)

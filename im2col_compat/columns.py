@@ -8,22 +8,26 @@ from im2col_compat.problem import fold_geometry, unfold_geometry
 
 
 def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
-    """Sliding blocks of images as columns (im2col): F.unfold of the latest PyTorch, on any, in any number of dimensions.
+    """The columns of images, their sliding blocks (im2col): F.unfold of the latest PyTorch, on any version.
 
-    input: (N, C, H, W) or (C, H, W), or with any other number of spatial dimensions, (N, C, L), (N, C, D, H, W) and
-    so on; a torch tensor of any version (0.3: a Variable or a raw tensor) or a NumPy array, of any float, complex,
-    integer or bool dtype.
-    kernel_size: a tuple with a size for each spatial dimension, which says how many there are; or an int for all, of
-    which there are 3 where input has 5 dimensions, and else 2. So (N, C, L) needs a kernel_size of (k,).
-    dilation, stride: an int or such a tuple. padding: the same, in which an item may be a pair (before, after).
-    out: where the result is written, of its shape, dtype and device; such calls are not differentiable.
+    input: (N, C, H, W) or (C, H, W), or with any other number of spatial dimensions: (N, C, L), (N, C, D, H, W) and so
+        on. A torch tensor of any version (0.3: a Variable or a raw tensor) or a NumPy array, of any float, complex,
+        integer or bool dtype.
+    kernel_size: a tuple with one size for each spatial dimension. Or an int for all of them: 3 where input has 5
+        dimensions, else 2. So (N, C, L) needs a tuple (k,).
+    dilation, stride: an int or such a tuple.
+    padding: the same, and an item may be a pair (before, after). Padding is zeros.
+    out: where to write the result, of its shape, dtype and device. Such a call isn't differentiable.
 
-    Returns (N, C * kernel product, L) or (C * kernel product, L), of input's kind and dtype, new (or out) and
-    contiguous, L the number of blocks, row by row. Padding is zeros. Differentiable to any order.
+    Returns (N, C * elements of the kernel, L) or without N, of input's kind and dtype: a new one, or out. L is the
+    number of blocks, which are ordered row by row. The result is contiguous, and differentiable to any order.
 
-    Raises what F.unfold raises: TypeError for arguments of a wrong type, RuntimeError
-    for sizes that don't fit or don't fit in memory, or an out that doesn't fit, IndexError for an input of too few
-    dimensions. ValueError for an out that is read-only. RuntimeError where the forced engine can't serve the input.
+    Raises what F.unfold raises, and
+    TypeError: for arguments of a wrong type.
+    IndexError: for an input with too few dimensions.
+    RuntimeError: for sizes that don't fit together or in memory, for an out that doesn't fit, and for an input that the
+        forced engine can't serve.
+    ValueError: for an out that is read-only.
     """
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
         return torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
@@ -34,22 +38,22 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
 
 
 def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=None):
-    """Columns added up into images (col2im), unfold's adjoint: F.fold of the latest PyTorch, on any.
+    """Images as sums of columns (col2im), the adjoint of unfold: F.fold of the latest PyTorch, on any version.
 
-    input: (N, C * kernel product, L) or (C * kernel product, L), of a kind and dtype as for unfold.
-    output_size: (H, W) or another number of spatial dimensions; or an int for all. kernel_size: as for unfold; where
-    it is an int, output_size says how many spatial dimensions there are, and 2 if it is an int too. The others as
-    for unfold.
+    input: (N, C * elements of the kernel, L) or without N, of a kind and dtype as for unfold.
+    output_size: (H, W), or a tuple of another length, or an int for all spatial dimensions.
+    kernel_size: as for unfold. If it is an int, output_size says how many dimensions there are, and 2 if both are ints.
+    dilation, padding, stride, out: as for unfold.
 
-    Returns (N, C, H, W) or (C, H, W), of input's kind and dtype, new (or out). Pixels that no block
-    covers are zero; integers wrap, bool is a logical or. float16 and bfloat16 are
-    accumulated in float32 by the engines "ffi" and "slices"; "torch" does what the
-    installed PyTorch does (on a CPU it sums in the narrow type). Differentiable to any
-    order.
+    Returns (N, C, H, W) or without N, of input's kind and dtype: a new one, or out. Pixels that no block covers are 0.
+    Integers wrap, sums of bools are a logical or. The engines "ffi" and "slices" sum float16 and bfloat16 in float32;
+    "torch" does what the installed PyTorch does (on a CPU it sums in the narrow type). Differentiable to any order.
 
-    Raises what F.fold raises: TypeError for arguments of a wrong type, RuntimeError for
-    sizes that don't fit together or don't fit in memory, or an out that doesn't fit. RuntimeError where the forced
-    engine can't serve the input.
+    Raises what F.fold raises, and
+    TypeError: for arguments of a wrong type.
+    RuntimeError: for sizes that don't fit together or in memory, for an out that doesn't fit, and for an input that the
+        forced engine can't serve.
+    ValueError: for an out that is read-only.
     """
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
         return torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
@@ -59,7 +63,7 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
 
 
 def _is_native(kernel_size, padding, is_2d):
-    """Whether a graph may record F.unfold or F.fold itself."""
+    """Whether a graph can record F.unfold or F.fold itself instead of the engine."""
     if not unfolds.UNFOLD_IS_CURRENT or backends.forced() not in (None, "torch"):
         return False
     pairs = isinstance(padding, (tuple, list)) and any(isinstance(item, (tuple, list)) for item in padding)

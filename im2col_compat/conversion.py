@@ -10,22 +10,28 @@ from im2col_compat.quantized import QuantConv2d, QuantLinear
 
 
 def convert(model, op, calibrate=None, layers=None, qconfig=None):
-    """A copy of a model in which convolutions and fully connected layers compute with an op.
+    """A copy of a model whose convolutions and fully connected layers compute with an op.
 
-    model: an nn.Module, which stays as it is.
-    op: as for conv2d. With one of Op.from_table layers become QuantConv2d and QuantLinear, with any other Conv1d, Conv2d,
-        Conv3d and Linear. Layers that were converted before are converted again; quantized ones keep their calibration if
-        the op takes operands of the same bits and calibrate is None.
-    calibrate: for ops of Op.from_table, batches of inputs for the model, such as a DataLoader: tensors, or tuples that
-        begin with one. The model computes them in eval mode, without quantization, while observers find the ranges of
-        the layers' inputs. A progress bar is shown where tqdm is installed and standard error is a terminal.
-    layers: which: a type, a name as in model.named_modules() or a pattern such as "features.*", a function of (name,
-        module), or a list of types and names. By default all nn.Conv2d and nn.Linear (with other ops nn.Conv1d and
-        nn.Conv3d too).
-    qconfig: for ops of Op.from_table, as QuantConv2d's.
+    model: an nn.Module. It isn't changed.
+    op: as for conv2d. An op that Op.from_table made gives QuantConv2d and QuantLinear, any other op Conv1d, Conv2d,
+        Conv3d and Linear. Converted layers can be converted again.
+    calibrate: for ops of Op.from_table, batches of inputs for the model, such as a DataLoader: tensors, or tuples whose
+        first item is one. The model computes them in eval mode and without quantization, while observers find the
+        ranges of the layers' inputs. A progress bar is shown where tqdm is installed and standard error is a terminal.
+        None keeps the calibration of quantized layers, if the operands of both ops have the same ranges.
+    layers: a type, a name as in model.named_modules(), a pattern such as "features.*", a list of these, or a function
+        of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than Op.from_table's all
+        nn.Conv1d and nn.Conv3d too.
+    qconfig: for ops of Op.from_table, as for QuantConv2d.
 
-    ValueError where there is nothing to convert, a name is no layer's, an op of Op.from_table has no calibrate, or what
-    comes to a layer while calibrating isn't finite, or nothing does; TypeError for layers that can't be converted.
+    Returns the copy. Its layers share parameters where the model's do.
+
+    Raises
+    TypeError: for layers that can't be converted, and arguments of wrong types.
+    ValueError: if there is nothing to convert, if the model has no layer of a given name or type, if a layer isn't
+        calibrated and calibrate is None, if a layer gets no input or one that isn't finite while calibrating, and for
+        calibrate or qconfig with other ops than Op.from_table's.
+    ImportError: without PyTorch, and for ops of Op.from_table where PyTorch has no observers (see QuantConv2d).
     """
     if torch is None:
         raise ImportError("convert() is for nn.Modules: {}".format(torch_missing))
@@ -48,7 +54,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     model = _with(model, converted)
     for module in model.modules():
         if hasattr(module, "activation_relu_or_gelu"):
-            # Else nn.TransformerEncoderLayer computes with its layers' weights, and not with its layers.
+            # nn.TransformerEncoderLayer has a fast path, which takes the weights of its layers and doesn't call them.
+            # This closes it.
             module.activation_relu_or_gelu = 0
     if calibrate is not None:
         _calibrate(model, [(name, converted[layer]) for name, layer in chosen], calibrate)
@@ -59,10 +66,10 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
 
 
 _nn = torch.nn if torch is not None else None
-#: What can be converted, and to what.
+#: (layer of PyTorch, what it becomes).
 _PLAIN = () if _nn is None else ((_nn.Conv1d, Conv1d), (_nn.Conv2d, Conv2d), (_nn.Conv3d, Conv3d), (_nn.Linear, Linear))
 _QUANTIZED = () if _nn is None else ((_nn.Conv2d, QuantConv2d), (_nn.Linear, QuantLinear))
-#: nn.MultiheadAttention has one, and computes with its weight.
+#: nn.MultiheadAttention takes the weight of such a layer, and doesn't call it.
 _NEVER_CALLED = tuple(
     getattr(module, name)
     for module, name in ((getattr(getattr(_nn, "modules", None), "linear", None), "NonDynamicallyQuantizableLinear"),)
@@ -71,7 +78,7 @@ _NEVER_CALLED = tuple(
 
 
 def _chosen(model, layers, known):
-    """(name, module) of the layers that are to be converted. A module in several places comes once."""
+    """(name, module) of each layer to convert. A module in several places comes once."""
     modules = list(model.named_modules())
     if layers is None:
         found = [pair for pair in modules if _known(pair[1], known) is not None]
@@ -104,7 +111,7 @@ def _is(wanted, name, module):
 
 
 def _known(layer, known):
-    """What a layer is to become, or None."""
+    """The class that a layer becomes, or None."""
     if isinstance(layer, _NEVER_CALLED):
         return None
     return next((own for base, own in known if isinstance(layer, base)), None)
@@ -114,8 +121,8 @@ def _plain(name, layer, op):
     own = _known(layer, _PLAIN)
     if own is None:
         raise _cannot(name, layer, _PLAIN)
-    new = own.from_linear(layer, op) if own is Linear else own.from_conv(layer, op)
-    for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # of a quantized one
+    new = own._sharing(layer, op)
+    for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # if it was quantized
         new._buffers.pop(attribute, None)
         new.__dict__.pop(attribute, None)
     return new
@@ -133,7 +140,7 @@ def _quantized(name, layer, op, keep, qconfig):
             )
         )
     qconfig = layer.qconfig if same else qconfig
-    new = own.from_linear(layer, op, qconfig) if own is QuantLinear else own.from_conv(layer, op, qconfig)
+    new = own._sharing(layer, op, qconfig)
     if keep:
         new.input_scale.copy_(layer.input_scale)
         new.input_zero_point.copy_(layer.input_zero_point)
@@ -149,10 +156,10 @@ def _cannot(name, layer, known):
 
 
 def _with(module, converted):
-    """The module, or what it was converted to, with all in it that was converted."""
+    """What the module was converted to, or the module itself with converted layers in it."""
     if module in converted:
         return converted[module]
-    # Not named_children(), which has a child in several places once.
+    # named_children() would leave out all but one of a child's places.
     for name, child in list(module._modules.items()):
         if child is not None:
             module._modules[name] = _with(child, converted)

@@ -1,4 +1,4 @@
-"""Pictures of what unfold and fold do. Needs matplotlib, as nothing else in the package does."""
+"""Pictures of what unfold and fold do. Only this module needs matplotlib."""
 
 from __future__ import division
 
@@ -10,16 +10,16 @@ from im2col_compat.columns import fold, unfold
 from im2col_compat.engines.choose import use_backend
 from im2col_compat.problem import integers, product, unfold_geometry
 
-MOST_CELLS = 10**6  # no picture has pixels for more, and they would take minutes and gigabytes
+MOST_CELLS = 10**6  # a picture has no pixels for more, and they would take minutes and gigabytes
 
-# RGB of the least number and of the greatest. Every kind of colour blindness tells blue and orange apart.
+# RGB of the least and the greatest number. Blue and orange differ for every kind of colour blindness.
 BLUES, ORANGES = ((232, 241, 250), (134, 182, 226)), ((255, 231, 196), (245, 158, 36))
 PADDING, OUTSIDE, OUTLINE, TEXT, FAINT = (232, 232, 232), (255, 255, 255), "#b34700", "#222222", "#666666"
 
-# Inches. Cells are CELL wide and high, or less where their panel would exceed its (height, width).
+# Inches. Cells are CELL wide and high, or smaller where their panel would exceed its (height, width).
 WIDTH, MARGIN, TITLE, GAP, CELL = 10.0, 0.25, 0.6, 0.8, 0.36
 IMAGE, COLUMNS = (4.0, 4.0), (4.0, WIDTH - 2 * MARGIN)
-LEGIBLE, GRID = 6, 8  # points: the smallest text, and the smallest cells with lines between them
+LEGIBLE, GRID = 6, 8  # points: the smallest text, and the smallest cells that have lines between them
 
 
 def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
@@ -27,16 +27,17 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
 
     size: (H, W) of the image, or one int for both. Its pixels are numbered from 1, row by row.
     kernel_size, dilation, padding, stride: as for unfold.
-    block: int, the index of the block and its column; by default one in the middle.
+    block: int, the index of the block and its column. The default is one in the middle.
 
-    Returns a matplotlib.figure.Figure, made without pyplot. Its three axes, in units of cells, are
-    the padded image, the columns (kh * kw, L), and the image with how many blocks cover each
-    pixel, as many times as fold(unfold(x)) has it. The block is orange in each. Cells that are too
-    small for numbers have colours only.
+    Returns a matplotlib.figure.Figure, made without pyplot. Its three axes, in units of cells, show the padded image,
+    the columns (kh * kw, L), and how many blocks cover each pixel: fold(unfold(x)) is x times this number. The block is
+    orange in each. Cells that are too small for numbers have only colours.
 
-    Raises what unfold raises for kernel_size, dilation, padding and stride. TypeError for a size or
-    a block of a wrong type; ValueError for a size that isn't positive or no pair, and for more
-    than a million cells; IndexError for a block that there isn't; ImportError without matplotlib.
+    Raises what unfold raises for kernel_size, dilation, padding and stride, and
+    TypeError: for a size or block of a wrong type.
+    ValueError: for a size that isn't one or two positive ints, and for more than a million cells.
+    IndexError: for a block that doesn't exist.
+    ImportError: without matplotlib.
     """
     size = integers("draw", "size", size, too_large=ValueError)
     size = size if isinstance(size, tuple) else (size, size)
@@ -61,12 +62,12 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
 
     pixels = np.arange(1, product(size) + 1).reshape((1,) + size)
     places = np.arange(product(padded)).reshape((1,) + padded)
-    with use_backend("auto"):  # one that is forced may take no arrays
+    with use_backend("auto"):  # a forced engine may refuse arrays
         columns = unfold(pixels, kernel, dilation, padding, stride)
         covers = fold(columns, size, kernel, dilation, padding, stride) // pixels
         places = unfold(places, kernel, dilation, 0, stride)[:, block]
     image = np.pad(pixels[0], padding, "constant")
-    # fold drops the padding; left blank, it makes the block lie where it lies in the other image.
+    # fold drops the padding. Blank cells for it put the block where it is in the other image.
     covers = np.pad(covers[0], padding, "constant", constant_values=-1)
     in_image, in_columns = np.zeros(padded, bool), np.zeros(columns.shape, bool)
     in_image.flat[places] = True
@@ -112,7 +113,7 @@ def _figure():
 
 
 def _extent(cells, limit):
-    """The (height, width) of a panel of so many cells. Those of images are square, but for long strips."""
+    """The (height, width) of a panel of so many cells. The cells of images are square, except in long strips."""
     sides = [min(CELL * count, most) for count, most in zip(cells, limit)]
     cell = min(side / count for side, count in zip(sides, cells))
     return sides if limit is COLUMNS else [min(s, max(CELL, cell * count)) for s, count in zip(sides, cells)]
@@ -154,7 +155,7 @@ def _outline(axes, down, across, **line):
 
 
 def _arrow(start, place, end, tip):
-    """From a place in the cells of one panel to one in those of another."""
+    """An arrow from a place in the cells of one panel to a place in the cells of another."""
     arrow = dict(arrowstyle="-|>", color=OUTLINE, linewidth=1.5, shrinkA=4, shrinkB=4)
     places = dict(xycoords=end.transData, textcoords=start.transData, annotation_clip=False)
     end.annotate("", tip, place, arrowprops=arrow, **places)

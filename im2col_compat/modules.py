@@ -1,5 +1,8 @@
 """nn.Module shells over the functions. Without PyTorch they can be imported, but not constructed."""
 
+import functools
+import inspect
+
 from im2col_compat.columns import fold, unfold
 from im2col_compat.compat import layers
 from im2col_compat.compat.probes import torch, torch_missing
@@ -23,99 +26,148 @@ else:
 
 
 class _Shell(_Module):
-    """repr on every version: before 0.4 nn.Module knew no extra_repr."""
+    """A module without parameters. `_settings` names the attributes that its repr shows."""
 
-    if not hasattr(_Module, "extra_repr"):
+    def extra_repr(self):
+        return ", ".join("{}={}".format(name, getattr(self, name)) for name in self._settings)
+
+    if not hasattr(_Module, "extra_repr"):  # before 0.4
 
         def __repr__(self):
             return "{}({})".format(type(self).__name__, self.extra_repr())
 
 
 class Unfold(_Shell):
-    """nn.Unfold of the latest PyTorch, on any: see unfold."""
+    """nn.Unfold of the latest PyTorch, on any version. Arguments are unfold's, without input and out."""
+
+    _settings = ("kernel_size", "dilation", "padding", "stride")
 
     def __init__(self, kernel_size, dilation=1, padding=0, stride=1):
         super(Unfold, self).__init__()
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.padding = padding
-        self.stride = stride
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def forward(self, input):
         return unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
-    def extra_repr(self):
-        return "kernel_size={}, dilation={}, padding={}, stride={}".format(
-            self.kernel_size, self.dilation, self.padding, self.stride
-        )
-
 
 class Fold(_Shell):
-    """nn.Fold of the latest PyTorch, on any: see fold."""
+    """nn.Fold of the latest PyTorch, on any version. Arguments are fold's, without input and out."""
+
+    _settings = ("output_size", "kernel_size", "dilation", "padding", "stride")
 
     def __init__(self, output_size, kernel_size, dilation=1, padding=0, stride=1):
         super(Fold, self).__init__()
         self.output_size = output_size
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.padding = padding
-        self.stride = stride
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def forward(self, input):
         return fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
-    def extra_repr(self):
-        return "output_size={}, kernel_size={}, dilation={}, padding={}, stride={}".format(
-            self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
-        )
+
+def constructor(init, own):
+    """An __init__ with the arguments of `init`, PyTorch's, and then those of the method `own`, ours.
+
+    So each list of arguments is written once. The __init__ calls `init` and then `own`, each with its part, and Python
+    itself complains about arguments that are missing, unknown or given twice. If `init` was made by constructor(), its
+    own arguments are left out.
+    """
+    init = getattr(init, "__wrapped__", init)
+    most = init.__code__.co_argcount - 1
+    names = own.__code__.co_varnames[1 : own.__code__.co_argcount]
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        if len(args) > most + len(names):
+            message = "{}() takes at most {} arguments ({} given)"
+            raise TypeError(message.format(type(self).__name__, most + len(names), len(args)))
+        ours = {name: kwargs.pop(name) for name in names if name in kwargs}
+        init(self, *args[:most], **kwargs)
+        own(self, *args[most:], **ours)
+
+    __init__.__wrapped__ = init  # Python 2.7's wraps doesn't set it
+    if hasattr(inspect, "signature"):
+        theirs, ours = [list(inspect.signature(method).parameters.values()) for method in (init, own)]
+        __init__.__signature__ = inspect.Signature(theirs + ours[1:])
+    return __init__
 
 
-class _WithOp(object):
-    """The `op` of a layer that is otherwise its base class."""
+class Layer(object):
+    """What all layers with an op have in common.
+
+    `base` is the layer of PyTorch that they extend, `dims` its number of spatial dimensions, 0 for Linear.
+    """
+
+    def _set_own(self, op="dot"):
+        """Set what PyTorch's layer doesn't have. The arguments end the constructor's and from_conv's."""
+        self.op = resolve(op)
+
+    @classmethod
+    def _sharing(cls, layer, *own):
+        """A layer with the settings of a `base`, and with its parameters, not copies of them."""
+        if not isinstance(layer, cls.base):
+            raise TypeError(
+                "{0}.from_{1}(): {1} must be an nn.{2}, but got {3}".format(
+                    cls.__name__, "conv" if cls.dims else "linear", cls.base.__name__, type(layer).__name__
+                )
+            )
+        if layers.is_parametrized(layer):
+            # torch.nn.utils.parametrize gives each layer a class of its own, whose properties compute the parameters.
+            properties = {n: value for n, value in vars(type(layer)).items() if n not in ("__dict__", "__weakref__")}
+            new = _shallow(layer, type("Parametrized" + cls.__name__, (cls,), properties))
+            # The tensors that the parameters are computed from are shared. The lists of computations are not, so that
+            # one can be removed from one layer alone.
+            new.parametrizations = _shallow(layer.parametrizations)
+            for name, one in list(layer.parametrizations.items()):
+                new.parametrizations[name] = _shallow(one)
+        else:
+            new = _shallow(layer, cls)
+        new._set_own(*own)
+        return new
 
     if hasattr(_Module, "extra_repr"):
 
         def extra_repr(self):
-            return self._with_own(super(_WithOp, self).extra_repr())
+            return self._with_own(super(Layer, self).extra_repr())
 
     else:
 
         def __repr__(self):
-            return self._with_own(super(_WithOp, self).__repr__()[:-1]) + ")"
+            return self._with_own(super(Layer, self).__repr__()[:-1]) + ")"
 
     def _with_own(self, settings):
+        """The text of PyTorch's settings, and of those that `_set_own` sets."""
         return "{}, op={!r}".format(settings, self.op)
 
+    def forward(self, input):
+        return self._reduced(self._padded(input), self.weight, self.op, self.bias)
 
-class _Conv(_WithOp):
-    """What Conv1d, Conv2d and Conv3d have in common; `dims` and `base` are theirs."""
+    def _padded(self, input):
+        """The input, padded with its own pixels if the layer pads so."""
+        return input
 
-    padding_mode = "zeros"  # of layers that an older PyTorch has pickled
+    def _reduced(self, padded, weight, op, bias=None):
+        """What the layer computes of such an input, with another weight, op or bias than its own."""
+        return linear(padded, weight, bias, op=op)
+
+    def _per_filter(self, values):
+        """One value for each filter, (O,), in the shape that broadcasts with results."""
+        return values.view(-1, *(1,) * self.dims)
+
+    def _biased(self, result):
+        return result if self.bias is None else result + self._per_filter(self.bias)
+
+
+class _Conv(Layer):
+    padding_mode = "zeros"  # layers that an older PyTorch has pickled have none
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        padding_mode="zeros",
-        device=None,
-        dtype=None,
-        op="dot",
-    ):
-        name = type(self).__name__
-        if padding_mode not in ("zeros",) + PADDING_MODES:
-            raise ValueError(
-                "{}(): padding_mode must be one of {}, but got {!r}".format(
-                    name, ("zeros",) + PADDING_MODES, padding_mode
-                )
-            )
-        op = resolve(op)
-        # What the oldest nn.Conv2d doesn't know is set when it is constructed.
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
+        padding_mode="zeros", device=None, dtype=None
+    ):  # fmt: skip
+        name, modes = type(self).__name__, ("zeros",) + PADDING_MODES
+        if padding_mode not in modes:
+            raise ValueError("{}(): padding_mode must be one of {}, but got {!r}".format(name, modes, padding_mode))
+        # Old versions of nn.Conv2d take neither names nor pairs. So these are set afterwards.
         plain = not hasattr(padding, "__iter__") or not any(hasattr(item, "__iter__") for item in padding)
         if hasattr(padding, "lower"):
             plain = False
@@ -131,104 +183,90 @@ class _Conv(_WithOp):
         if not plain:
             self.padding = padding
         self.padding_mode = padding_mode
-        self.op = op
+
+    __init__ = constructor(__init__, Layer._set_own)
 
     @classmethod
     def from_conv(cls, conv, op):
-        """A layer with the settings and the very parameters (shared, not copied) of an nn.Conv1d, nn.Conv2d or nn.Conv3d."""
-        if not isinstance(conv, cls.base):
-            raise TypeError(
-                "{}.from_conv(): conv must be an nn.{}, but got {}".format(
-                    cls.__name__, cls.base.__name__, type(conv).__name__
-                )
-            )
-        return _converted(cls, conv, op)
+        """A layer with the settings of an nn.Conv1d, 2d or 3d, and with its parameters, not copies of them.
+
+        op: as for conv2d. Raises TypeError for another layer.
+        """
+        return cls._sharing(conv, op)
 
     def _with_own(self, settings):
         if self.padding_mode != "zeros" and "padding_mode" not in settings:
             settings += ", padding_mode=" + self.padding_mode
         return super(_Conv, self)._with_own(settings)
 
-    def forward(self, input):
-        return self._convolved(*self._padded(input), weight=self.weight, bias=self.bias, op=self.op)
-
     def _padded(self, input):
-        """The input, padded with its own pixels where it is to be, and the padding that is left."""
         if self.padding_mode == "zeros":
-            return input, self.padding
-        return pad_for_conv(input, self.weight, self.padding, self.stride, self.dilation, self.padding_mode), 0
+            return input
+        return pad_for_conv(input, self.weight, self.padding, self.stride, self.dilation, self.padding_mode)
 
-    def _convolved(self, input, padding, weight, bias, op):
+    def _reduced(self, padded, weight, op, bias=None):
+        padding = self.padding if self.padding_mode == "zeros" else 0
         conv = (conv1d, conv2d, conv3d)[self.dims - 1]
-        return conv(input, weight, bias, self.stride, padding, self.dilation, self.groups, op=op)
+        return conv(padded, weight, bias, self.stride, padding, self.dilation, self.groups, op=op)
 
 
 class Conv1d(_Conv, _Conv1d):
-    """nn.Conv1d with a dot product of your own: as Conv2d."""
+    """nn.Conv1d with your own dot product. Everything is as in Conv2d."""
 
     dims, base = 1, _Conv1d
 
 
 class Conv2d(_Conv, _Conv2d):
-    """nn.Conv2d with a dot product of your own: its arguments, then op.
+    """nn.Conv2d with your own dot product.
 
-    Parameters, their initialisation and state_dict are nn.Conv2d's; padding may be
-    "same", "valid" or ((top, bottom), (left, right)) on every version, and so may padding_mode be any of nn.Conv2d's:
-    "zeros" means the op's pad value; "reflect", "replicate" and "circular" pad with the input's own pixels.
-    ValueError for other modes. op: as for conv2d.
+    Arguments are those of today's nn.Conv2d, on every version, and then
+    op: as for conv2d.
+
+    padding may be "same", "valid" or ((top, bottom), (left, right)).
+    padding_mode "zeros" pads with the op's pad value. "reflect", "replicate" and "circular" pad with the input's own
+    pixels.
+    Parameters, their initialisation and the state_dict are those of nn.Conv2d.
+
+    Raises ValueError for a padding, padding_mode or op that doesn't exist.
     """
 
     dims, base = 2, _Conv2d
 
 
 class Conv3d(_Conv, _Conv3d):
-    """nn.Conv3d with a dot product of your own: as Conv2d."""
+    """nn.Conv3d with your own dot product. Everything is as in Conv2d."""
 
     dims, base = 3, _Conv3d
 
 
-class Linear(_WithOp, _Linear):
-    """nn.Linear with a dot product of your own: its arguments, then op.
+class Linear(Layer, _Linear):
+    """nn.Linear with your own dot product.
 
-    Parameters, their initialisation and state_dict are nn.Linear's. op: as for conv2d.
+    Arguments are those of today's nn.Linear, on every version, and then
+    op: as for conv2d.
+
+    Parameters, their initialisation and the state_dict are those of nn.Linear.
     """
 
-    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, op="dot"):
-        op = resolve(op)
+    dims, base = 0, _Linear
+
+    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
         super(Linear, self).__init__(in_features, out_features, bias, **layers.factory(device, dtype))
         layers.place(self, device, dtype)
-        self.op = op
+
+    __init__ = constructor(__init__, Layer._set_own)
 
     @classmethod
     def from_linear(cls, linear, op):
-        """A Linear with the sizes and the very parameters (shared, not copied) of an nn.Linear."""
-        if not isinstance(linear, _Linear):
-            raise TypeError(
-                "Linear.from_linear(): linear must be an nn.Linear, but got {}".format(type(linear).__name__)
-            )
-        return _converted(cls, linear, op)
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
-    def forward(self, input):
-        return linear(input, self.weight, self.bias, op=self.op)
-
-
-def _converted(cls, layer, op):
-    if layers.is_parametrized(layer):
-        # torch.nn.utils.parametrize gives each layer a class of its own, in which the parameters are properties.
-        own = {name: value for name, value in vars(type(layer)).items() if name not in ("__dict__", "__weakref__")}
-        new = _shallow(layer, type("Parametrized" + cls.__name__, (cls,), own))
-        # What is parametrized, and how, is each layer's own; the parameters that it is computed from are shared.
-        new.parametrizations = _shallow(layer.parametrizations)
-        for name, one in list(layer.parametrizations.items()):
-            new.parametrizations[name] = _shallow(one)
-    else:
-        new = _shallow(layer, cls)
-    new.op = resolve(op)
-    return new
+        op: as for conv2d. Raises TypeError for another layer.
+        """
+        return cls._sharing(linear, op)
 
 
 def _shallow(module, cls=None):
-    """A module that holds what another holds. Not constructed: that would draw random numbers, and know no hooks."""
+    """A module with the attributes of another. It isn't constructed: that would draw random numbers and lose hooks."""
     new = object.__new__(cls or type(module))
     for name, value in vars(module).items():
         new.__dict__[name] = value.copy() if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Padding with an image's own pixels, as nn.Conv2d's padding_mode names it."""
+"""Padding with an image's own pixels: nn.Conv2d's padding_mode."""
 
 from im2col_compat.compat.arrays import enter
 from im2col_compat.problem import conv_pads
@@ -16,25 +16,28 @@ def _circular(i, size):
     return i % size
 
 
-#: Which pixel stands at position i of an axis, and how many pixels of padding there may be on one side.
+#: For each mode, functions of an axis' size: the pixel at position i, which may be in the padding; the most padding.
 _MODES = {
     "reflect": (_reflect, lambda size: size - 1),
     "replicate": (_replicate, lambda size: float("inf")),
     "circular": (_circular, lambda size: size),
 }
-MODES = ("reflect", "replicate", "circular")
+MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
 
 
 def pad_for_conv(input, weight, padding, stride, dilation, mode):
-    """input, (N, C, ...) or (C, ...), with the padding that a convolution with this weight (O, C / groups, ...) asks for.
+    """The input of a convolution, padded as the convolution asks for. So it needs no more padding.
 
-    mode: "reflect", "replicate" or "circular", each as F.pad has it, on every version and dtype. RuntimeError for
-    padding that a mode can't give: at least the size for "reflect", more than it for "circular".
+    input: (N, C, ...) or (C, ...), of any version and dtype.
+    weight, padding, stride, dilation: the convolution's; the weight has shape (O, C / groups, ...).
+    mode: "reflect", "replicate" or "circular", as in F.pad.
+
+    Raises RuntimeError for padding that exceeds size - 1 for "reflect", or size for "circular".
     """
     arrays, (x,), leave = enter("pad", [("input", input)])
     dims = len(weight.shape) - 2
     if len(x.shape) not in (dims + 1, dims + 2):
-        return input  # which the convolution will refuse
+        return input  # the convolution refuses it, and says why
     pads = conv_pads(dims, weight.shape, padding, stride, dilation)
     pixel, most = _MODES[mode]
     for axis, (before, after) in zip(range(len(x.shape) - dims, len(x.shape)), pads):

@@ -1,24 +1,24 @@
-"""Layers that compute with integers of a few bits, and with any table for their products.
+"""Layers that compute with integers of a few bits, and with any table of products.
 
-Real numbers are stood for by codes, x = scale * (code - zero_point) (Jacob et al., arXiv 1712.05877); which, PyTorch's
-own observers say. Products of codes are looked up, sums of them are exact, and what zero points add is taken off
-again, as TFApprox does (Vaverka et al., arXiv 2002.09481, section 3). Gradients go straight through: they are those of
-the ordinary product of the rounded operands, and zero where an operand is beyond the range of its codes.
+Each integer is a code. Code q stands for the real number scale * (q - zero_point) (Jacob et al., arXiv 1712.05877).
+PyTorch's own observers choose scale and zero_point. Products of codes are looked up in the op's table, and their sums
+are exact. What the zero points add to the sums is subtracted, as in TFApprox (Vaverka et al., arXiv 2002.09481,
+section 3). Gradients are straight-through: those of the exact product of the rounded operands, and zero where an
+operand lies outside the range of its codes.
 """
 
 import numpy as np
 
 from im2col_compat.compat import autograd, layers
 from im2col_compat.compat.probes import Function, torch
-from im2col_compat.conv import linear
-from im2col_compat.modules import Conv2d, Linear
+from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import Op, resolve
 
 _exact = []
 
 
 def exact_op():
-    """The ordinary product of signed operands of eight bits, as a table."""
+    """The op whose table has the exact products of signed operands of eight bits."""
     if not _exact:
         values = np.arange(256)
         values[128:] -= 256
@@ -27,7 +27,7 @@ def exact_op():
 
 
 def table_op(op, function):
-    """The Op, which must be one of Op.from_table. TypeError for another."""
+    """The Op that `op` means. TypeError, which names `function`, unless Op.from_table made it."""
     op = exact_op() if op is None else resolve(op)
     if not op.term.looks_up or not op.reduction.fuses_products:
         raise TypeError("{}(): op must be made by Op.from_table, but got {!r}".format(function, op))
@@ -35,9 +35,9 @@ def table_op(op, function):
 
 
 def default_qconfig(op):
-    """What PyTorch calls a QConfig: which observers find the ranges of activations and weights, for the op's operands.
+    """The QConfig, as PyTorch calls it, of an op: the observers that find the ranges of its operands.
 
-    Unsigned operands are affine, signed ones symmetric; weights have a range for each filter.
+    Ranges are affine for unsigned operands and symmetric for signed ones. Weights have one range for each filter.
     """
     quantization = layers.quantization()
     (w_low, w_high), (x_low, x_high) = op.multiply.ranges
@@ -57,22 +57,23 @@ def _kind(signed, name):
     return {"dtype": torch.qint8 if signed else torch.quint8, "qscheme": getattr(torch, scheme)}
 
 
-class _Quantized(object):
-    """What QuantConv2d and QuantLinear have in common. `_product(x, w, op)` is theirs."""
+class _Quantized(Layer):
+    """What QuantConv2d and QuantLinear have in common."""
 
-    def _set_up(self, op, qconfig):
-        #: (what messages call the layer, its observer) while the range of its input is being found; None otherwise.
-        self.op, self.qconfig, self.calibrating = op, qconfig, None
-        w_range, x_range = op.multiply.ranges
+    def _set_own(self, op=None, qconfig=None):
+        self.op, self.qconfig = table_op(op, type(self).__name__), qconfig
+        #: None, or while the range of the input is being found: (what messages call the layer, its observer).
+        self.calibrating = None
+        w_range, x_range = self.op.multiply.ranges
         self._check_range("activation", self._observer("activation"), x_range)
         self._check_range("weight", self._observer("weight"), w_range)
-        # Where the weights are. Not a number: not known yet.
+        # On the device of the weights. NaN means that the range isn't known yet.
         self.register_buffer("input_scale", self.weight.new_full((), float("nan")).detach())
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=self.weight.device))
 
     def _observer(self, which):
-        """A new one for "activation" or "weight", where the weight is."""
-        # The default is made when it is needed: PyTorch 1.8's can't be pickled.
+        """A new observer for "activation" or "weight", on the device of the weight."""
+        # The default is made for each use and not kept, because PyTorch 1.8 can't pickle it.
         qconfig = default_qconfig(self.op) if self.qconfig is None else self.qconfig
         if not callable(getattr(qconfig, which, None)):
             raise TypeError(
@@ -97,18 +98,18 @@ class _Quantized(object):
             )
 
     def start_calibration(self, name=""):
-        """From now on, compute as the layer would without quantization, and observe the range of the input.
+        """Compute without quantization from now on, and observe the range of the input.
 
         name: what messages call the layer.
         """
         observer = self._observer("activation")
-        # In a tuple, where nn.Module doesn't find it: it is no part of the state.
+        # The tuple hides the observer from nn.Module, so that it is no part of the state_dict.
         self.calibrating = "layer {!r}".format(name) if name else type(self).__name__, observer
 
     def finish_calibration(self):
-        """Compute with codes again, for the range that was observed. ValueError if there was no input."""
+        """Compute with codes again, for the range that was observed. ValueError without one, or if it isn't finite."""
         (name, observer), self.calibrating = self.calibrating, None
-        # What has seen nothing has an empty range, or an infinite one the wrong way around.
+        # The range of an observer without input is empty, or runs from infinity to minus infinity.
         if observer.min_val.numel() == 0 or bool((observer.min_val > observer.max_val).any()):
             raise ValueError("{}: there was no input while calibrating".format(name))
         _check_finite("{}: the range of its input, which observers take as float32,".format(name), observer.max_val)
@@ -123,7 +124,7 @@ class _Quantized(object):
             name, observer = self.calibrating
             _check_finite(name + ": its input", input)
             observer(input.detach())
-            return self._biased(self._product(input, self.weight, "dot"))
+            return self._biased(self._reduced(self._padded(input), self.weight, "dot"))
         if not float(self.input_scale) > 0:
             raise RuntimeError(
                 "{}: the range of its input isn't known: call convert(model, op, calibrate=loader), or "
@@ -131,20 +132,20 @@ class _Quantized(object):
             )
         if bool(torch.isnan(input).any()):
             raise ValueError("{}: input must have no NaN, which there is no code for".format(type(self).__name__))
-        # Half precision can tell neither neighbouring codes apart nor hold their sums.
+        # Half precision is too coarse for neighbouring codes, and too narrow for their sums.
         wide = torch.promote_types(input.dtype, torch.float32)
-        x, weight = input.to(wide), self.weight.to(wide)
+        x, weight = self._padded(input).to(wide), self.weight.to(wide)
         w_scale, w_zero = self._weight_parameters(weight.detach())
         x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
         w = layers.fake_quantize(weight, w_scale, w_zero, *self.op.multiply.ranges[0])
         x = layers.fake_quantize(x, x_scale, x_zero, *self.op.multiply.ranges[1])
         result = self._looked_up(x.detach(), x_scale, int(x_zero), w.detach(), w_scale, w_zero)
         if x.requires_grad or w.requires_grad:
-            result = _StraightThrough.apply(self._product(x, w, "dot"), result)
+            result = _StraightThrough.apply(self._reduced(x, w, "dot"), result)
         return self._biased(result.to(input.dtype))
 
     def _weight_parameters(self, weight):
-        """(scale, zero_point) of the weights as they are now: one of each, or one for each filter."""
+        """(scale, zero_point) for the present values of the weight: one number each, or one for each filter."""
         _check_finite("{}: its weight".format(type(self).__name__), weight)
         observer = self._observer("weight")
         observer(weight)
@@ -152,22 +153,22 @@ class _Quantized(object):
         return scale.to(weight.device), zero_point.to(weight.device)
 
     def _looked_up(self, x, x_scale, x_zero, w, w_scale, w_zero):
-        """scale * the sums of table[w, x] of the codes, less what is there for the zero points alone."""
-        filters, along = (-1,) + (1,) * (w.dim() - 1), (-1,) + (1,) * (w.dim() - 2)
+        """The sums of table[w, x] of the codes, less what the zero points add, times the scales."""
+        filters, along = (-1,) + (1,) * (w.dim() - 1), self._per_filter
         w_codes = self._codes(w, w_scale.reshape(filters), w_zero.reshape(filters), 0)
         x_codes = self._codes(x, x_scale, x_zero, 1)
-        sums = self._product(x_codes, w_codes, self.op.replace(pad_value=x_zero))
-        # sum of (w - w_zero)(x - x_zero) = sum of wx - x_zero * sum of w - w_zero * sum of (x - x_zero)
+        sums = self._reduced(x_codes, w_codes, self.op.replace(pad_value=x_zero))
+        # sum of (w - w_zero)(x - x_zero) = sum of w x - x_zero * sum of w - w_zero * sum of (x - x_zero)
         if x_zero != 0:
-            sums = sums - x_zero * w_codes.to(sums.dtype).reshape(w.shape[0], -1).sum(1).reshape(along)
+            sums = sums - x_zero * along(w_codes.to(sums.dtype).reshape(w.shape[0], -1).sum(1))
         if bool((w_zero != 0).any()):
             ones = torch.ones_like(w, dtype=torch.float64)
-            inputs = self._product(x_codes.to(ones.dtype) - x_zero, ones, "dot")
-            sums = sums - w_zero.reshape(along) * inputs.round().to(sums.dtype)
-        return (sums.double() * (w_scale.double().reshape(along) * x_scale.double())).to(x.dtype)
+            inputs = self._reduced(x_codes.to(ones.dtype) - x_zero, ones, "dot")
+            sums = sums - along(w_zero) * inputs.round().to(sums.dtype)
+        return (sums.double() * (along(w_scale.double()) * x_scale.double())).to(x.dtype)
 
     def _codes(self, values, scale, zero_point, operand):
-        """The codes of values that stand for some already; operand: 0 for w, 1 for x."""
+        """The codes of values that are rounded already. operand: 0 for w, 1 for x."""
         codes = (values / scale).round() + zero_point
         dtype = torch.int8 if self.op.multiply.signed[operand] else torch.uint8
         return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)
@@ -180,7 +181,7 @@ def _check_finite(what, values):
 
 @autograd.new_style
 class _StraightThrough(Function):
-    """`result`, differentiated as `exact`."""
+    """The values of `result`, with the gradient of `exact`."""
 
     @staticmethod
     def forward(exact, result):
@@ -196,90 +197,51 @@ class _StraightThrough(Function):
 
 
 class QuantConv2d(_Quantized, Conv2d):
-    """A convolution of integers of a few bits, of which the products are looked up.
+    """A convolution of integers of a few bits, with a table of their products.
 
-    Arguments are nn.Conv2d's, then
-    op: one of Op.from_table, which says how many bits operands have and whether they are signed; by default the
-        ordinary product of signed ones of eight bits.
-    qconfig: a torch.ao.quantization.QConfig of observers for the op's operands (their quant_min and quant_max are the
-        op's ranges); by default MinMaxObserver for the input and PerChannelMinMaxObserver for the weight, affine for
-        unsigned operands, symmetric for signed ones. TypeError for another op, ValueError for observers of other ranges.
+    Arguments are nn.Conv2d's, and then
+    op: an op that Op.from_table made. It says how many bits the operands have, and whether they are signed. The default
+        has the exact products of signed operands of eight bits.
+    qconfig: a torch.ao.quantization.QConfig with observers for both operands. Their quant_min and quant_max must be the
+        ranges of the op's operands. The default is MinMaxObserver for the input and PerChannelMinMaxObserver for the
+        weight, affine for unsigned operands and symmetric for signed ones.
 
-    input (N, C, H, W) of floats, result (N, O, H', W') of the same dtype. The range of the input is found by
-    calibration (``convert``), is kept in the buffers input_scale and input_zero_point, and stays; that of the weight is
-    its own, and follows it. Padding stands for zero. It trains by straight-through gradients: see the top of this file.
-    RuntimeError before calibration; ValueError for weights, or inputs while calibrating, that aren't finite, and for
-    inputs with NaN; TypeError for inputs of integers.
-    Needs a PyTorch with observers that take quant_min (1.7 on); ImportError elsewhere.
+    It takes floats, (N, C, H, W) or (C, H, W), and returns floats of the same dtype. Padding is the code of zero.
+    Calibration finds the range of the input (see ``convert``). The range is kept in the buffers input_scale and
+    input_zero_point, and doesn't change until the next calibration. The range of the weight follows the weight.
+    It can be trained, with straight-through gradients: see the top of this file.
+
+    Raises
+    TypeError: for another op, for a qconfig without observers, and for inputs of integers.
+    ValueError: for observers of other ranges, for a weight that isn't finite, for inputs that aren't finite during
+        calibration, and for inputs with NaN at any time.
+    RuntimeError: for inputs before calibration.
+    ImportError: where PyTorch has no observers that take quant_min (it has them since 1.7).
     """
 
-    def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        bias=True,
-        padding_mode="zeros",
-        device=None,
-        dtype=None,
-        op=None,
-        qconfig=None,
-    ):
-        op = table_op(op, "QuantConv2d")
-        super(QuantConv2d, self).__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-            op,
-        )
-        self._set_up(op, qconfig)
+    __init__ = constructor(Conv2d.__init__, _Quantized._set_own)
 
     @classmethod
     def from_conv(cls, conv, op=None, qconfig=None):
-        """A layer with the settings and the very parameters (shared, not copied) of an nn.Conv2d, to be calibrated."""
-        op = table_op(op, "QuantConv2d.from_conv")
-        new = super(QuantConv2d, cls).from_conv(conv, op)
-        new._set_up(op, qconfig)
-        return new
+        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
 
-    def _product(self, x, w, op):
-        x, padding = self._padded(x)
-        return self._convolved(x, padding, w, None, op)
-
-    def _biased(self, result):
-        return result if self.bias is None else result + self.bias.reshape(-1, 1, 1)
+        It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
+        """
+        return cls._sharing(conv, op, qconfig)
 
 
 class QuantLinear(_Quantized, Linear):
-    """A fully connected layer of integers of a few bits: nn.Linear's arguments, then op and qconfig, as QuantConv2d's."""
+    """A fully connected layer of integers of a few bits, with a table of their products.
 
-    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, op=None, qconfig=None):
-        op = table_op(op, "QuantLinear")
-        super(QuantLinear, self).__init__(in_features, out_features, bias, device, dtype, op)
-        self._set_up(op, qconfig)
+    Arguments are nn.Linear's, and then op and qconfig, which are as for QuantConv2d.
+    """
+
+    __init__ = constructor(Linear.__init__, _Quantized._set_own)
 
     @classmethod
     def from_linear(cls, linear, op=None, qconfig=None):
-        """A layer with the sizes and the very parameters (shared, not copied) of an nn.Linear, to be calibrated."""
-        op = table_op(op, "QuantLinear.from_linear")
-        new = super(QuantLinear, cls).from_linear(linear, op)
-        new._set_up(op, qconfig)
-        return new
+        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
 
-    def _product(self, x, w, op):
-        return linear(x, w, op=op)
-
-    def _biased(self, result):
-        return result if self.bias is None else result + self.bias
+        It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
+        """
+        return cls._sharing(linear, op, qconfig)

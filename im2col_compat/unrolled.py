@@ -1,4 +1,4 @@
-"""The kernel unrolled: a convolution as one matrix, which multiplies the flattened image."""
+"""conv_matrix: a convolution as one matrix, which multiplies the flattened image."""
 
 import numpy as np
 
@@ -11,16 +11,17 @@ from im2col_compat.problem import conv_problem, integers, product
 def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, dense=False):
     """The matrix M for which M @ x.flatten() is F.conv2d(x, weight, None, stride, padding, dilation, groups).flatten().
 
-    weight: (O, C / groups, kernel height, kernel width), a torch tensor or a NumPy array; with one or three spatial
-    dimensions M is F.conv1d's or F.conv3d's. input_size: x's shape, (H, W), (C, H, W) or (N, C, H, W); C is
-    weight's if it isn't given. The others are conv2d's.
+    weight: (O, C / groups, kernel height, kernel width), a torch tensor or a NumPy array. With one or three spatial
+        dimensions M is the matrix of F.conv1d or F.conv3d.
+    input_size: the shape of x, (H, W), (C, H, W) or (N, C, H, W). C follows from weight if it isn't given.
+    stride, padding, dilation, groups: as for conv2d.
+    dense: False for a sparse matrix. NumPy arrays and PyTorch 0.3 have none, and need True.
 
-    Returns M, (numbers of the output, numbers of the input), of weight's dtype: a torch sparse COO tensor, coalesced,
-    with a value for each multiplication of the convolution; or, with dense=True (NumPy arrays and PyTorch 0.3
-    know no other), an ordinary one. Differentiable with respect to weight, to any order. M's transpose is the transposed
-    convolution.
+    Returns M, (elements of the output, elements of the input), of weight's dtype. A sparse M is a coalesced COO tensor
+    with one value for each multiplication of the convolution. M is differentiable with respect to weight, to any order.
+    Its transpose is the transposed convolution.
 
-    TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
+    Raises TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
     """
     arrays, (w,), leave = enter("conv_matrix", [("weight", weight)])
     dims = len(w.shape) - 2
@@ -48,7 +49,7 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
 
 
 def _entries(problem):
-    """Row, column and number of the weight of each entry, row by row and in a row by column, as int64 arrays."""
+    """Row, column and index of the weight of each entry, ordered by row and then column, as int64 arrays."""
     image, groups, channels = problem.image, problem.groups, problem.channels
     dims, filters = len(image), groups * problem.filters
     pixel, inside = np.zeros((1,) * 2 * dims, np.int64), True
@@ -61,7 +62,7 @@ def _entries(problem):
         inside = inside & (along >= 0) & (along < image[axis])
     taps, length, pixels = product(problem.kernel), product(problem.blocks), product(image)
     pixel, inside = pixel.reshape(taps, length), inside.reshape(taps, length)
-    # One filter's entries, ordered; then all filters' of all images.
+    # The ordered entries of one filter, then those of all filters and images.
     block, channel, tap = np.nonzero(np.broadcast_to(inside.T[:, None], (length, channels, taps)))
     n, o = np.arange(problem.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
     row = (n * filters + o) * length + block

@@ -62,7 +62,7 @@ def layer_of(settings, w, b, **arguments):
 @pytest.mark.parametrize("alpha,K", FACTORS)
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_binary_convolutions(name, alpha, K):
-    """sign(x) * sign(w) * alpha * K + bias: means of weights' sizes for each filter, of inputs' for each window."""
+    """sign(x) * sign(w) * alpha * K + bias: mean absolute values of each filter's weights and each window's inputs."""
     x, w, b = operands(SETTINGS[name])
     expected = convolution(x, w, *SETTINGS[name][3:]).astype(float)
     of_filter, of_window = factors(x, w, *SETTINGS[name][3:])
@@ -95,7 +95,7 @@ def test_binary_linear(shape, alpha, K):
 
 @pytest.mark.parametrize("mode,pad", [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
 def test_padding_modes(mode, pad):
-    """Pixels that an image is padded with have signs and sizes as others have, unbatched too."""
+    """The pixels of the padding have signs and absolute values as all others do, also without a batch."""
     settings = (4, 6, (2, 3), 1, (1, 2), 1, 2)
     x, w, b = operands(settings)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2)), mode=pad)
@@ -109,7 +109,7 @@ def test_padding_modes(mode, pad):
 @pytest.mark.parametrize("alpha,K", FACTORS)
 @pytest.mark.parametrize("name", ["asymmetric", "grouped"])
 def test_gradients(name, alpha, K):
-    """Signs are differentiated straight through, alpha and K as the means of sizes that they are."""
+    """Gradients are straight-through for signs, and the true ones for alpha and K, means of absolute values."""
     x, w, b = operands(SETTINGS[name])
     stride, padding, dilation, groups = SETTINGS[name][3:]
     of_signs = convolution(x, w, stride, padding, dilation, groups)
@@ -142,7 +142,7 @@ def test_gradients(name, alpha, K):
 
 
 def test_from_layers_shares_parameters():
-    """Settings and the very parameters are kept; another layer is a TypeError."""
+    """Settings are kept and the parameters themselves shared; another layer is a TypeError."""
     conv = nn.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), 2, 2, False).eval()
     ours = BinaryConv2d.from_conv(conv, K=True)
     assert ours.weight is conv.weight and ours.bias is None and not ours.training

@@ -1,4 +1,4 @@
-"""convert in odd cases: networks that go around their layers, precisions, threads. (test_quantized.py has the others.)"""
+"""convert in odd cases: models that don't call their layers, precisions, threads; test_quantized.py has the others."""
 
 import copy
 import threading
@@ -31,8 +31,8 @@ def product():
 
 @pytest.mark.skipif(not hasattr(nn, "TransformerEncoderLayer"), reason="needs nn.TransformerEncoderLayer")
 @pytest.mark.skipif(not hasattr(torch, "inference_mode"), reason="needs a current nn.TransformerEncoderLayer")
-def test_layers_that_a_fast_path_goes_around():
-    """A converted encoder layer computes with its new layers, recorded or not; attention, which doesn't call its own, keeps it."""
+def test_layers_that_a_fast_path_does_not_call():
+    """A converted encoder layer calls its new layers, recorded or not; attention keeps the layer it doesn't call."""
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0).eval()
     x = torch.randn(5, 2, 8)
     converted = convert(model, "l1")
@@ -48,7 +48,7 @@ def test_layers_that_a_fast_path_goes_around():
 
 @pytest.mark.parametrize("arguments", [{"model": 3}, {"layers": 3}])
 def test_arguments_of_wrong_types(arguments):
-    """What is no model, and what selects no layers, is a TypeError that names the argument."""
+    """A model that is none, and layers of a wrong type, are a TypeError that names the argument."""
     with pytest.raises(TypeError) as info:
         convert(**dict({"model": nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "op": "l1"}, **arguments))
     assert list(arguments)[0] in str(info.value)
@@ -59,7 +59,7 @@ def test_arguments_of_wrong_types(arguments):
     "error, batches", [(TypeError, 3), (TypeError, [()]), (TypeError, [{"x": 1}]), (ValueError, [])]
 )
 def test_errors_of_calibration(error, batches):
-    """Batches that aren't any are an error that says so."""
+    """Wrong batches are an error that names calibrate."""
     with pytest.raises(error) as info:
         convert(nn.Linear(2, 2), product(), calibrate=batches)
     assert "calibrate" in str(info.value)
@@ -68,7 +68,7 @@ def test_errors_of_calibration(error, batches):
 @needs_observers
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_models_of_any_precision(dtype):
-    """Codes and their sums are as fine in half precision as in single: results differ by eight bits' rounding, and their own."""
+    """Codes and sums are as exact in half precision as in single: only rounding to eight bits remains."""
     torch.manual_seed(0)
     model, x = nn.Linear(300, 6), torch.randn(20, 300)
     expected = model(x)

@@ -55,7 +55,7 @@ def slices(corner, kernel, dilation):
 
 @pytest.mark.parametrize("size,kernel,dilation,padding,stride,block", PROBLEMS)
 def test_numbers_and_highlights(size, kernel, dilation, padding, stride, block):
-    """Each panel has the numbers that slicing and counting give, and the block's cells are those that are orange."""
+    """Each panel has the numbers that slicing and counting give, and exactly the cells of the block are orange."""
     image, columns, back = draw(size, kernel, dilation, padding, stride, block).axes
     blocks = [slices(corner, kernel, dilation) for corner in corners(size, kernel, dilation, padding, stride)]
     if block is None:
@@ -93,7 +93,7 @@ def test_titles_say_the_shapes():
 
 
 def test_large_images_have_no_numbers():
-    """Only colours, where numbers would be too small to read; the others stay."""
+    """A panel whose numbers would be too small to read has only colours; the others keep their numbers."""
     image, columns, back = draw(40, 3).axes
     assert not labels(image) and not labels(columns) and not labels(back)
     assert len(orange(image)) == len(orange(columns)) == len(orange(back)) == 9
@@ -102,7 +102,7 @@ def test_large_images_have_no_numbers():
 
 
 def test_all_lies_within_the_figure(tmpdir):
-    """Nothing is cut off, and no panel lies on another, from a pixel to what is stretched."""
+    """For images from one pixel to long strips, nothing is cut off, and no panel covers another."""
     for size, kernel in ((1, 1), ((1, 900), 1), ((900, 1), (2, 1)), (60, 7), ((5, 5), 3)):
         figure = draw(size, kernel)
         figure.savefig(str(tmpdir.join("unfold.png")))
@@ -118,7 +118,7 @@ def test_all_lies_within_the_figure(tmpdir):
 
 
 def test_forced_engine_does_not_matter():
-    """An engine that takes no arrays doesn't keep anyone from drawing."""
+    """A forced engine that takes no arrays doesn't prevent drawing."""
     with use_backend("torch"):
         assert len(draw(5, 3).axes) == 3
 
@@ -180,7 +180,7 @@ def png_size(path):
 
 
 def test_command_writes_a_picture(tmpdir):
-    """It prints the path, which is unfold.png unless another is given."""
+    """It prints the path, by default unfold.png."""
     assert command(tmpdir, "draw", "--size", "5x5", "--kernel", "3", "--padding", "1")[:2] == (0, "unfold.png")
     width, height = png_size(tmpdir.join("unfold.png"))
     assert 800 <= width <= 3000 and 600 <= height <= 3000
@@ -192,7 +192,7 @@ def test_command_writes_a_picture(tmpdir):
 
 
 def test_command_says_what_is_wrong(tmpdir):
-    """One message on stderr and no traceback, for what it is given, where it writes, and without matplotlib."""
+    """Wrong arguments, wrong paths and a missing matplotlib give one message on stderr and no traceback."""
     good = ["draw", "--size", "5", "--kernel", "3"]
     for arguments, expected in (
         (["draw", "--size", "5x", "--kernel", "3"], "5x5, but got '5x'"),

@@ -1,14 +1,29 @@
-"""Conv2d and Linear: nn.Conv2d's and nn.Linear's constructor, parameters, state and repr, plus op."""
+"""Conv2d and Linear: the constructors, parameters, state and repr of nn.Conv2d and nn.Linear, and an op."""
 
 import copy
+import inspect
 import operator
 import pickle
+import sys
 
 import numpy as np
 import pytest
-from im2col_compat import Conv1d, Conv2d, Conv3d, Fold, Linear, Op, Unfold, conv2d, linear, ops
-
 from tensors import VARIABLES, make, some, torch, values
+
+from im2col_compat import (
+    BinaryConv2d,
+    BinaryLinear,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Fold,
+    Linear,
+    Op,
+    Unfold,
+    conv2d,
+    linear,
+    ops,
+)
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
@@ -29,7 +44,7 @@ def plus(w, x):
     ],
 )
 def test_conv2d_is_an_nn_conv2d(arguments):
-    """Same parameters after the same seed, same state_dict, same result with the product, same repr plus op."""
+    """Same parameters after the same seed, same state_dict, same result for w * x, same repr and op."""
     args, kwargs = arguments
     torch.manual_seed(0)
     theirs = nn.Conv2d(*args, **kwargs)
@@ -53,7 +68,7 @@ LAYERS = {1: (Conv1d, nn.Conv1d), 2: (Conv2d, nn.Conv2d), 3: (Conv3d, nn.Conv3d)
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("arguments", [{}, dict(stride=2, padding=1, dilation=2, groups=2, bias=False)], ids=str)
 def test_layers_of_every_dimension(dims, arguments):
-    """Conv1d and Conv3d are nn.Conv1d and nn.Conv3d as Conv2d is nn.Conv2d, and from_conv makes them of these."""
+    """Conv1d and Conv3d are nn.Conv1d and nn.Conv3d as Conv2d is nn.Conv2d, and from_conv makes them from these."""
     ours_of, theirs_of = LAYERS[dims]
     theirs = theirs_of(4, 6, 3, **arguments)
     x = make("tensor", some((2, 4) + (7,) * dims), "float32")
@@ -77,7 +92,7 @@ MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 @pytest.mark.parametrize("mode", sorted(MODES))
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_padding_modes(dims, mode):
-    """The image is padded with its own pixels, as np.pad does it, for any op, with gradients."""
+    """The image is padded with its own pixels, as by np.pad, for any op, with gradients."""
     image = some((2, 2) + (4, 5, 3)[:dims])
     pads = ((1, 2), (0, 1), (2, 2))[:dims]
     padded = np.pad(image, ((0, 0), (0, 0)) + pads, mode=MODES[mode])
@@ -100,7 +115,7 @@ def test_padding_modes(dims, mode):
 )
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_padding_modes_are_pytorchs(mode):
-    """Where the installed nn.Conv2d has a mode, the layer gives what it gives, and from_conv keeps it."""
+    """The layer computes what the installed nn.Conv2d does, where that has the mode, and from_conv keeps the mode."""
     try:
         nn.Conv2d(1, 1, 1, padding_mode="nonsense")
     except Exception:
@@ -114,7 +129,7 @@ def test_padding_modes_are_pytorchs(mode):
 
 
 def test_padding_mode_errors():
-    """Unknown modes when constructed; padding that a mode can't give when called."""
+    """Unknown modes are refused by the constructor, and padding that a mode can't give by the call."""
     with pytest.raises(ValueError, match="padding_mode.*'mirror'"):
         Conv2d(1, 1, 1, padding_mode="mirror")
     x = make("tensor", some((1, 1, 3, 4)), "float32")
@@ -171,13 +186,62 @@ def test_padding_by_name(padding):
     ],
 )
 def test_wrong_arguments(arguments):
-    """What nn.Conv2d refuses with a ValueError is refused so."""
+    """What nn.Conv2d refuses with a ValueError, Conv2d refuses with one."""
     with pytest.raises(ValueError):
         Conv2d(4, 6, 3, **arguments)
 
 
+#: PyTorch's arguments of the constructors, with what is given for them here.
+CONV = [
+    ("in_channels", 2), ("out_channels", 4), ("kernel_size", (2, 3)), ("stride", (1, 2)), ("padding", (1, 0)),
+    ("dilation", (2, 1)), ("groups", 2), ("bias", False), ("padding_mode", "circular"), ("device", None),
+    ("dtype", None),
+]  # fmt: skip
+LINEAR = [("in_features", 3), ("out_features", 2), ("bias", False), ("device", None), ("dtype", None)]
+CONSTRUCTORS = [
+    (Conv2d, CONV + [("op", "l1")]),
+    (Linear, LINEAR + [("op", "l1")]),
+    (BinaryConv2d, CONV + [("alpha", True), ("K", True)]),
+    (BinaryLinear, LINEAR + [("alpha", True), ("K", True)]),
+]
+
+
+@pytest.mark.parametrize("layer,arguments", CONSTRUCTORS)
+def test_arguments_by_position_and_name(layer, arguments):
+    """PyTorch's arguments come first and ours last, with any number given by position; subclasses pass them on."""
+
+    class Own(layer):
+        def __init__(self, *args, **kwargs):
+            super(Own, self).__init__(*args, **kwargs)
+
+    names = [name for name, _ in arguments]
+    if hasattr(inspect, "signature"):
+        assert list(inspect.signature(layer).parameters) == names
+    expected = repr(layer(**dict(arguments)))
+    for count in range(len(arguments) + 1):
+        positional = [value for _, value in arguments[:count]]
+        assert repr(layer(*positional, **dict(arguments[count:]))) == expected
+    assert repr(Own(*positional)) == expected.replace(layer.__name__, "Own")
+
+
+@pytest.mark.parametrize("layer,arguments", CONSTRUCTORS)
+def test_arguments_that_do_not_fit(layer, arguments):
+    """Arguments that are missing, unknown, given twice or too many are a TypeError with their name or number."""
+    values = [value for _, value in arguments]
+    for args, kwargs, message in (
+        (values[:1], {}, arguments[1][0] if sys.version_info[0] > 2 else "argument"),
+        (values[:3], {"strides": 1}, "strides"),
+        (values, {arguments[0][0]: 1}, arguments[0][0]),
+        (values, {arguments[-1][0]: 1}, arguments[-1][0]),
+        (values + [1], {}, str(len(values))),
+    ):
+        with pytest.raises(TypeError) as info:
+            layer(*args, **kwargs)
+        assert message in str(info.value)
+
+
 def test_from_conv_shares_parameters():
-    """Converting keeps settings and the very parameters, so optimisers and state go on as before."""
+    """Converting keeps settings and shares the parameters, so optimisers and state go on as before."""
     conv = nn.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), 2, 2, False).eval()
     ours = Conv2d.from_conv(conv, "adder")
     assert ours.weight is conv.weight and ours.bias is None and not ours.training

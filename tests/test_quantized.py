@@ -218,7 +218,7 @@ def test_gradients_are_those_of_the_exact_product():
 
 @needs_quantization
 def test_weights_are_rounded_as_they_are():
-    """The weights' range follows them, the input's stays."""
+    """The range of the weights follows them, the range of the input stays."""
     layer, seen = calibrated("plain", "int8")
     before = float(layer.input_scale)
     layer.bias.data.zero_()
@@ -262,7 +262,7 @@ def test_calibration_is_part_of_the_state():
 
 @needs_quantization
 def test_from_layers_shares_parameters():
-    """from_conv and from_linear keep settings and the very parameters; the op is exact products of signed bytes."""
+    """from_conv and from_linear keep settings and share the parameters; the default op is exact, for signed bytes."""
     conv, fc = nn.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), 2, 2, False).eval(), nn.Linear(3, 2)
     ours = QuantConv2d.from_conv(conv)
     assert ours.weight is conv.weight and ours.bias is None and not ours.training
@@ -379,7 +379,7 @@ def test_which_layers(layers, expected, op):
 
 
 def test_plain_ops():
-    """Any op takes any of its layers' places, what it computes included."""
+    """With any other op, layers become those that compute with it."""
     for conv, own, sizes in ((nn.Conv1d, Conv1d, (7,)), (nn.Conv2d, Conv2d, (5, 6)), (nn.Conv3d, Conv3d, (4, 5, 3))):
         found = convert(nn.Sequential(conv(2, 3, 2), nn.ReLU()), "l1")
         assert type(found[0]) is own and found[0].op is ops.l1
@@ -471,7 +471,7 @@ def wrong_conversions():
 
 @pytest.mark.parametrize("case", range(len(wrong_conversions())))
 def test_wrong_conversions(case):
-    """Names that are no layer's, layers that can't be converted, arguments that are for tables: each is named."""
+    """Errors name the names without a layer, the layers that can't be converted, and the arguments that tables need."""
     call, error, message = wrong_conversions()[case]
     with pytest.raises(error, match=message):
         call()
@@ -520,7 +520,7 @@ def wrong_quantizations():
 @needs_quantization
 @pytest.mark.parametrize("case", range(len(wrong_quantizations()) if quantization else 0))
 def test_wrong_quantizations(case):
-    """Wrong ops and observers, and calibration that can't be one, are errors that name the layer and what is wrong."""
+    """Wrong ops, observers and calibrations are errors that name the layer and what is wrong."""
     call, error, message = wrong_quantizations()[case]
     with pytest.raises(error, match="(?s)" + message):
         call()

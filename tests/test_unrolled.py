@@ -17,7 +17,7 @@ sparse = pytest.mark.skipif(torch is None or VARIABLES, reason="needs sparse ten
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
 def test_dense_matrix_is_the_nested_loop(kind, problem):
-    """Times the flattened images it gives the flattened results; it is zero but for the kernel's weights."""
+    """Multiplied by the flattened image it gives the flattened result; its entries are the kernel's, or zero."""
     shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
     dims = len(kernel)
     x, w = some(shape, seed=1), some((filters, shape[1] // groups) + kernel, seed=2) + 100
@@ -37,7 +37,7 @@ def test_dense_matrix_is_the_nested_loop(kind, problem):
 @sparse
 @pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
 def test_sparse_matrix_is_the_dense_one(problem):
-    """The same entries, each once and in order, and no more of them than there are multiplications."""
+    """The same entries, each once and in order, and one for each multiplication."""
     shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
     w = make("tensor", some((filters, shape[1] // groups) + kernel) + 100)
     matrix = conv_matrix(w, shape[1:], stride, padding, dilation, groups)
@@ -52,7 +52,7 @@ def test_sparse_matrix_is_the_dense_one(problem):
 @pytest.mark.skipif(torch is None, reason="needs torch")
 @pytest.mark.parametrize("dense", [True] + ([] if torch is None or VARIABLES else [False]))
 def test_gradient_is_the_convolutions(dense):
-    """With respect to the weight and the image, as PyTorch's own convolution has them."""
+    """Gradients of the weight and the image are those of the convolution."""
     for problem in ("asymmetric", "grouped", "line-grouped", "volume-asymmetric"):
         shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
         if padding == ((0, 3),) or problem.startswith("volume"):
@@ -109,7 +109,7 @@ def test_any_geometry(image, kernel, stride, padding, dilation, groups):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors(kind):
-    """Sizes that don't fit are named; a matrix that fits no memory is refused before it is begun."""
+    """Errors name sizes that don't fit; a matrix that doesn't fit in memory is refused before any work."""
     w = make(kind, some((2, 3, 2, 2)))
     for arguments, error, message in (
         (((4, 5, 5),), RuntimeError, r"needs an input of 3 channels.*\(4, 5, 5\)"),
