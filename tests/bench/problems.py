@@ -235,7 +235,7 @@ def reference(problem, x, w, multiply, add=torch.sum, backward=False):
         shaped = problem.result(grad)
         shaped.copy_(grad_of_result(shaped))
         grad = grad.double()
-    step = max(1, 2**20 // (filters * taps))
+    step = max(1, 2**18 // (filters * taps))
     for image in range(batch):
         for start in range(0, length, step):
             here = slice(start, start + step)

@@ -15,8 +15,7 @@ SECTIONS = {
         'conv2d and linear, op="l1"',
         "The sum of absolute differences. F.conv2d and F.linear compute something else, the ordinary convolution: "
         "theirs is the speed to aim at. Own lambda is `lambda w, x: abs(w - x)`. torch.compile gets its columns "
-        "from F.unfold, which is ten times as slow inside the graph. AdderNet is the published code, one image at "
-        "a time where a batch's temporaries would take more than 4 GB.",
+        "from F.unfold, which is ten times as slow inside the graph. AdderNet is the published code.",
     ),
     "gradients": (
         "Forward and backward",
