@@ -20,10 +20,9 @@ study: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/xnor.py
 	$(BIN)/python docs/multipliers.py docs
 
+# Writes docs/performance.md and its picture; a part of it: tests/bench/bench.py --only REGEX.
 bench: $(VENV)/installed $(VENV)/bench-tools
-	$(BIN)/python tests/bench/bench.py --only '^[A-G]' --output docs
-	$(BIN)/python tests/bench/bench.py --only '^[H-K]' --output docs --page unfold-performance
-	$(BIN)/python tests/bench/bench.py --only '^[LM]' --output docs --page integer-performance
+	$(BIN)/python tests/bench/bench.py --output docs
 
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools

@@ -1,4 +1,8 @@
-"""python tests/bench/bench.py: times im2col_compat against its peers, one process for each number of threads."""
+"""python tests/bench/bench.py: times im2col_compat against its peers, one process for each number of threads.
+
+With --output FOLDER it writes FOLDER/performance.md and performance.png. A part of the benchmark writes
+performance-part.md and .png instead.
+"""
 
 import argparse
 import json
@@ -11,35 +15,35 @@ import time
 
 import report
 
-# Read when a library is imported: these hold for a process.
+# Libraries read these when they are imported, so they hold for a whole process.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: a test, no timing")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small shapes, three rounds: a test of the benchmark")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="by default 1 2, with --quick 2")
-    parser.add_argument("--only", default="", metavar="REGEX", help="cases that match, such as '^A' or 'linear'")
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases that match, such as '^unfold' or '7x7'")
     parser.add_argument("--output", metavar="FOLDER", help="where to write the page and its picture")
-    parser.add_argument("--page", default="performance", metavar="NAME", help="what they are called")
     parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
     results, failures = [], []
-    start = time.strftime("%Y-%m-%d")
+    date, start = time.strftime("%Y-%m-%d"), time.perf_counter()
     for threads in options.threads or ([2] if options.quick else [1, 2]):
         lines, code = spawn(options, threads)
         results += lines
         if code:
             failures.append(f"The process with {threads} threads ended with {code}, after {len(lines)} cases.")
-    parts = [report.machine(start, sys.argv[1:]), *failures, report.tables(results), report.targets(results)]
-    text = "\n\n".join(parts)
+    command = " ".join(["python tests/bench/bench.py", *sys.argv[1:]])
+    text = report.text(results, failures, date, command, (time.perf_counter() - start) / 60)
     print(text)
     if options.output:
-        report.write(options.output, options.page, text, results)
-    sys.exit(1 if failures or report.ours_failed(results) else 0)
+        part = options.quick or options.only or options.threads or failures
+        write(options.output, "performance-part" if part else "performance", text, results)
+    sys.exit(1 if failures or any(result["wrong"] for result in results) else 0)
 
 
 def spawn(options, threads):
@@ -47,7 +51,7 @@ def spawn(options, threads):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "results")
         open(path, "w").close()
-        # Inductor's code is for one number of threads, its cache is not.
+        # Inductor's code depends on the number of threads, the names in its cache don't.
         environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.path.join(folder, "inductor"))
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         command = [sys.executable, __file__, "--worker", path, "--threads", str(threads), "--only", options.only]
@@ -57,7 +61,7 @@ def spawn(options, threads):
 
 
 def work(options):
-    """Each case's results, a line of JSON, as soon as they are there."""
+    """Writes each case's results, a line of JSON, as soon as they are there."""
     import torch
     from tqdm import tqdm
 
@@ -77,6 +81,15 @@ def work(options):
             result = cases.run(case, options.quick, progress)
             with open(options.worker, "a") as lines:
                 lines.write(json.dumps(result) + "\n")
+
+
+def write(folder, name, text, results):
+    import picture
+
+    drawn = picture.draw(os.path.join(folder, f"{name}.png"), results)
+    image = f"![Each way's time divided by that of im2col_compat]({name}.png)\n\n" if drawn else ""
+    with open(os.path.join(folder, f"{name}.md"), "w") as file:
+        file.write(f"# Performance\n\n{image}{text}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loops that one would write for numba, compiled without reordering of sums."""
+"""The loops that one would write for numba. Sums are not reordered."""
 
 import numba
 import numpy as np

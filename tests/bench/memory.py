@@ -1,12 +1,11 @@
 """python memory.py batch channels size filters kernel padding stride: MiB beside the result, and beside the gradients.
 
-Linux's VmHWM, which can be reset: getrusage's ru_maxrss starts at what the parent process had.
+From Linux's VmHWM, which can be reset. ru_maxrss of getrusage starts at what the parent process had.
 """
 
 import sys
 
 import torch
-
 from problems import Conv
 
 
@@ -16,7 +15,7 @@ def status(name):
 
 
 def extra(call):
-    """call()'s value, and how far memory rose above what it was before."""
+    """call()'s value, and how far memory rose meanwhile."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = status("VmRSS")

@@ -1,21 +1,18 @@
-"""The contestants. Each takes a problem and its x and w, and returns a function without arguments, to be timed.
+"""The contestants. Each takes a problem and its x and w, and returns the call to time, a function without arguments.
 
-What can't be had raises: ImportError, or NotRun with a reason.
+One that can't take part raises ImportError, or NotRun with a reason.
 """
 
 import ctypes
+import os
+import subprocess
+import tempfile
 
-import im2col_compat
 import torch
 import torch.nn.functional as F
-from im2col_compat.codegen import compiler
-from im2col_compat.codegen import template as source
-from im2col_compat.engines import choose as backends
-from im2col_compat.paths import kernels as fused
-
 from problems import Linear, grad_of_result
 
-AT_ONCE = 4 * 2**30  # bytes of temporaries
+import im2col_compat
 
 
 class NotRun(Exception):
@@ -29,38 +26,17 @@ def ours(op):
     return lambda problem, x, w: lambda: problem.ours(x, w, op)
 
 
-def ours_chunked(op):
-    """The same, evaluated with tensor operations, a block at a time."""
-
-    def build(problem, x, w):
-        def call():
-            with im2col_compat.use_backend("torch"):
-                return problem.ours(x, w, op)
-
-        return call
-
-    return build
+def by_tensor_operations(op):
+    """The same without kernels."""
+    return lambda problem, x, w: with_engine("torch", lambda: problem.ours(x, w, op))
 
 
-def ours_into(op):
-    """Into an output that is there already, which is not a public function: the call that the public one ends in."""
+def with_engine(engine, call):
+    def forced():
+        with im2col_compat.use_backend(engine):
+            return call()
 
-    def build(problem, x, w):
-        arguments, call_ = [], fused._call
-        fused._call = lambda *given: arguments.append(given) or call_(*given)
-        try:
-            out = problem.ours(x, w, op)
-        finally:
-            fused._call = call_
-        ((number, how, kernels, _, itemsizes),) = arguments
-
-        def call():
-            fused._call(number, how, kernels, [t.data_ptr() for t in (w, x, out)], itemsizes)
-            return out
-
-        return call
-
-    return build
+    return forced
 
 
 def ours_threads(op, threads):
@@ -82,7 +58,7 @@ def distance(w, x):
 
 
 def native(problem, x, w):
-    """The ordinary product: another result, the speed to aim at."""
+    """The ordinary convolution: another result, the speed to aim at."""
     return lambda: problem.native(x, w)
 
 
@@ -94,22 +70,17 @@ def cdist(problem, x, w):
 
 def addernet(problem, x, w):
     """adder2d_function of the published code, without its minus."""
+    if problem.macs > 5e8:
+        raise NotRun("it takes five seconds a call, and more than 4 GB")
 
-    def call(images):
-        columns = problem.columns(images)
+    def call():
+        columns = problem.columns(x)
         batch, taps, length = columns.shape
         columns = columns.permute(1, 2, 0).contiguous().view(taps, -1)
         y = (problem.rows(w).unsqueeze(2) - columns.unsqueeze(0)).abs().sum(1)
-        return y.view(-1, length, batch).permute(2, 0, 1)
+        return problem.result(y.view(-1, length, batch).permute(2, 0, 1))
 
-    if addernet_needs(problem) <= AT_ONCE:
-        return lambda: problem.result(call(x))
-    return lambda: problem.result(torch.cat([call(image) for image in x.split(1)]))
-
-
-def addernet_needs(problem):
-    """Bytes: the differences and their sizes."""
-    return 2 * problem.sizes[0] * problem.one_image_bytes
+    return call
 
 
 def compiled(problem, x, w):
@@ -149,43 +120,35 @@ def keops(problem, x, w):
     return call
 
 
-def semiring_einsum(problem, x, w):
-    import torch_semiring_einsum as semiring
+# ---------------------------------------------------------------- max_plus
 
-    if problem.macs > 5e8:
-        raise NotRun("it takes more than ten seconds a call")
-    equation = semiring.compile_equation("ok,nkl->nol")
 
-    def distances(compute_sum):
-        return compute_sum(
-            lambda acc, block: acc.add_(block), lambda terms, dims: terms.abs().sum(dims), lambda w, x: w.sub_(x)
-        )
+def tropical_gemm(problem, x, w):
+    import tropical_gemm
 
-    return lambda: problem.result(
-        semiring.semiring_einsum_forward(
-            equation, (problem.rows(w), problem.columns(x)), semiring.AUTOMATIC_BLOCK_SIZE, distances
-        )
-    )
+    a, b = w.numpy(), x.numpy()
+    return lambda: torch.from_numpy(tropical_gemm.maxplus_matmul_2d(a, b))
+
+
+def torch_max_plus(problem, x, w):
+    return lambda: (w[:, :, None] + x).amax(1)
+
+
+def compiled_max_plus(problem, x, w):
+    torch._dynamo.reset()
+    function = torch.compile(lambda w, x: (w[:, :, None] + x).amax(1), dynamic=False)
+    return lambda: function(w, x)
 
 
 # ---------------------------------------------------------------- unfold and fold
 
 
-def with_engine(engine, call):
-    """The call with an engine forced; use_backend itself would be a large part of a small call."""
-
-    def forced():
-        backends._forced = engine
-        result = call()
-        backends._forced = "auto"
-        return result
-
-    return forced
+def our_unfold(problem, x, w):
+    return with_engine("ffi", our_unfold_by_choice(problem, x, w))
 
 
-def our_unfold(problem, x, w, engine="ffi", recorded=False):
-    x = x.clone().requires_grad_(recorded)
-    return with_engine(engine, lambda: im2col_compat.unfold(x, *problem.settings))
+def our_unfold_by_choice(problem, x, w):
+    return lambda: im2col_compat.unfold(x, *problem.settings)
 
 
 def our_unfold_into(problem, x, w):
@@ -193,12 +156,11 @@ def our_unfold_into(problem, x, w):
     return with_engine("ffi", lambda: im2col_compat.unfold(x, *problem.settings, out=out))
 
 
-def our_fold(problem, x, w, engine="ffi"):
-    return with_engine(engine, lambda: im2col_compat.fold(w, problem.image_size, *problem.settings))
+def our_fold(problem, x, w):
+    return with_engine("ffi", lambda: im2col_compat.fold(w, problem.image_size, *problem.settings))
 
 
-def torch_unfold(problem, x, w, recorded=False):
-    x = x.clone().requires_grad_(recorded)
+def torch_unfold(problem, x, w):
     return lambda: F.unfold(x, *problem.settings)
 
 
@@ -207,7 +169,7 @@ def torch_fold(problem, x, w):
 
 
 def copy(problem, x, w):
-    """What memory can do: as many bytes, read and written."""
+    """As many bytes, read and written: what memory can do."""
     out = torch.empty_like(w)
     return lambda: out.copy_(w)
 
@@ -237,12 +199,12 @@ def native_of_signs(problem, x, w):
 
 
 def native_of_floats(problem, x, w):
-    """The ordinary product, as float32."""
+    """The ordinary convolution, in float32."""
     return native(problem, x.float(), w.float())
 
 
 def table():
-    """A multiplier that is a little wrong; signed, so that both bytes are at work."""
+    """A multiplier that is a little wrong. Entries are negative too, so that both their bytes matter."""
     values = torch.arange(256)
     products = values[:, None] * values - (7 * values[:, None] + 3 * values) % 50 - 32768
     return products.to(torch.int16).contiguous()
@@ -252,11 +214,10 @@ def ours_by_table(problem, x, w):
     return ours(im2col_compat.Op.from_table(table()))(problem, x, w)
 
 
-#: Look-ups one by one with eight accumulators, over columns that are transposed so that both operands are contiguous: how
-#: AdaPT does it.
+#: As AdaPT does it: look-ups one by one, with eight accumulators, over columns that are transposed, so that both
+#: operands are contiguous.
 LOOKUPS = """
 #include <stdint.h>
-__attribute__((visibility("default")))
 void lookups(int64_t filters, int64_t length, int64_t taps, const uint8_t *w, const uint8_t *columns,
              const int16_t (*table)[256], int32_t *y)
 {
@@ -280,8 +241,11 @@ void lookups(int64_t filters, int64_t length, int64_t taps, const uint8_t *w, co
 
 
 def one_by_one(problem, x, w):
-    """With the flags of the library's own C."""
-    function = ctypes.CDLL(compiler.library(LOOKUPS, source.FLAGS, "look-ups one by one")).lookups
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "lookups.so")
+        command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-xc", "-", "-o", path]
+        subprocess.run(command, input=LOOKUPS, text=True, check=True)
+        function = ctypes.CDLL(path).lookups
     batch, filters, taps, length = problem.sizes
     entries = table()
 
@@ -295,26 +259,6 @@ def one_by_one(problem, x, w):
         return problem.result(y)
 
     return call
-
-
-# ---------------------------------------------------------------- max_plus
-
-
-def tropical_gemm(problem, x, w):
-    import tropical_gemm
-
-    a, b = w.numpy(), x.numpy()
-    return lambda: torch.from_numpy(tropical_gemm.maxplus_matmul_2d(a, b))
-
-
-def torch_max_plus(problem, x, w):
-    return lambda: (w[:, :, None] + x).amax(1)
-
-
-def compiled_max_plus(problem, x, w):
-    torch._dynamo.reset()
-    function = torch.compile(lambda w, x: (w[:, :, None] + x).amax(1), dynamic=False)
-    return lambda: function(w, x)
 
 
 # ---------------------------------------------------------------- forward and backward
@@ -341,3 +285,19 @@ def adder_term(w, x):
     """-|w - x| with AdderNet's gradients, for the reference."""
     d = (w - x).detach()
     return -d.abs() - d * (w - w.detach()) + d.clamp(-1, 1) * (x - x.detach())
+
+
+# ---------------------------------------------------------------- small calls
+
+
+def recorded(build):
+    """With gradients to come."""
+    return lambda problem, x, w: build(problem, x.clone().requires_grad_(), w.clone().requires_grad_())
+
+
+def in_compile(build):
+    def build_compiled(problem, x, w):
+        torch._dynamo.reset()
+        return torch.compile(build(problem, x, w), dynamic=False)
+
+    return build_compiled

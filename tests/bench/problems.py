@@ -1,30 +1,26 @@
-"""Shapes: their operands, how conv2d, linear and matmul become a product of (O, K) and (N, K, L), and the truth."""
+"""Shapes: their operands, how conv2d, linear and matmul become a product of (O, K) and (N, K, L), and true results."""
 
 import math
 from dataclasses import dataclass
 
-import im2col_compat
 import torch
 import torch.nn.functional as F
 
+import im2col_compat
+
 
 class Problem:
-    """What w is (O, K) and x (N, K, L) after `rows` and `columns`, and results are (N, O, L) before `result`."""
+    """`rows` brings w to (O, K), `columns` brings x to (N, K, L), `result` brings (N, O, L) to the result's shape."""
 
     def operands(self):
-        """x and w, alike in every process."""
+        """x and w, the same in every process."""
         generator = torch.Generator().manual_seed(0)
         return tuple(torch.randn(shape, generator=generator) for shape in (self.x_shape, self.w_shape))
 
     @property
     def macs(self):
-        """How many terms there are in all."""
+        """How many terms there are."""
         return math.prod(self.sizes)
-
-    @property
-    def one_image_bytes(self):
-        """float32 terms of one image."""
-        return 4 * self.macs // self.sizes[0]
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Conv(Problem):
         return y.reshape(self.batch, self.filters, self.out, self.out)
 
     def broadcast(self, multiply, w, x):
-        """Terms and their sum, as anyone would write them."""
+        """Terms and their sum as anyone would write them."""
         return self.result(multiply(self.rows(w)[None, :, :, None], self.columns(x)[:, None]).sum(2))
 
     def ours(self, x, w, op):
@@ -91,7 +87,7 @@ class Codes(Conv):
         return tuple(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes)
 
     def columns(self, x):
-        """The library's own: F.unfold takes no integers."""
+        """Ours, as F.unfold takes no integers."""
         with im2col_compat.use_backend("ffi"):
             return im2col_compat.unfold(x, self.kernel, padding=self.padding, stride=self.stride)
 
@@ -148,7 +144,7 @@ class Matmul(Problem):
     length: int
 
     def __str__(self):
-        return f"matmul {self.filters}x{self.taps} by {self.taps}x{self.length}"
+        return f"{self.filters}x{self.taps} by {self.taps}x{self.length}"
 
     @property
     def x_shape(self):
@@ -177,7 +173,7 @@ class Matmul(Problem):
 
 @dataclass(frozen=True)
 class Columns(Problem):
-    """unfold of x, and fold of w, which has the shape of x's columns."""
+    """unfold of x, and fold of w. w has the shape of x's columns."""
 
     batch: int
     channels: int
@@ -214,7 +210,7 @@ class Columns(Problem):
 
     @property
     def settings(self):
-        """The arguments of unfold; fold has the size before."""
+        """The arguments of unfold after x. fold takes the image's size before them."""
         return (self.kernel,) * self.dims, 1, self.padding, self.stride
 
     @property
@@ -223,7 +219,7 @@ class Columns(Problem):
 
 
 def grad_of_result(y):
-    """What a backward starts from."""
+    """The gradient that a backward starts from."""
     return torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -234,12 +230,12 @@ def reference(problem, x, w, multiply, add=torch.sum, backward=False):
     y = torch.empty(batch, filters, length, dtype=torch.float64)
     grad_rows, grad_columns = 0, torch.empty_like(columns)
     if backward:
-        # (N, O, L), whatever the result's shape: a view of such a tensor shares what is written.
+        # problem.result gives a view of (N, O, L): what is written to it is in grad too.
         grad = torch.empty(batch, filters, length)
         shaped = problem.result(grad)
         shaped.copy_(grad_of_result(shaped))
         grad = grad.double()
-    step = max(1, 2**20 // (filters * taps))
+    step = max(1, 2**18 // (filters * taps))
     for image in range(batch):
         for start in range(0, length, step):
             here = slice(start, start + step)

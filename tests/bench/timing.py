@@ -1,4 +1,4 @@
-"""Interleaved medians: contestants take turns, and what is compared are the times of one round."""
+"""Interleaved medians: contestants take turns, and times of the same round are compared."""
 
 import gc
 import math
@@ -8,14 +8,14 @@ import time
 from dataclasses import dataclass, field
 
 ROUNDS, SECONDS = 9, 0.5
-SLOW = {0.2: 3, 2.0: 1}  # contestants that take longer than so many seconds a call run in so many rounds
-LEAST = 0.005  # a measurement repeats its call until it takes this long
+SLOW = {0.2: 3, 2.0: 1}  # seconds a call: the rounds for contestants that take longer
+LEAST = 0.005  # seconds of one measurement, which repeats a shorter call
 PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
 
 
 @dataclass
 class Timing:
-    """seconds: of one call, a number for each round. cpu: its threads' time, all calls together."""
+    """seconds: of one call, a number for each round. cpu: the time of all threads in all calls together."""
 
     repeat: int
     rounds: int
@@ -28,12 +28,12 @@ class Timing:
 
     @property
     def cores(self):
-        """How many it kept busy."""
+        """How many cores it kept busy."""
         return self.cpu / (self.repeat * sum(self.seconds))
 
 
 def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
-    """{name: Timing} of {name: function}: each round calls all of them, in shuffled order."""
+    """{name: Timing} of {name: function}. Each round calls all of them, in shuffled order."""
     timings = {name: _warm_up(call, rounds) for name, call in calls.items()}
     shuffle = random.Random(0).shuffle
     gc.collect()
@@ -52,7 +52,7 @@ def measure(calls, rounds=ROUNDS, seconds=SECONDS, progress=lambda name: None):
 
 
 def ratios(timing, base):
-    """Quartiles, the median in the middle, of timing / base, round by round: those in which both took part."""
+    """Quartiles of timing / base over the rounds in which both took part: lower, median, upper."""
     each = [t / b for t, b in zip(timing.seconds, base.seconds, strict=False)]
     if len(each) == 1:
         return each * 3
