@@ -23,9 +23,13 @@ class _NumPy(object):
     def is_dense_kind(self, x):
         return x.dtype.kind in "biufc"
 
-    def in_memory(self, x):
-        """Whether C can read x's elements, now."""
-        return self.is_dense_kind(x) and x.dtype.isnative
+    def in_memory(self, *arrays):
+        """Whether C can read the elements of all of these, now."""
+        return all([self.is_dense_kind(x) and x.dtype.isnative for x in arrays])
+
+    def alike(self, x, y):
+        """Whether both have one dtype and are on one device."""
+        return x.dtype == y.dtype
 
     def dense(self, x):
         return np.require(x, requirements="CA")
@@ -169,12 +173,19 @@ class _Torch(object):
         # Most are, and a device takes long to print.
         return "cpu" if x.device.type == "cpu" else str(x.device)
 
-    def in_memory(self, x):
+    def in_memory(self, *tensors):
         # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
         if VARIABLES:
-            return not x.is_cuda
-        plain = type(x) in (torch.Tensor, torch.nn.Parameter) and not (graphs.capturing() or graphs.transforming())
-        return plain and self.has_memory(x) and self.device(x) == "cpu" and self.is_dense_kind(x)
+            return not any([x.is_cuda for x in tensors])
+        for x in tensors:
+            if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not self.is_dense_kind(x):
+                return False
+        return not (graphs.capturing() or graphs.transforming()) and all([self.has_memory(x) for x in tensors])
+
+    def alike(self, x, y):
+        if VARIABLES:
+            return self.dtype(x) == self.dtype(y) and self.device(x) == self.device(y)
+        return x.dtype == y.dtype and x.device == y.device
 
     def is_dense_kind(self, x):
         return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)

@@ -25,7 +25,7 @@ class Engine(object):
             return _unfold_in_parts(self, image, geometry)
         if not autograd.by_function(image):
             return self.im2col(image, geometry)
-        return autograd.apply_function(_Unfold, image, geometry, self)
+        return autograd.apply_function(_Unfold, (image,), geometry, self)
 
     def fold(self, columns, geometry):
         """The image (N, C, ...) that columns (N, C * kernel product, L) add up to."""
@@ -33,7 +33,7 @@ class Engine(object):
             return _fold_in_parts(self, columns, geometry)
         if not autograd.by_function(columns):
             return self.col2im(columns, geometry)
-        return autograd.apply_function(_Fold, columns, geometry, self)
+        return autograd.apply_function(_Fold, (columns,), geometry, self)
 
     def write(self, function, x, geometry, out):
         """The result of "unfold" or "fold" into out: of the same number of elements, and otherwise any."""

@@ -12,7 +12,8 @@ def run(op, problem, arrays, names, w, x, b=None):
     """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
     if problem.is_conv and engines.forced() is None and native.serves(op, problem, arrays):
         return native.conv(problem, x, w, b)
-    check_alike(op, problem, arrays, names, w, x, b)
+    if b is not None or not arrays.alike(w, x):
+        check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
     if op.is_dot and not problem.is_conv:
         result = native.of_arrays(problem, w, x)
@@ -67,7 +68,7 @@ def _kernels(op, problem, arrays, w, x):
     if op.is_dot or engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
     found, reason = None, "only kernels evaluate it, and they take CPU memory"
-    if arrays.in_memory(w) and arrays.in_memory(x):
+    if arrays.in_memory(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))

@@ -22,7 +22,7 @@ def run(op, problem, kernels, arrays, w, x):
         problem, w, x = _expanded(problem, arrays, w, x)
     if arrays is NUMPY or not autograd.records(w, x):
         return _forward(op, problem, kernels, arrays, w, x)
-    return _Kernels.apply(w, x, op, problem, kernels)
+    return autograd.apply_function(_Kernels, (w, x), op, problem, kernels)
 
 
 def _forward(op, problem, kernels, arrays, w, x):
@@ -60,13 +60,17 @@ def _call(call, how, address, addresses, itemsizes, y_strides=None, dw=0, dx=0):
     addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter.
     """
     step = max(1, min(how.batch, STEP // how.multiplications))
-    y_strides = y_strides or how.y_strides
     w, x, result = addresses
+    if y_strides is not None and y_strides != how.y_strides:
+        how = how._replace(y_strides=y_strides)
+    if step >= how.batch:
+        lowlevel.dot(call, how, address, _threads(how, how.batch), w, x, result, dx, dw)
+        return
     for start in range(0, how.batch, step):
         count = min(step, how.batch - start)
-        part = how._replace(batch=count, y_strides=y_strides)
+        part = how._replace(batch=count)
         x_offset = start * how.x_strides[0] * itemsizes[0]
-        y_offset = start * y_strides[0] * itemsizes[1]
+        y_offset = start * how.y_strides[0] * itemsizes[1]
         to_x = dx + x_offset if dx else 0
         lowlevel.dot(call, part, address, _threads(how, count), w, x + x_offset, result + y_offset, to_x, dw)
 

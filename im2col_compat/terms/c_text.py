@@ -44,7 +44,7 @@ class CTerm(Function):
     def takes(multiply):
         return isinstance(multiply, CText)
 
-    def kernels(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level):
         reason = kernels.unfit(op, dtype)
         if reason is not None:
             return None, reason

@@ -38,16 +38,17 @@ class Function(Term):
     # ---------------------------------------------------------------- kernels
 
     def kernels(self, op, dtype, arrays, level):
-        reason = c_kernels.unfit(op, dtype)
-        if reason is not None:
-            return None, reason
         # Functions that may give something else at each call are traced at each.
         key = op.fingerprint()
         if key is None:
-            return self._kernels(op, dtype, arrays, level)
-        return _found.get(key + (dtype, arrays.name, level), lambda: self._kernels(op, dtype, arrays, level))
+            return self.found(op, dtype, arrays, level)
+        return _found.get(key + (dtype, arrays.name, level), lambda: self.found(op, dtype, arrays, level))
 
-    def _kernels(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level):
+        """What kernels() keeps."""
+        reason = c_kernels.unfit(op, dtype)
+        if reason is not None:
+            return None, reason
         found = named.kernels(op, dtype, level)
         if found is not None:
             return found, None

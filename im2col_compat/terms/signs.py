@@ -44,9 +44,9 @@ class Signs(Function):
     def takes(multiply):
         return multiply == product_of_signs
 
-    def kernels(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level):
         if dtype not in DTYPES or named.name_of(op) is None:
-            return super(Signs, self).kernels(op, dtype, arrays, level)
+            return super(Signs, self).found(op, dtype, arrays, level)
         floats = named.kernels(op, dtype, level)
         # Gradients are those of the kernels for floats; integers have none.
         address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
