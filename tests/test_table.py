@@ -13,7 +13,7 @@ from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, to
 from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
 
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile as compiler
 from im2col_compat.codegen import template as source
 
 KIND = KINDS[0] if torch is None else "tensor"

@@ -14,14 +14,14 @@ import pytest
 from tensors import torch
 
 from im2col_compat import Op, ops
-from im2col_compat.codegen import compiler, expression
+from im2col_compat.codegen import compile, expression
 from im2col_compat.codegen.symbols import Untraceable, trace
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY as ARRAYS
 from im2col_compat.compat.arrays import raw
 from im2col_compat.compat.probes import VARIABLES
 
-COMPILER = compiler._executable("cc") or compiler._executable("gcc")
+COMPILER = compile.executable("cc") or compile.executable("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 #: Today's conventions: ties halved between the operands, 0 for the sign of NaN, and whole number promotion.

@@ -12,7 +12,8 @@ from collections import namedtuple
 import numpy as np
 
 from im2col_compat import lowlevel
-from im2col_compat.codegen import compiler, fingerprint
+from im2col_compat.codegen import compile as compiler
+from im2col_compat.codegen import fingerprint
 from im2col_compat.codegen import symbols as tracing
 from im2col_compat.codegen import template as source
 from im2col_compat.codegen.expression import C_TYPES

@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile as compiler
 from im2col_compat.codegen import template as source
 from im2col_compat.terms.table import MOST_BITS
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from problems import Linear, grad_of_result
 
 import im2col_compat
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile as compiler
 from im2col_compat.codegen import template as source
 from im2col_compat.engines import choose as backends
 from im2col_compat.paths import kernels as fused
