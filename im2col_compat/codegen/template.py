@@ -5,6 +5,7 @@ import platform
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
+from im2col_compat.codegen import print_c, ranges
 from im2col_compat.compat import dtypes
 from im2col_compat.terms.function import highest, lowest
 
@@ -51,19 +52,20 @@ def of_expressions(op, traced, dtype):
     floats = ex.is_float(dtype)
     pad = op.pad_value_for(dtype)
     operands = [(name, dtype) for name in OPERANDS]
-    parts = [ex.c_function("op_term", operands, traced.term, dtype, balanced=True)]
+    parts = [print_c.c_function("op_term", operands, traced.term, dtype, balanced=True)]
     product = floats and op.add == "sum" and traced.term.op == "mul"
     if product:
         for name, factor in zip(("left", "right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
-            parts.append(ex.c_function("op_{}_".format(name), operands, factor, dtype))
+            parts.append(print_c.c_function("op_{}_".format(name), operands, factor, dtype))
             parts.append(_without_mode("op_" + name, dtype))
     ordinary_grads, gradients = False, traced.grad_w is not None
     if gradients:
         for name in ("grad_w", "grad_x"):
             partial = getattr(traced, name)
             texts = [
-                ex.c_times_function("op_" + name, "g", operands, partial, dtype, ordinary) for ordinary in (False, True)
+                print_c.c_times_function("op_" + name, "g", operands, partial, dtype, ordinary)
+                for ordinary in (False, True)
             ]
             parts.append(texts[0])
             ordinary_grads = ordinary_grads or texts[0] != texts[1]
@@ -71,14 +73,14 @@ def of_expressions(op, traced, dtype):
     if callable(op.add):
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
-        parts.append(ex.c_function("op_add", folded, traced.add, kind))
+        parts.append(print_c.c_function("op_add", folded, traced.add, kind))
         if gradients:
             for name in ("add_acc", "add_term"):
-                parts.append(ex.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
+                parts.append(print_c.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
     math = set()
     for part in traced:
         if part is not None:
-            math.update(ex.functions(part))
+            math.update(print_c.functions(part))
     infinite = (pad == float("inf"), pad == -float("inf"), False)
     return Texts(
         "".join(parts),
@@ -91,7 +93,7 @@ def of_expressions(op, traced, dtype):
         ordinary_grads=ordinary_grads and op.add == "sum",
         ordinary_terms=floats
         and op.add in ("max", "min")
-        and ex.never_nan(traced.term, {"w": infinite, "x": infinite}),
+        and ranges.never_nan(traced.term, {"w": infinite, "x": infinite}),
     )
 
 
@@ -144,8 +146,8 @@ def _start(op, dtype):
         if op.identity is None:
             return None
         number = op.identity if ex.is_float(dtype) else int(op.identity)
-        return ex.literal(number, kind)
-    return ex.literal((lowest if op.add == "max" else highest)(dtype), dtype)
+        return print_c.literal(number, kind)
+    return print_c.literal((lowest if op.add == "max" else highest)(dtype), dtype)
 
 
 def result_dtype(add, dtype):
