@@ -6,6 +6,7 @@ import platform
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
 from im2col_compat.codegen import print_c, ranges
+from im2col_compat.codegen.expression import FUNCTIONS
 from im2col_compat.compat import dtypes
 from im2col_compat.terms.function import highest, lowest
 
@@ -24,9 +25,10 @@ ENTRY = "im2col_compat_kernels"
 OPERANDS = ("w", "x")
 FOLDED = ("acc", "term")
 
-#: Since which glibc there are functions of whole vectors (libmvec), on x86-64. One at a time they
-#: would be slower than tensors' are.
-_VECTOR_FUNCTIONS = {"exp": (2, 22), "log": (2, 22), "pow": (2, 22), "sin": (2, 22), "cos": (2, 22), "tanh": (2, 35)}
+#: The C functions that expressions call and records of them. One at a time they would be slower than tensors' are.
+_CALLS = {function.c: function for function in FUNCTIONS if function.vectors}
+#: Those that C texts may call as vectors.
+_OF_TEXTS = ("cos", "exp", "log", "pow", "sin", "tanh")
 
 
 class Texts(object):
@@ -163,12 +165,12 @@ def unsupported(texts):
 
 
 def vector_functions():
-    """The functions of the C library that are there for whole vectors."""
+    """The functions of the C library that are there for whole vectors (libmvec, x86-64)."""
     name, _, version = _libc().partition(" ")
     numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else (0, 0)
     if platform.machine() not in ("x86_64", "AMD64"):
         return []
-    return sorted(function for function, since in _VECTOR_FUNCTIONS.items() if numbers >= since)
+    return sorted(name for name, function in _CALLS.items() if numbers >= function.vectors)
 
 
 def _libc():
@@ -220,9 +222,9 @@ def source(texts, dtype, level):
         lines += ["#ifdef __clang__", '#error "clang has no functions of vectors"', "#endif"]
     if texts.tgmath:
         lines.append("#ifndef __clang__")
-    for function in vector_functions() if texts.tgmath else texts.math:
+    for function in [name for name in vector_functions() if name in _OF_TEXTS] if texts.tgmath else texts.math:
         for end, kind in (("", "double"), ("f", "float")):
-            arguments = ", ".join([kind] * (2 if function == "pow" else 1))
+            arguments = ", ".join([kind] * len(_CALLS[function].derivative))
             lines.append('__attribute__((simd("notinbranch"))) {} {}{}({});'.format(kind, function, end, arguments))
     if texts.tgmath:
         lines += ["#endif", "#include <tgmath.h>"]
