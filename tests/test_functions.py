@@ -105,8 +105,8 @@ CASES = {
     "mish": [lambda w, x: F.mish(w)],
     "gelu": [lambda w, x: F.gelu(w)],
     "gelu_tanh": [lambda w, x: F.gelu(w, approximate="tanh")],
-    "to int32": [lambda w, x: (w.clamp(-1e9, 1e9).int() % 7 - 3).float() * x, lambda w, x: (w * 3).int().to(w.dtype)],
-    "to int64": [lambda w, x: (w.clamp(-1e9, 1e9).long() // -3).to(w.dtype) + x],
+    "to int32": [lambda w, x: (w * 3).int().to(w.dtype), lambda w, x: (w.int() % 7 - 3).to(w.dtype) * x],
+    "to int64": [lambda w, x: (w * 3).long().to(w.dtype) + x, lambda w, x: (w.long() // -3).to(w.dtype) * x],
     "to float32": [lambda w, x: w.float().to(w.dtype) * x],
     "to float64": [lambda w, x: (w.double() * x.double()).to(w.dtype)],
 }
@@ -114,7 +114,7 @@ CASES = {
 OTHERS = {
     "operand", "constant", "gate", "numpy_sign", "numpy_pow", "numpy_remainder", "quotient", "rest", "<<", ">>",
     "bitand", "bitor", "bitxor", "invert", "lshift", "rshift",
-    "to int8", "to uint8", "to int16", "to uint16", "to uint32", "to uint64",
+    "cast to int32", "cast to int64", "to int8", "to uint8", "to int16", "to uint16", "to uint32", "to uint64",
 }  # fmt: skip
 #: Where a sum cancels, PyTorch's and C's roundings of its parts are told apart.
 CANCELS = ("addcmul", "gelu", "gelu_tanh", "lerp", "tanh")
@@ -290,7 +290,11 @@ def test_numpy(tmpdir):
                 function = lambda w, x, plain=plain: plain(w, x).astype(w.dtype)
             with np.errstate(all="ignore"):
                 expected[name, dtype] = record.name, function(w, x), w, x
-            nodes[name, dtype] = trace(Op(function), dtype, ARRAYS).term, dtype
+            try:
+                nodes[name, dtype] = trace(Op(function), dtype, ARRAYS).term, dtype
+            except Untraceable as error:
+                assert "another function in this version" in str(error)
+                del expected[name, dtype]
     found = compiled(tmpdir, nodes)
     assert len(nodes) > 80
     for key, (name, value, w, x) in expected.items():
@@ -377,8 +381,8 @@ def test_kernels():
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(rows, 9, generator=generator) for rows in (7, 5))
     op = Op(
-        lambda w, x: torch.log2(w * w + 1) * torch.exp2(x) + torch.log1p(x * x) * torch.expm1(w) + torch.erf(w - x)
-        + torch.atan2(w, x) + torch.hypot(w, x) + F.softplus(w * x) + F.gelu(w + x) * F.mish(x)
+        lambda w, x: torch.log2(w * w + 1) * torch.exp2(x) + torch.erf(w - x)
+        + torch.atan2(w, x) + (w * x * 1e19).long().to(w.dtype) * 1e-18
     )  # fmt: skip
     x_, w_ = x.clone().requires_grad_(), w.clone().requires_grad_()
     expected = op.multiply(w_, x_[:, None]).sum(2)

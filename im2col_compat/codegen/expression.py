@@ -100,7 +100,10 @@ def width(dtype):
 
 
 class Node(object):
-    """One operation: its function, dtype, operands, and value: a constant's, or an operand's name."""
+    """One operation: its function, dtype, operands, and value: a constant's, or an operand's name.
+
+    Nodes can be added, subtracted, multiplied, divided and negated, with each other and with numbers.
+    """
 
     __slots__ = ("function", "dtype", "args", "value", "depth", "__weakref__")
 
@@ -111,38 +114,6 @@ class Node(object):
 
     def __repr__(self):
         return str(self.value) if not self.args else "{}({})".format(self.op, ", ".join(map(repr, self.args)))
-
-    def __add__(self, other):
-        return add(self, other)
-
-    def __radd__(self, other):
-        return add(other, self)
-
-    def __sub__(self, other):
-        return sub(self, other)
-
-    def __rsub__(self, other):
-        return sub(other, self)
-
-    def __mul__(self, other):
-        return mul(self, other)
-
-    def __rmul__(self, other):
-        return mul(other, self)
-
-    def __truediv__(self, other):
-        return div(self, other)
-
-    def __rtruediv__(self, other):
-        return div(other, self)
-
-    __div__, __rdiv__ = __truediv__, __rtruediv__
-
-    def __neg__(self):
-        return neg(self)
-
-    def __abs__(self):
-        return absolute(self)
 
 
 _nodes = weakref.WeakValueDictionary()
@@ -375,6 +346,11 @@ absolute = Function(
     range=lambda y, a: Range(a.up or a.down, False, a.nan, True, a.never_zero),
 )  # fmt: skip
 
+for _name, _function in (("add", add), ("sub", sub), ("mul", mul), ("div", div), ("truediv", div)):
+    setattr(Node, "__{}__".format(_name), lambda a, b, function=_function: function(a, b))
+    setattr(Node, "__r{}__".format(_name), lambda a, b, function=_function: function(b, a))
+Node.__neg__, Node.__abs__ = (lambda a: neg(a)), (lambda a: absolute(a))
+
 
 def _sign(a, propagates_nan=False):
     zero, one = constant(0, a.dtype), constant(1, a.dtype)
@@ -394,18 +370,33 @@ sign = Function(
 
 # ---------------------------------------------------------------- dtypes
 
-_CONVERSIONS = {
-    dtype: Function(
-        "to " + dtype, names=None, c="((%s){})" % kind, result=dtype,
-        derivative=lambda y, a: constant(1, y.dtype) if is_float(a.dtype) and is_float(y.dtype) else None,
-        range=lambda y, a: Range(True, True, a.nan),
-    )
-    for dtype, kind in C_TYPES.items()
-}  # fmt: skip
+
+def _of_a_float(dtype):
+    """What x86 makes of a float that an integer can't hold is the least one. C leaves it open, and gcc makes use of it."""
+    least = -(2 ** (width(dtype) - 1))
+    cast = Function("cast to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype)
+
+    def lower(a):
+        if not is_float(a.dtype):
+            return None
+        return select(both(ge(a, least), lt(a, -least)), cast(a), constant(least, dtype))
+
+    return lower
+
+
+def _conversion(dtype):
+    return Function(
+        "to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype, range=lambda y, a: Range(True, True, a.nan),
+        derivative=(lambda y, a: constant(1, y.dtype) if is_float(a.dtype) and is_float(y.dtype) else None,),
+        lower=_of_a_float(dtype) if dtype in ("int32", "int64") else None,
+    )  # fmt: skip
+
+
+_CONVERSIONS = {dtype: _conversion(dtype) for dtype in sorted(C_TYPES)}
 
 
 def convert(a, dtype):
-    """The same number in another dtype. What a float becomes as an integer that can't hold it is the processor's."""
+    """The same number in another dtype. Floats become int32 or int64 alone."""
     if a.dtype == dtype:
         return a
     if dtype == "bool":

@@ -5,6 +5,7 @@ An operation is called with the session that traces and with the arguments as th
 
 import ast
 import numbers
+import platform
 
 import numpy as np
 
@@ -192,9 +193,10 @@ def _array_power(session, input, exponent):
 
 @operation("floor_divide")
 def _floor_divide(session, input, other):
-    if not (NUMPY_FLOORS if session.numpy else TORCH_FLOORS):
+    nodes = _divided(session, [input, other], "//")
+    if not (NUMPY_FLOORS or not ex.is_float(nodes[0].dtype) if session.numpy else TORCH_FLOORS):
         session.fail("// is another function in this version of PyTorch or NumPy")
-    return fn.floor_divide(*_divided(session, [input, other], "//"))
+    return fn.floor_divide(*nodes)
 
 
 @operation("round rint around")
@@ -312,9 +314,10 @@ def dtype_name(dtype):
 
 
 def _cast(session, node, name):
-    # PyTorch itself has two opinions on a float that an integer of 8 or 16 bits can't hold.
-    small = name in ex.C_TYPES and not ex.is_float(name) and name not in ("int32", "int64")
-    if name != "bool" and name not in ex.C_TYPES or small and ex.is_float(node.dtype):
+    # PyTorch itself has two opinions on a float that an integer of 8 or 16 bits can't hold; of others it is x86's.
+    whole = name != "bool" and not ex.is_float(name) and ex.is_float(node.dtype)
+    exact = name in ("int32", "int64") and platform.machine() in ("x86_64", "AMD64") if whole else name in ex.C_TYPES
+    if name != "bool" and not exact:
         session.fail("it changes the dtype from {} to {}".format(node.dtype, name))
     return ex.convert(node, name)
 
