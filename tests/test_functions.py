@@ -324,10 +324,12 @@ def test_integer_division(tmpdir, dtype):
     values = np.array([value for value in values if info.min <= value <= info.max], dtype)
     cases = [f for name in INTEGERS if info.min < 0 or name != "negative" for f in INTEGERS[name]]
     nodes = {i: (trace(Op(function), dtype, ARRAYS).term, dtype) for i, function in enumerate(cases)}
+    # Old NumPy itself traps where the least integer is divided by -1.
+    fine = values > info.min if info.min < 0 else values >= 0
     for i, function in compiled(tmpdir, nodes).items():
         with np.errstate(all="ignore"):
-            expected = cases[i](values, values)
-        np.testing.assert_array_equal(function(values, values), expected)
+            expected = cases[i](values[fine], values[fine])
+        np.testing.assert_array_equal(function(values, values)[fine], expected)
     for function in (operator.mod, operator.floordiv, lambda w, x: 5 // x, lambda w, x: w % 0):
         with pytest.raises(Untraceable, match="constant divisor"):
             trace(Op(function), dtype, ARRAYS)
