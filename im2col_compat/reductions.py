@@ -14,7 +14,7 @@ A reduction says
 """
 
 from im2col_compat import lowlevel
-from im2col_compat.codegen.expression import literal
+from im2col_compat.codegen.print_c import literal
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.autograd import new_style

@@ -14,26 +14,29 @@ import threading
 import time
 
 import pytest
-from im2col_compat.codegen import compiler
-from im2col_compat.codegen.compiler import CannotCompile, library
+
+from im2col_compat.codegen import cache, compile
+from im2col_compat.codegen.compile import CannotCompile, library
 
 SOURCE = "int answer(void) { return 42; }\n"
 FLAGS = ("-O2",)
 NAME = "a d\u00e9p\u00f4t"
-# In a process of its own, the module is imported without the package, which would import torch.
+# In a process of its own, the modules are imported without the package's __init__, which would import torch.
 ALONE = """
-import sys
-sys.path.insert(0, {!r})
-import compiler
-del sys.path[0]
+import sys, types
+for name, path in (("im2col_compat", {!r}), ("im2col_compat.codegen", {!r})):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [path]
+from im2col_compat.codegen import compile
 SOURCE, FLAGS = {!r}, {!r}
-""".format(os.path.dirname(os.path.abspath(compiler.__file__)), SOURCE, FLAGS)
-REPORT = "print(compiler.library(SOURCE, FLAGS, 'this'))\n"
+""".format(os.path.dirname(os.path.dirname(os.path.abspath(compile.__file__))),
+           os.path.dirname(os.path.abspath(compile.__file__)), SOURCE, FLAGS)  # fmt: skip
+REPORT = "print(compile.library(SOURCE, FLAGS, 'this'))\n"
 
 
 def found():
     try:
-        return compiler._command()[0]
+        return compile.command()[0]
     except CannotCompile:
         return None
 
@@ -53,16 +56,16 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("IM2COL_COMPAT_QUIET", raising=False)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(compiler, "_memo", {})
-    monkeypatch.setattr(compiler, "_temporary", None)
+    monkeypatch.setattr(compile, "_memo", {})
+    monkeypatch.setattr(cache, "_temporary", None)
     yield str(tmp_path / "cache")
     shutil.rmtree(str(tmp_path), ignore_errors=True)
 
 
 def forget():
     """What a new process would not know."""
-    compiler._memo.clear()
-    compiler._temporary = None
+    compile._memo.clear()
+    cache._temporary = None
 
 
 def build():
@@ -168,7 +171,7 @@ def test_open_umask(place):
 def test_remembered(place, monkeypatch):
     """Within a process, the second call runs and reads nothing."""
     path = build()
-    monkeypatch.setattr(compiler, "_find", None)
+    monkeypatch.setattr(compile, "_find", None)
     assert build() == path
 
 
@@ -201,11 +204,11 @@ def test_what_matters_has_its_own_file(place, tmp_path, monkeypatch):
 
 def test_native_is_for_this_processor(place, monkeypatch):
     """With -march=native, another processor has another library; without it, the same."""
-    command = compiler._command()
+    command = compile.command()
     names = []
     for cpu in ("one", "two"):
-        monkeypatch.setattr(compiler, "_processor", lambda cpu=cpu: cpu)
-        names.append([compiler._name(SOURCE, flags, command) for flags in (("-march=native",), FLAGS)])
+        monkeypatch.setattr(cache, "_processor", lambda cpu=cpu: cpu)
+        names.append([cache.name(SOURCE, flags, command, None) for flags in (("-march=native",), FLAGS)])
     assert names[0][0] != names[1][0]
     assert names[0][1] == names[1][1]
 
@@ -259,7 +262,7 @@ def test_damaged_file(place, damage):
         stream.write(damaged)
     forget()
     assert build() == path
-    assert compiler._intact(path) and answer(path) == 42
+    assert cache.intact(path) and answer(path) == 42
     assert os.listdir(place) == [os.path.basename(path)]
 
 
@@ -380,14 +383,14 @@ def test_read_only_with_library(place, monkeypatch):
     """A library that is there is used, though nothing can be written."""
     path = build()
     forget()
-    for module, name in ((os, "mkdir"), (compiler, "_write")):
+    for module, name in ((os, "mkdir"), (cache, "write")):
         fail_below(monkeypatch, module, name, [place], errno.EROFS)
     assert build() == path
 
 
 def test_full_disk(place, monkeypatch):
     """Where the cache's disk is full for us, the temporary directory is used; nothing stays behind."""
-    fail_below(monkeypatch, compiler, "_write", [place], errno.ENOSPC)
+    fail_below(monkeypatch, cache, "write", [place], errno.ENOSPC)
     path = build()
     assert is_temporary(path) and answer(path) == 42 and os.listdir(place) == []
 
@@ -403,7 +406,7 @@ def test_full_disk_for_the_compiler(place, tmp_path, monkeypatch):
 def test_all_disks_full(place, monkeypatch):
     """Where nothing can be written anywhere, CannotCompile says so; nothing stays behind."""
     places = [place, tempfile.gettempdir()]
-    fail_below(monkeypatch, compiler, "_write", places, errno.ENOSPC)
+    fail_below(monkeypatch, cache, "write", places, errno.ENOSPC)
     with pytest.raises(CannotCompile, match="No space left"):
         build()
     assert os.listdir(place) == []
@@ -423,14 +426,14 @@ def test_temporary_directory_goes(place):
     os.chmod(place, 0o777)
     code = (
         "import os\n"
-        "path = compiler.library(SOURCE, FLAGS, 'this')\n"
+        "path = compile.library(SOURCE, FLAGS, 'this')\n"
         "pid = os.fork()\n"
         "if pid == 0: sys.exit(0)\n"
         "os.waitpid(pid, 0)\n"
         "assert os.path.isfile(path)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
-        "    mine = compiler.library(SOURCE, FLAGS, 'this')\n"
+        "    mine = compile.library(SOURCE, FLAGS, 'this')\n"
         "    assert mine != path and os.path.isfile(mine)\n"
         "    sys.exit(0)\n"
         "assert os.waitpid(pid, 0)[1] == 0\n"
@@ -446,7 +449,7 @@ def test_temporary_directory_of_a_worker_goes(place):
     os.chmod(place, 0o777)
     code = (
         "import multiprocessing\n"
-        "def work(): assert compiler.library(SOURCE, FLAGS, 'this')\n"
+        "def work(): assert compile.library(SOURCE, FLAGS, 'this')\n"
         "context = multiprocessing.get_context('fork') if sys.version_info >= (3,) else multiprocessing\n"
         "process = context.Process(target=work)\n"
         "process.start()\n"
@@ -466,7 +469,7 @@ def test_working_directory(place, tmp_path):
         "os.chdir({!r})\n"
         "os.rmdir({!r})\n"
         "inode, handlers = os.stat('.').st_ino, [signal.getsignal(n) for n in range(1, 32)]\n"
-        "path = compiler.library(SOURCE, FLAGS, 'this')\n"
+        "path = compile.library(SOURCE, FLAGS, 'this')\n"
         "assert ctypes.CDLL(path).answer() == 42\n"
         "assert os.stat('.').st_ino == inode\n"
         "assert handlers == [signal.getsignal(n) for n in range(1, 32)]\n"
@@ -492,7 +495,7 @@ def test_any_name(place, tmp_path):
     directory = os.path.join(place, NAME if sys.version_info >= (3,) else NAME.encode("utf-8"))
     for locale in ("C", "C.UTF-8"):
         shutil.rmtree(place, ignore_errors=True)
-        code = "import ctypes\nassert ctypes.CDLL(compiler.library(SOURCE, FLAGS, 'this')).answer() == 42\n"
+        code = "import ctypes\nassert ctypes.CDLL(compile.library(SOURCE, FLAGS, 'this')).answer() == 42\n"
         _, err = run(code, IM2COL_COMPAT_CACHE=directory, LC_ALL=locale)
         assert b"compiled this" in err
         assert len(os.listdir(directory)) == 1
@@ -585,7 +588,7 @@ def test_compiler_that_fails(place, tmp_path, monkeypatch, text, reason):
 
 def test_compiler_that_hangs(place, tmp_path, monkeypatch):
     """A hang is cut off, the programs that the compiler started included, and not tried twice."""
-    monkeypatch.setattr(compiler, "LIMIT", 1)
+    monkeypatch.setattr(compile, "LIMIT", 1)
     note = tmp_path / "pid"
     cc, log = logging(tmp_path, "sleep 60 & echo $! > '{}'; wait".format(note))
     monkeypatch.setenv("CC", cc)
@@ -614,7 +617,7 @@ def test_interrupt(place, tmp_path):
     """Ctrl-C ends the compiler, is raised as ever, and leaves no temporary files."""
     note = tmp_path / "pid"
     cc, _ = logging(tmp_path, "echo $$ > '{}'; sleep 60".format(note))
-    code = "try:\n    compiler.library(SOURCE, FLAGS, 'this')\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+    code = "try:\n    compile.library(SOURCE, FLAGS, 'this')\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
     process = start("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + code, CC=cc)
     while not (note.exists() and note.read_text().strip()):
         assert process.poll() is None
@@ -632,9 +635,9 @@ def test_children_ignored(place):
     code = (
         "import ctypes, signal\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "assert ctypes.CDLL(compiler.library(SOURCE, FLAGS, 'this')).answer() == 42\n"
-        "try: compiler.library('int bad bad;', FLAGS, 'this')\n"
-        "except compiler.CannotCompile as error: print(error)\n"
+        "assert ctypes.CDLL(compile.library(SOURCE, FLAGS, 'this')).answer() == 42\n"
+        "try: compile.library('int bad bad;', FLAGS, 'this')\n"
+        "except compile.CannotCompile as error: print(error)\n"
     )
     assert b"failed: " in run(code)[0]
 
@@ -645,7 +648,7 @@ def test_children_ignored(place):
 def test_two_processes(place, tmp_path):
     """Processes that compile the same at once all succeed; one library and no temporary file stays."""
     cc, log = logging(tmp_path, "sleep 0.5")
-    code = "import ctypes\nassert ctypes.CDLL(compiler.library(SOURCE, FLAGS, 'this')).answer() == 42\n" + REPORT
+    code = "import ctypes\nassert ctypes.CDLL(compile.library(SOURCE, FLAGS, 'this')).answer() == 42\n" + REPORT
     processes = [start(code, CC=cc) for _ in range(2)]
     paths = set([finish(process)[0] for process in processes])
     assert len(paths) == 1 and compilations(log) == 2
@@ -673,17 +676,17 @@ def test_fork_while_compiling(place, tmp_path):
     code = (
         "import os, signal, threading, time, warnings\n"
         "warnings.simplefilter('ignore')\n"
-        "thread = threading.Thread(target=compiler.library, args=(SOURCE, FLAGS, 'this'))\n"
+        "thread = threading.Thread(target=compile.library, args=(SOURCE, FLAGS, 'this'))\n"
         "thread.start()\n"
         "while not os.path.exists({!r}): time.sleep(0.01)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"
         "    signal.alarm(60)\n"
-        "    compiler.library(SOURCE, FLAGS, 'this')\n"
+        "    compile.library(SOURCE, FLAGS, 'this')\n"
         "    os._exit(0)\n"
         "thread.join()\n"
         "assert os.waitpid(pid, 0)[1] == 0\n"
-        "assert compiler.library(SOURCE, FLAGS, 'this')\n".format(str(note))
+        "assert compile.library(SOURCE, FLAGS, 'this')\n".format(str(note))
     )
     run(code, CC=cc)
     assert compilations(log) == 2 and len(os.listdir(place)) == 1
@@ -694,7 +697,7 @@ def test_child_uses_what_the_parent_found(place, monkeypatch):
     path = build()
     pid = os.fork()
     if pid == 0:
-        compiler._find = None
+        compile._find = None
         os._exit(0 if build() == path else 1)
     assert os.waitpid(pid, 0)[1] == 0
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from im2col_compat import lowlevel
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile as compiler
 from im2col_compat.compat import layers
 
 from tensors import VARIABLES, torch
@@ -24,7 +24,7 @@ def has_tools_of_studies():
         layers.quantization()
     except ImportError:
         return False
-    return lowlevel.missing is None and compiler._executable("cc") is not None
+    return lowlevel.missing is None and compiler.executable("cc") is not None
 
 
 #: what follows ```python: where the block runs
@@ -56,7 +56,7 @@ def test_code_runs(page, monkeypatch):
         exec(compile(code, page, "exec"), names)
 
 
-@pytest.mark.skipif(compiler._executable("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(compiler.executable("cc") is None, reason="needs a C compiler")
 def test_c_example(tmpdir):
     """The C example compiles without warnings and prints what the page says."""
     ((_, code),) = blocks("docs/c-library.md", "c")

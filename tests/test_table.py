@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile as compiler
 from im2col_compat.codegen import template as source
 
 import oracle
@@ -338,8 +338,8 @@ def test_explain():
 def c(monkeypatch):
     monkeypatch.setenv("IM2COL_COMPAT_QUIET", "1")
     try:
-        compiler.library("int im2col_compat_nothing;\n", source.FLAGS, "nothing")
-    except compiler.CannotCompile as error:
+        compile.library("int im2col_compat_nothing;\n", source.FLAGS, "nothing")
+    except compile.CannotCompile as error:
         pytest.skip(str(error))
 
 

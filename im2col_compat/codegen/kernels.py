@@ -8,7 +8,7 @@ import os
 from collections import namedtuple
 
 from im2col_compat import lowlevel
-from im2col_compat.codegen import compiler, template
+from im2col_compat.codegen import compile, template
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 
@@ -89,8 +89,8 @@ def _load(source, flags, what):
     import ctypes  # takes long, and only compiled kernels need it
 
     try:
-        library = ctypes.CDLL(compiler.library(source, flags, what))
-    except (compiler.CannotCompile, OSError) as error:
+        library = ctypes.CDLL(compile.library(source, flags, what))
+    except (compile.CannotCompile, OSError) as error:
         return 0, str(error)
     entry = getattr(library, template.ENTRY)
     entry.restype = ctypes.c_void_p

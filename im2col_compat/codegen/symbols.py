@@ -13,6 +13,9 @@ import types
 import numpy as np
 
 from im2col_compat.codegen import expression as ex
+from im2col_compat.codegen.derive import derivative
+from im2col_compat.codegen.expression import FUNCTIONS, Untraceable
+from im2col_compat.codegen.operations import FUNCTIONAL, METHODS, OPERATIONS, dtype_name
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
@@ -22,14 +25,6 @@ Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_te
 #: More operations than this, or deeper nested, are left to tensors.
 MOST_NODES = 2000
 MOST_DEPTH = 64
-
-
-#: 0.3 rounds halves away from zero.
-ROUNDS_TO_EVEN = torch is None or torch.round(torch.FloatTensor([2.5]))[0] == 2
-
-
-class Untraceable(Exception):
-    """Why a function can't be made an expression."""
 
 
 class _Foreign(Exception):
@@ -55,9 +50,13 @@ def trace(op, dtype, arrays=None):
         if arrays is NUMPY:
             raise Untraceable(str(error))
         reason = str(error)
+    except Untraceable:
+        raise
+    except Exception as error:
+        raise Untraceable("tracing it raises {}: {}".format(type(error).__name__, error))
     try:
         return _trace(op, dtype, NUMPY, differentiable)
-    except (_Foreign, Untraceable):
+    except Exception:
         raise Untraceable(reason)
 
 
@@ -74,13 +73,20 @@ def _trace(op, dtype, arrays, differentiable):
         for argument, name in (("grad_w", "w"), ("grad_x", "x")):
             surrogate = getattr(op, argument)
             if surrogate is None:
-                partials.append(ex.derivative(term, name))
+                partials.append(_derivative(term, name, "multiply"))
             else:
                 partials.append(_expression(surrogate, argument, ("w", "x"), dtype, arrays))
         grad_w, grad_x = partials
         if add is not None:
-            add_acc, add_term = ex.derivative(add, "acc"), ex.derivative(add, "term")
+            add_acc, add_term = [_derivative(add, name, "add") for name in ("acc", "term")]
     return Traced(term, add, grad_w, grad_x, add_acc, add_term)
+
+
+def _derivative(expression, name, argument):
+    try:
+        return derivative(expression, name)
+    except Untraceable as error:
+        raise Untraceable("{}: {}".format(argument, error))
 
 
 def _expression(function, argument, names, dtype, arrays, bools=True):
@@ -105,12 +111,12 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
 def _result(session, result, bools):
     if type(result) is not Symbol:
         session.fail("it returns {}, which was not made from its operands".format(_kind(result)))
-    node = result._node
-    if node.dtype == "bool":
-        if not bools or ex.is_float(session.dtype):
-            session.fail("it returns bools, where its operands are {}".format(session.dtype))
-        node = ex.cast(node, session.dtype)
-    return node
+    node, dtype = result._node, session.dtype
+    if node.dtype == "bool" and (not bools or ex.is_float(dtype)):
+        session.fail("it returns bools, where its operands are {}".format(dtype))
+    if node.dtype not in ("bool", dtype):
+        session.fail("it changes the dtype from {} to {}".format(dtype, node.dtype))
+    return ex.convert(node, dtype)
 
 
 def _kind(value):
@@ -128,6 +134,7 @@ class _Session(object):
         self.failure = None
         self.foreign = None
         self.count = 0
+        self.numpy = arrays is NUMPY
 
     def fail(self, reason):
         # Kept, for the function may swallow the exception and go on otherwise than it would have with tensors.
@@ -140,12 +147,28 @@ class _Session(object):
             self.fail("it is too long")
         return Symbol(node, self)
 
-    def lift(self, value, strict=False):
-        """An operand of an operation as a node. strict: by NumPy's rules, where the type of a NumPy scalar counts."""
+    @staticmethod
+    def is_symbol(value):
+        return type(value) is Symbol
+
+    def perform(self, name, args, kwargs=None, ufunc=False):
+        """A Symbol of what an operation makes of its arguments. ufunc: NumPy computes it, whatever the operands are."""
+        kwargs = {key: value for key, value in (kwargs or {}).items() if not (key == "out" and value is None)}
+        self.numpy = ufunc or self.arrays is NUMPY
+        try:
+            return self.symbol(OPERATIONS[name](self, *args, **kwargs))
+        except Untraceable as error:
+            self.fail(str(error))
+        except (KeyError, TypeError):
+            self.fail("{}() is called with arguments that the compiler doesn't know".format(name))
+
+    def lift(self, value, dtype=None):
+        """An operand of an operation as a node, a number in a dtype (by default the session's)."""
         if type(value) is Symbol:
             if value._session is not self:
                 self.fail("it keeps an operand from one call to another")
             return value._node
+        dtype = dtype or self.dtype
         if arrays_of(value) is not None:
             if isinstance(value, np.ndarray) and value.dtype == object:
                 self.fail("it makes an array of its operands")
@@ -154,453 +177,54 @@ class _Session(object):
             return ex.constant(bool(value), "bool")
         if not isinstance(value, numbers.Real) and not isinstance(value, (np.floating, np.integer)):
             self.fail("it combines its operands with {!r}".format(type(value).__name__))
-        if isinstance(value, np.generic) and (strict or self.arrays is NUMPY):
-            if np.result_type(value.dtype, self.dtype) != np.dtype(self.dtype):
-                self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, self.dtype))
+        if isinstance(value, np.generic) and self.numpy:
+            # By NumPy's rules the type of a NumPy scalar counts.
+            if np.result_type(value.dtype, dtype) != np.dtype(dtype):
+                self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
         if isinstance(value, (numbers.Integral, np.integer)):
             value = int(value)
-            low, high = (-(2**53), 2**53) if ex.is_float(self.dtype) else dtypes.limits(self.dtype)
+            low, high = (-(2**53), 2**53) if ex.is_float(dtype) else dtypes.limits(dtype)
             if not low <= value <= high:
-                self.fail("{} can't hold {}".format(self.dtype, value))
+                self.fail("{} can't hold {}".format(dtype, value))
         elif isinstance(value, (float, np.floating)):
             value = float(value)
-            if not ex.is_float(self.dtype):
+            if not ex.is_float(dtype):
                 self.fail("it makes floats of integers, with {!r}".format(value))
         else:
             self.fail("it combines its operands with {!r}".format(type(value).__name__))
-        node = ex.constant(value, self.dtype)
-        if ex.is_float(self.dtype) and abs(node.value) == float("inf") and abs(value) != float("inf"):
-            self.fail("{} can't hold {!r}".format(self.dtype, value))
+        node = ex.constant(value, dtype)
+        if ex.is_float(dtype) and abs(node.value) == float("inf") and abs(value) != float("inf"):
+            self.fail("{} can't hold {!r}".format(dtype, value))
         return node
 
-    def number(self, value, what, strict=False):
-        """One operand that must be of numbers."""
-        node = self.lift(value, strict)
-        if node.dtype == "bool":
-            self.fail("{} of bools is not arithmetic that the compiler knows".format(what))
-        return node
-
-    def floats(self, value, what):
-        node = self.number(value, what)
-        if not ex.is_float(node.dtype):
-            self.fail("{}() makes floats of integers".format(what))
-        return node
-
-    def pair(self, a, b, what, strict=False):
-        """Two operands in the dtype of the result: two nodes of numbers, or two of bools."""
-        nodes = [self.lift(value, strict) for value in (a, b)]
-        if nodes[0].dtype == nodes[1].dtype:
+    def together(self, values, what):
+        """Operands as nodes in the dtype that they have together: nodes of numbers, or of bools."""
+        kinds = {self.lift(value).dtype for value in values if type(value) is Symbol}
+        dtype = self._promoted(kinds - {"bool"})
+        nodes = [self.lift(value, dtype) for value in values]
+        if all(node.dtype == "bool" for node in nodes):
             return nodes
-        for i, value in enumerate((a, b)):
-            if nodes[1 - i].dtype == "bool" and type(value) is not Symbol:
-                # A mask and a number make int64 or float32, whatever the operands are.
-                self.fail("{} of bools and a number is not arithmetic that the compiler knows".format(what))
-        return [ex.cast(node, self.dtype) if node.dtype == "bool" else node for node in nodes]
+        if kinds == {"bool"}:
+            # A mask and a number make int64 or float32, whatever the operands are.
+            self.fail("{} of bools and a number is not arithmetic that the compiler knows".format(what))
+        return [ex.convert(node, dtype) for node in nodes]
 
-    def numbers(self, a, b, what, strict=False):
-        nodes = self.pair(a, b, what, strict)
-        if nodes[0].dtype == "bool":
-            self.fail("{} of bools is not arithmetic that the compiler knows".format(what))
-        return nodes
+    def _promoted(self, names):
+        if len(names) < 2:
+            return names.pop() if names else self.dtype
+        promote = np.promote_types if self.arrays is NUMPY else getattr(torch, "promote_types", None)
+        if promote is None:
+            self.fail("it combines different dtypes")
+        found = names.pop()
+        for name in names:
+            pair = (found, name) if self.arrays is NUMPY else (getattr(torch, found), getattr(torch, name))
+            found = dtype_name(promote(*pair))
+        return found if found in ex.C_TYPES else self.fail("it makes {}".format(found))
 
     def truth(self, value):
         """An operand as a condition."""
-        node = self.lift(value)
-        return node if node.dtype == "bool" else ex.compare("ne", node, ex.constant(0, node.dtype))
+        return ex.convert(self.lift(value), "bool")
 
-
-# ---------------------------------------------------------------- operations
-
-#: name -> function(session, *arguments) that returns a node.
-OPERATIONS = {}
-
-
-def _operation(*names):
-    def register(function):
-        for name in names:
-            OPERATIONS[name] = function
-        return function
-
-    return register
-
-
-def _perform(session, name, args, kwargs=None, strict=False):
-    """A Symbol of what an operation makes of its arguments."""
-    kwargs = {key: value for key, value in (kwargs or {}).items() if not (key == "out" and value is None)}
-    function = OPERATIONS[name]
-    if strict and function in _STRICT:
-        kwargs["strict"] = True
-    try:
-        node = function(session, *args, **kwargs)
-    except TypeError:
-        session.fail("{}() is called with arguments that the compiler doesn't know".format(name))
-    return session.symbol(node)
-
-
-_STRICT = set()
-
-
-def _binary(names, build, integers=True):
-    def operation(session, input, other, strict=False):
-        a, b = session.numbers(input, other, names[0], strict)
-        if not integers and not ex.is_float(a.dtype):
-            session.fail("{} of integers depends on the version of PyTorch".format(names[0]))
-        return build(a, b)
-
-    _operation(*names)(operation)
-    _STRICT.add(operation)
-
-
-def _add(session, input, other, alpha=1, strict=False):
-    if alpha != 1:
-        session.fail("alpha= is unknown to the compiler")
-    return ex.add(*session.numbers(input, other, "add", strict))
-
-
-def _sub(session, input, other, alpha=1, strict=False):
-    if alpha != 1:
-        session.fail("alpha= is unknown to the compiler")
-    for value in (input, other):
-        if session.lift(value, strict).dtype == "bool" and type(value) is Symbol:
-            session.fail("subtraction with bools is not arithmetic that the compiler knows")
-    return ex.sub(*session.numbers(input, other, "sub", strict))
-
-
-def _mul(session, input, other, strict=False):
-    a, b = session.pair(input, other, "mul", strict)
-    return ex.both(a, b) if a.dtype == "bool" else ex.mul(a, b)
-
-
-def _div(session, input, other, rounding_mode=None, strict=False):
-    if rounding_mode is not None:
-        session.fail("rounding_mode= is unknown to the compiler")
-    a, b = session.numbers(input, other, "division", strict)
-    if not ex.is_float(a.dtype):
-        session.fail("division makes floats of integers")
-    return ex.div(a, b)
-
-
-def _number_over(session, input, other):
-    """number / symbol."""
-    if session.arrays is NUMPY or type(input) is Symbol:
-        return _div(session, input, other)
-    # PyTorch multiplies with the reciprocal.
-    return ex.mul(ex.unary("reciprocal", session.floats(other, "division")), session.floats(input, "division"))
-
-
-def _pow(session, input, exponent, strict=False):
-    base, exponent = session.numbers(input, exponent, "pow", strict)
-    if ex.is_float(base.dtype):
-        return ex.power(base, exponent, expands=not strict)
-    if ex.is_constant(exponent) and 0 <= exponent.value <= 4:
-        return ex.integer_power(base, exponent.value)
-    session.fail("integers to this power are unknown to the compiler")
-
-
-def _array_power(session, input, exponent):
-    """array ** exponent, which NumPy computes otherwise than np.power."""
-    base, power = session.numbers(input, exponent, "pow")
-    if ex.is_float(base.dtype) and type(exponent) is not Symbol and power.value == 0.5:
-        return ex.unary("sqrt", base)
-    return _pow(session, input, exponent, strict=True)
-
-
-for _names, _function in (
-    (("add",), _add),
-    (("sub", "subtract"), _sub),
-    (("mul", "multiply"), _mul),
-    (("div", "divide", "true_divide"), _div),
-    (("pow", "power"), _pow),
-):
-    _operation(*_names)(_function)
-    _STRICT.add(_function)
-_operation("number_over")(_number_over)
-_operation("array_power")(_array_power)
-_binary(("minimum",), ex.minimum)
-_binary(("maximum",), ex.maximum)
-
-
-def _comparison(kind, names):
-    def operation(session, input, other, strict=False):
-        for one, number in ((input, other), (other, input)):
-            # mask == 0 is an idiom; a mask and a larger number are not.
-            is_mask = type(one) is Symbol and one._node.dtype == "bool"
-            if is_mask and isinstance(number, numbers.Number) and kind in ("eq", "ne") and number in (0, 1):
-                return ex.compare(kind, one._node, ex.constant(bool(number), "bool"))
-        a, b = session.pair(input, other, "comparison", strict)
-        if a.dtype == "bool" and kind not in ("eq", "ne"):
-            session.fail("bools are compared by size")
-        return ex.compare(kind, a, b)
-
-    _operation(kind, *names)(operation)
-    _STRICT.add(operation)
-
-
-for _kind_name, _names in (
-    ("lt", ("less",)),
-    ("le", ("less_equal",)),
-    ("gt", ("greater",)),
-    ("ge", ("greater_equal",)),
-    ("eq", ("equal",)),
-    ("ne", ("not_equal",)),
-):
-    _comparison(_kind_name, _names)
-
-
-def _float_functions(name, names):
-    @_operation(name, *names)
-    def operation(session, input):
-        return ex.unary(name, session.floats(input, name))
-
-
-for _name, _names in (
-    ("exp", ()),
-    ("log", ()),
-    ("sqrt", ()),
-    ("rsqrt", ()),
-    ("tanh", ()),
-    ("sigmoid", ()),
-    ("sin", ()),
-    ("cos", ()),
-    ("floor", ()),
-    ("ceil", ()),
-    ("trunc", ("fix",)),
-    ("reciprocal", ()),
-):
-    _float_functions(_name, _names)
-
-
-@_operation("round", "rint", "around")
-def _round(session, input, decimals=0):
-    if decimals != 0:
-        session.fail("round() to decimals is unknown to the compiler")
-    if session.arrays is not NUMPY and not ROUNDS_TO_EVEN:
-        session.fail("round() is another function in this version of PyTorch")
-    return ex.unary("round", session.floats(input, "round"))
-
-
-@_operation("neg", "negative")
-def _neg(session, input):
-    return ex.neg(session.number(input, "negation"))
-
-
-@_operation("positive", "clone", "contiguous", "copy")
-def _same(session, input):
-    return session.lift(input)
-
-
-@_operation("detach")
-def _detach(session, input):
-    node = session.lift(input)
-    return ex.unary("detach", node) if ex.is_float(node.dtype) else node
-
-
-@_operation("abs", "absolute", "fabs")
-def _abs(session, input):
-    return ex.absolute(session.number(input, "abs"))
-
-
-@_operation("sign", "sgn")
-def _sign(session, input):
-    return ex.sign(session.number(input, "sign"))
-
-
-@_operation("numpy_sign")
-def _numpy_sign(session, input):
-    return ex.sign(session.number(input, "sign"), propagates_nan=True)
-
-
-@_operation("square")
-def _square(session, input):
-    node = session.number(input, "square")
-    return ex.power(node, ex.constant(2, node.dtype)) if ex.is_float(node.dtype) else ex.integer_power(node, 2)
-
-
-@_operation("relu")
-def _relu(session, input, inplace=False):
-    if inplace:
-        session.fail("it changes a tensor in place (relu)")
-    return ex.relu(session.number(input, "relu"))
-
-
-@_operation("leaky_relu")
-def _leaky_relu(session, input, negative_slope=0.01, inplace=False):
-    if inplace:
-        session.fail("it changes a tensor in place (leaky_relu)")
-    node = session.floats(input, "leaky_relu")
-    low = ex.mul(node, session.floats(negative_slope, "leaky_relu"))
-    return ex.select(ex.compare("gt", node, ex.constant(0, node.dtype)), node, low)
-
-
-def _clamp(session, input, min=None, max=None):
-    bounds = [None if bound is None else session.number(bound, "clamp") for bound in (min, max)]
-    given = [bound for bound in bounds if bound is not None]
-    if not given or len(given) == 2 and not all(bound.op == "constant" for bound in given):
-        session.fail("clamp() takes one bound, or two numbers")
-    if any(bound.op == "constant" and bound.value != bound.value for bound in given):
-        session.fail("clamp() has a NaN for a bound")
-    return ex.clamp(session.number(input, "clamp"), *bounds)
-
-
-_operation("clamp")(_clamp)
-_operation("clamp_min")(lambda session, input, min: _clamp(session, input, min))
-_operation("clamp_max")(lambda session, input, max: _clamp(session, input, None, max))
-
-
-@_operation("clip")
-def _clip(session, *args, **kwargs):
-    names = {"a_min": "min", "a_max": "max"}
-    return _clamp(session, *args, **{names.get(key, key): value for key, value in kwargs.items()})
-
-
-def _extremum(name, build):
-    @_operation(name)
-    def operation(session, input, other=None):
-        if type(other) is not Symbol:
-            session.fail("{}() of one tensor is a reduction".format(name))
-        return build(*session.numbers(input, other, name))
-
-
-_extremum("min", ex.minimum)
-_extremum("max", ex.maximum)
-
-
-@_operation("where")
-def _where(session, condition, *values):
-    if len(values) != 2:
-        session.fail("where() without values looks at the shape")
-    node = session.lift(condition)
-    if node.dtype != "bool":
-        session.fail("where() needs a condition of bools")
-    if not any(type(value) is Symbol for value in values):
-        session.fail("where() of two numbers has a dtype of its own")
-    return ex.select(node, *session.pair(values[0], values[1], "where"))
-
-
-@_operation("where_method")
-def _where_method(session, input, condition, other):
-    return _where(session, condition, input, other)
-
-
-@_operation("masked_fill")
-def _masked_fill(session, input, mask, value):
-    node = session.lift(mask)
-    if node.dtype != "bool" or type(value) is Symbol:
-        session.fail("masked_fill() needs a mask of bools and a number")
-    return ex.select(node, session.number(value, "masked_fill"), session.number(input, "masked_fill"))
-
-
-for _name, _build in (("logical_and", ex.both), ("logical_or", ex.either), ("logical_xor", ex.exclusive)):
-
-    def _logical(session, input, other, build=_build):
-        return build(session.truth(input), session.truth(other))
-
-    _operation(_name)(_logical)
-_operation("logical_not")(lambda session, input: ex.negation(session.truth(input)))
-
-
-def _bits(session, a, b, what):
-    nodes = [session.lift(value) for value in (a, b)]
-    if nodes[0].dtype != nodes[1].dtype:
-        session.fail("{} of bools and numbers is unknown to the compiler".format(what))
-    if ex.is_float(nodes[0].dtype):
-        session.fail("{} of floats isn't defined".format(what))
-    return nodes
-
-
-for _kind_name in ("and", "or", "xor"):
-
-    def _bitwise(session, input, other, kind=_kind_name):
-        return ex.bitwise("bit" + kind, *_bits(session, input, other, "bitwise_" + kind))
-
-    _operation("bitwise_" + _kind_name)(_bitwise)
-for _kind_name in ("left", "right"):
-
-    def _shift(session, input, other, kind=_kind_name):
-        a, b = _bits(session, input, other, kind + "_shift")
-        if a.dtype == "bool":
-            session.fail("a shift of bools is unknown to the compiler")
-        return ex.shift(kind[0] + "shift", a, b)
-
-    _operation("bitwise_{}_shift".format(_kind_name), _kind_name + "_shift")(_shift)
-
-
-@_operation("bitwise_not", "invert")
-def _invert(session, input):
-    node = session.lift(input)
-    if ex.is_float(node.dtype):
-        session.fail("bitwise_not of floats isn't defined")
-    return ex.invert(node)
-
-
-def _filled(session, input, value, dtype=None):
-    if session.lift(input).dtype == "bool":
-        session.fail("it makes constant bools")
-    if dtype is not None and _dtype_name(dtype) != session.dtype:
-        session.fail("it makes a constant of another dtype, {}".format(dtype))
-    return session.number(value, "a constant")
-
-
-_operation("zeros_like")(lambda session, input, dtype=None: _filled(session, input, 0, dtype))
-_operation("ones_like")(lambda session, input, dtype=None: _filled(session, input, 1, dtype))
-_operation("full_like")(lambda session, input, fill_value, dtype=None: _filled(session, input, fill_value, dtype))
-
-
-def _dtype_name(dtype):
-    """The name of what PyTorch or NumPy take for a dtype; None if that isn't known."""
-    if isinstance(dtype, str) and dtype.startswith("torch."):
-        return dtypes.OLD_DTYPE.get(dtype.split(".")[-1])
-    if torch is not None and hasattr(torch, "dtype") and isinstance(dtype, torch.dtype):
-        return str(dtype)[6:]
-    if isinstance(dtype, type) and dtype.__module__.startswith("torch"):
-        return dtypes.OLD_DTYPE.get(dtype.__name__)
-    try:
-        return np.dtype(dtype).name
-    except TypeError:
-        return None
-
-
-def _cast(session, node, name):
-    if name == node.dtype:
-        return node
-    if name == "bool":
-        return ex.compare("ne", node, ex.constant(0, node.dtype))
-    if node.dtype == "bool" and name == session.dtype:
-        return ex.cast(node, name)
-    session.fail("it changes the dtype from {} to {}".format(node.dtype, name))
-
-
-@_operation("to", "type", "astype")
-def _to(session, input, dtype):
-    node = session.lift(input)
-    if type(dtype) is Symbol:
-        return _cast(session, node, dtype._node.dtype)
-    name = _dtype_name(dtype)
-    if name is None:
-        session.fail("it moves or converts a tensor to {!r}".format(dtype))
-    return _cast(session, node, name)
-
-
-@_operation("type_as")
-def _type_as(session, input, other):
-    return _cast(session, session.lift(input), session.lift(other).dtype)
-
-
-for _name, _dtype in (
-    ("float", "float32"),
-    ("double", "float64"),
-    ("char", "int8"),
-    ("byte", "uint8"),
-    ("short", "int16"),
-    ("int", "int32"),
-    ("long", "int64"),
-    ("bool", "bool"),
-):
-
-    def _as(session, input, dtype=_dtype):
-        return _cast(session, session.lift(input), dtype)
-
-    _operation(_name)(_as)
 
 # ---------------------------------------------------------------- symbols
 
@@ -614,8 +238,6 @@ _SHAPES = set(
     "expand_dims stack cat concatenate unbind nbytes itemsize".split()
 )
 _NUMBERS = set("item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__".split())
-#: Names that are methods of neither kind of array, or mean something else there.
-_NOT_METHODS = set("number_over array_power numpy_sign where_method fabs rint around positive leaky_relu".split())
 
 
 def _unknown(name):
@@ -656,7 +278,7 @@ class Symbol(object):
             session.fail("{}() is a reduction".format(name))
         if name == "where" and not array:
             return functools.partial(_call_method, self, "where_method")
-        if name in OPERATIONS and name not in _NOT_METHODS:
+        if name in OPERATIONS:
             return functools.partial(_call_method, self, name)
         session.fail(_unknown(name))
 
@@ -694,7 +316,7 @@ class Symbol(object):
         name = _UFUNCS.get(ufunc)
         if name is None:
             session.fail("np.{} is unknown to the compiler".format(ufunc.__name__))
-        return _perform(session, name, inputs, strict=True)
+        return session.perform(name, inputs, ufunc=True)
 
     def __array_function__(self, function, types, args, kwargs):
         return _call_numpy(function, self._session, args, kwargs)
@@ -705,47 +327,35 @@ def _passes_types(rest):
 
 
 def _call_method(symbol, name, *args, **kwargs):
-    return _perform(symbol._session, name, (symbol,) + args, kwargs)
+    return symbol._session.perform(name, (symbol,) + args, kwargs)
 
 
 def _define(name, operation, reflected=False):
     def method(self, other):
-        return _perform(self._session, operation, (other, self) if reflected else (self, other))
+        return self._session.perform(operation, (other, self) if reflected else (self, other))
 
     method.__name__ = name
     setattr(Symbol, name, method)
 
 
-for _name, _operation_name in (
-    ("add", "add"),
-    ("sub", "sub"),
-    ("mul", "mul"),
-    ("and", "bitwise_and"),
-    ("or", "bitwise_or"),
-    ("xor", "bitwise_xor"),
-    ("lshift", "left_shift"),
-    ("rshift", "right_shift"),
-):
-    _define("__{}__".format(_name), _operation_name)
-    _define("__r{}__".format(_name), _operation_name, True)
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    _define("__{}__".format(_name), _name)
+def _define_unary(name, operation):
+    setattr(Symbol, name, lambda self: self._session.perform(operation, (self,)))
+
+
+for _function in FUNCTIONS:
+    for _name in _function.python:
+        if _function.takes == "input":
+            _define_unary("__{}__".format(_name), _function.names[0])
+        else:
+            _define("__{}__".format(_name), _function.names[0])
+            if _function.result is None:
+                _define("__r{}__".format(_name), _function.names[0], True)
 for _name in ("div", "truediv"):
     _define("__{}__".format(_name), "div")
     _define("__r{}__".format(_name), "number_over", True)
-
-
-def _power_operator(self, exponent, reflected=False):
-    name = "array_power" if self._session.arrays is NUMPY else "pow"
-    return _perform(self._session, name, (exponent, self) if reflected else (self, exponent))
-
-
-Symbol.__pow__ = _power_operator
-Symbol.__rpow__ = lambda self, base: _power_operator(self, base, True)
-Symbol.__neg__ = lambda self: _perform(self._session, "neg", (self,))
+_define("__pow__", "array_power")
+_define("__rpow__", "array_power", True)
 Symbol.__pos__ = lambda self: self
-Symbol.__abs__ = lambda self: _perform(self._session, "abs", (self,))
-Symbol.__invert__ = lambda self: _perform(self._session, "bitwise_not", (self,))
 
 
 def _refuse(names, reason):
@@ -766,7 +376,7 @@ _refuse(
     "iadd isub imul idiv itruediv ifloordiv imod ipow iand ior ixor ilshift irshift imatmul",
     "it changes a tensor in place (+= or the like)",
 )
-_refuse("floordiv rfloordiv mod rmod divmod rdivmod", "// and % are unknown to the compiler")
+_refuse("divmod rdivmod", "divmod() is unknown to the compiler")
 _refuse("matmul rmatmul", "@ is a reduction")
 _refuse("enter exit call", "it does to its operands what isn't arithmetic")
 _refuse("copy deepcopy reduce_ex reduce", "it copies its operands (copy)")
@@ -779,12 +389,10 @@ def _torch_functions():
     found = {}
     if torch is None:
         return found
-    functional = torch.nn.functional
-    for name in OPERATIONS:
-        if name in ("where_method", "number_over", "array_power", "numpy_sign", "copy", "to", "type", "bool", "float"):
-            continue
+    special = getattr(torch, "special", None)
+    for name in set(OPERATIONS) - METHODS:
         # Of the functional module only what is its own: 0.3's has operator.mul in it.
-        for module in (torch, functional) if name in ("relu", "sigmoid", "tanh", "leaky_relu") else (torch,):
+        for module in (torch, special) + ((torch.nn.functional,) if name in FUNCTIONAL else ()):
             function = getattr(module, name, None)
             if callable(function) and not isinstance(function, type):
                 found[function] = name
@@ -792,10 +400,7 @@ def _torch_functions():
 
 
 # Looked up in vars(np): getattr() also finds names, such as "float", that NumPy warns about.
-_UFUNCS = {
-    vars(np)[name]: name for name in OPERATIONS if isinstance(vars(np).get(name), np.ufunc) and name not in ("sign",)
-}
-_UFUNCS[np.sign] = "numpy_sign"
+_UFUNCS = {vars(np)[name]: name for name in OPERATIONS if isinstance(vars(np).get(name), np.ufunc)}
 _NUMPY_FUNCTIONS = {
     vars(np)[name]: name
     for name in "where clip zeros_like ones_like full_like round around copy fix".split()
@@ -827,7 +432,7 @@ def _call_torch(function, args, kwargs):
         short = getattr(function, "__name__", str(function))
         reason = _unknown(short)
         session.fail("torch." + reason if reason.startswith(short) else reason)
-    return _perform(session, name, args, kwargs)
+    return session.perform(name, args, kwargs)
 
 
 def _call_numpy(function, session, args, kwargs):
@@ -835,7 +440,7 @@ def _call_numpy(function, session, args, kwargs):
     if name is None:
         reason = _unknown(getattr(function, "__name__", str(function)))
         session.fail("np." + reason if reason[0] != "i" else reason)
-    return _perform(session, name, args, kwargs)
+    return session.perform(name, args, kwargs)
 
 
 def _dispatches(function):

@@ -5,6 +5,8 @@ import platform
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
+from im2col_compat.codegen import print_c, ranges
+from im2col_compat.codegen.expression import FUNCTIONS
 from im2col_compat.compat.dtypes import C_TYPES
 
 #: As ffi/build.py's, for the same reasons; integers wrap, as tensors' do.
@@ -22,9 +24,10 @@ ENTRY = "im2col_compat_kernels"
 OPERANDS = ("w", "x")
 FOLDED = ("acc", "term")
 
-#: Since which glibc there are functions of whole vectors (libmvec), on x86-64. One at a time they
-#: would be slower than tensors' are.
-_VECTOR_FUNCTIONS = {"exp": (2, 22), "log": (2, 22), "pow": (2, 22), "sin": (2, 22), "cos": (2, 22), "tanh": (2, 35)}
+#: The C functions that expressions call and records of them. One at a time they would be slower than tensors' are.
+_CALLS = {function.c: function for function in FUNCTIONS if function.vectors}
+#: Those that C texts may call as vectors.
+_OF_TEXTS = ("cos", "exp", "log", "pow", "sin", "tanh")
 
 
 class Texts(object):
@@ -54,19 +57,20 @@ def of_expressions(op, traced, dtype):
     floats = ex.is_float(dtype)
     pad = op.pad_value_for(dtype)
     operands = [(name, dtype) for name in OPERANDS]
-    parts = [ex.c_function("op_term", operands, traced.term, dtype, balanced=True)]
+    parts = [print_c.c_function("op_term", operands, traced.term, dtype, balanced=True)]
     product = floats and op.reduction.fuses_products and traced.term.op == "mul"
     if product:
         for name, factor in zip(("left", "right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
-            parts.append(ex.c_function("op_{}_".format(name), operands, factor, dtype))
+            parts.append(print_c.c_function("op_{}_".format(name), operands, factor, dtype))
             parts.append(_without_mode("op_" + name, dtype))
     ordinary_grads, gradients = False, traced.grad_w is not None
     if gradients:
         for name in ("grad_w", "grad_x"):
             partial = getattr(traced, name)
             texts = [
-                ex.c_times_function("op_" + name, "g", operands, partial, dtype, ordinary) for ordinary in (False, True)
+                print_c.c_times_function("op_" + name, "g", operands, partial, dtype, ordinary)
+                for ordinary in (False, True)
             ]
             parts.append(texts[0])
             ordinary_grads = ordinary_grads or texts[0] != texts[1]
@@ -74,14 +78,14 @@ def of_expressions(op, traced, dtype):
     if op.reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
-        parts.append(ex.c_function("op_add", folded, traced.add, kind))
+        parts.append(print_c.c_function("op_add", folded, traced.add, kind))
         if gradients:
             for name in ("add_acc", "add_term"):
-                parts.append(ex.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
+                parts.append(print_c.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
     math = set()
     for part in traced:
         if part is not None:
-            math.update(ex.functions(part))
+            math.update(print_c.functions(part))
     infinite = (pad == float("inf"), pad == -float("inf"), False)
     return Texts(
         "".join(parts),
@@ -93,7 +97,7 @@ def of_expressions(op, traced, dtype):
         ordinary_grads=ordinary_grads and op.reduction.finite_grads,
         ordinary_terms=floats
         and op.reduction.finite_terms
-        and ex.never_nan(traced.term, {"w": infinite, "x": infinite}),
+        and ranges.never_nan(traced.term, {"w": infinite, "x": infinite}),
     )
 
 
@@ -146,12 +150,12 @@ def unsupported(texts):
 
 
 def vector_functions():
-    """The functions of the C library that are there for whole vectors."""
+    """The functions of the C library that are there for whole vectors (libmvec, x86-64)."""
     name, _, version = _libc().partition(" ")
     numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else (0, 0)
     if platform.machine() not in ("x86_64", "AMD64"):
         return []
-    return sorted(function for function, since in _VECTOR_FUNCTIONS.items() if numbers >= since)
+    return sorted(name for name, function in _CALLS.items() if numbers >= function.vectors)
 
 
 def _libc():
@@ -197,9 +201,9 @@ def source(texts, dtype, level):
         lines += ["#ifdef __clang__", '#error "clang has no functions of vectors"', "#endif"]
     if texts.tgmath:
         lines.append("#ifndef __clang__")
-    for function in vector_functions() if texts.tgmath else texts.math:
+    for function in [name for name in vector_functions() if name in _OF_TEXTS] if texts.tgmath else texts.math:
         for end, kind in (("", "double"), ("f", "float")):
-            arguments = ", ".join([kind] * (2 if function == "pow" else 1))
+            arguments = ", ".join([kind] * len(_CALLS[function].derivative))
             lines.append('__attribute__((simd("notinbranch"))) {} {}{}({});'.format(kind, function, end, arguments))
     if texts.tgmath:
         lines += ["#endif", "#include <tgmath.h>"]

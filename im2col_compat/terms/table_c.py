@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 
-from im2col_compat.codegen import compiler
+from im2col_compat.codegen import compile
 from im2col_compat.codegen import template as source
 from im2col_compat.terms.table import MOST_BITS
 
@@ -116,13 +116,13 @@ def _compiled(text, where, expression, shape, signed, directory):
     flags = source.FLAGS + (() if directory is None else ("-I" + directory,))
     folder = tempfile.mkdtemp(prefix="im2col_compat-")
     try:
-        path = compiler.library("#include <stdint.h>\n" + text + tabulate, flags, where)
+        path = compile.library("#include <stdint.h>\n" + text + tabulate, flags, where)
         words = [sys.executable or "python", "-c", _RUN, path, str(shape[0] * shape[1])]
-        status, output = compiler.run(words, folder)
+        status, output = compile.run(words, folder)
         if status != 0:
-            raise compiler.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
+            raise compile.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
         return np.fromfile(os.path.join(folder, "table"), np.int64).reshape(shape)
-    except compiler.CannotCompile as error:
+    except compile.CannotCompile as error:
         raise RuntimeError("Op.from_table(): {} can't be compiled and tabulated: {}".format(where, error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

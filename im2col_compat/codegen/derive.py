@@ -1,0 +1,116 @@
+"""Derivatives of expressions, as PyTorch has them, and their products with a gradient."""
+
+from im2col_compat.codegen.expression import (
+    CONSTANT, FALSE, FINITE, OPERAND, Node, Untraceable, add, constant, convert, div, gate, gt, is_constant, lt, mul, ne, neg,
+    numpy_sign, postorder, select, sign,
+)  # fmt: skip
+from im2col_compat.codegen.functions import copysign
+from im2col_compat.codegen.ranges import never_nan
+
+
+def derivative(expression, name):
+    """d expression / d operand `name`, by PyTorch's conventions; something that is_zero where there is none.
+
+    Accumulated from the result back, as backward does it, so that infinities meet in the same order.
+    """
+    order = postorder(expression)
+    depends = set()
+    for node in order:
+        below = node.function.derivative != () and any(arg in depends for arg in node.args)
+        if below or node.function is OPERAND and node.value == name:
+            depends.add(node)
+    adjoint = {expression: constant(1, expression.dtype)}
+    found = None
+    for node in reversed(order):
+        if node not in depends or node not in adjoint:
+            continue
+        if node.function is OPERAND:
+            found = adjoint[node]
+            continue
+        for i, arg in enumerate(node.args):
+            partial = _partial(node, i) if arg in depends else None
+            if partial is not None:
+                part = convert(_chained(adjoint[node], partial), arg.dtype)
+                adjoint[arg] = add(adjoint[arg], part) if arg in adjoint else part
+    zero = constant(0, expression.dtype)
+    return gate(FALSE, zero, zero) if found is None else found
+
+
+def _partial(node, i):
+    """d node / d its i-th operand; None if that is always 0."""
+    rules = node.function.derivative
+    if rules is None:
+        raise Untraceable("{} has no derivative".format(node.op))
+    partial = rules[i] if rules else None
+    if callable(partial):
+        partial = partial(node, *node.args)
+    return partial if partial is None or isinstance(partial, Node) else constant(partial, node.dtype)
+
+
+def _chained(gradient, partial):
+    # A gradient that a gate stops is zero; what times() makes of a sign would hide that it is one.
+    if partial.function is gate:
+        return _gated(gradient, partial)
+    if partial.function is div and is_constant(partial.args[0], 1):
+        return div(gradient, partial.args[1])
+    return mul(gradient, partial)
+
+
+def times(gradient, expression, ordinary=False, memo=None):
+    """gradient * expression, the product moved to where it costs least.
+
+    ordinary: a gradient of infinity or NaN, and operands that are, need not come out as PyTorch has them.
+    """
+    memo = {} if memo is None else memo
+    key = gradient, expression
+    if key not in memo:
+        memo[key] = _times(gradient, expression, ordinary, memo)
+    return memo[key]
+
+
+def _times(gradient, expression, ordinary, memo):
+    function, args = expression.function, expression.args
+    if function is CONSTANT:
+        if expression.value == 1:
+            return gradient
+        if expression.value == 0 and ordinary:
+            return expression
+        return mul(gradient, expression)
+    if function is neg:
+        return neg(times(gradient, args[0], ordinary, memo))
+    if function in (sign, numpy_sign):
+        return _times_sign(gradient, args[0], function is numpy_sign, ordinary)
+    if function is gate:
+        return _gated(gradient, expression, ordinary, memo)
+    if function is select and any(_is_cheap(arg) for arg in args[1:]):
+        return select(args[0], *[times(gradient, arg, ordinary, memo) for arg in args[1:]])
+    if function is mul and any(_is_cheap(arg) for arg in args):
+        return times(times(gradient, args[0], ordinary, memo), args[1], ordinary, memo)
+    if function is div and is_constant(args[0], 1):
+        return div(gradient, args[1])
+    if function is add and any(_is_cheap(arg) for arg in args):
+        return add(*[times(gradient, arg, ordinary, memo) for arg in args])
+    return mul(gradient, expression)
+
+
+def _gated(gradient, stopped, ordinary=False, memo=None):
+    branches = [arg if is_constant(arg, 0) else times(gradient, arg, ordinary, memo) for arg in stopped.args[1:]]
+    return gate(stopped.args[0], *branches)
+
+
+def _is_cheap(node, levels=6):
+    """Whether a gradient had better be multiplied with a part of this, not too far down, than with its value."""
+    if node.function is CONSTANT:
+        return node.value in (0, 1, -1)
+    if node.function in (neg, mul, add, select):
+        return levels > 0 and any(_is_cheap(arg, levels - 1) for arg in node.args if arg.dtype != "bool")
+    return node.function in (sign, numpy_sign, gate) or node.function is div and is_constant(node.args[0], 1)
+
+
+def _times_sign(gradient, of, propagates_nan, ordinary):
+    zero = constant(0, of.dtype)
+    operands = {node.value: FINITE[:3] for node in postorder(of) if node.function is OPERAND}
+    if ordinary and never_nan(of, operands):
+        return select(ne(of, zero), copysign(1, of) * gradient, zero)
+    rest = gradient * (of if propagates_nan else zero)
+    return select(gt(of, zero), gradient, select(lt(of, zero), -gradient, rest))

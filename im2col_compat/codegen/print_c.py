@@ -1,0 +1,151 @@
+"""Expressions as C."""
+
+import numpy as np
+
+from im2col_compat.codegen.derive import times
+from im2col_compat.codegen.expression import (
+    C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, negation, node, operand, postorder,
+    select,
+)  # fmt: skip
+
+
+def _lowered(expression, lower=None):
+    """The same in terms of what C has. lower: the nodes that are known, and what they are in these terms."""
+    lower = {} if lower is None else lower
+    for here in postorder(expression, lower):
+        lower[here] = _lower(here, [lower[arg] for arg in here.args])
+    return lower[expression]
+
+
+def _lower(here, args):
+    if not args:
+        return here
+    if here.function in (select, gate):
+        condition, chosen, other = args
+        if condition.function is exclusive:
+            # A comparison of comparisons is what gcc vectorises eight times worse, or not at all.
+            p, q = condition.args
+            return select(p, select(q, other, chosen), select(q, chosen, other))
+        return select(*args)
+    if here.function in (both, either, exclusive, negation):
+        return here.function(*args)
+    lowered = None if here.function.lower is None else here.function.lower(*args)
+    return node(here.function, here.dtype, args) if lowered is None else _lowered(lowered, {arg: arg for arg in args})
+
+
+def functions(expression):
+    """The sorted names of the C functions that an expression calls and the compiler must have as vectors."""
+    called = [here.function for here in postorder(_lowered(expression))]
+    return sorted({function.c for function in called if function.vectors is not None})
+
+
+def c_function(name, parameters, expression, dtype, balanced=False):
+    """C of a function that returns an expression of its parameters, (name, dtype) pairs.
+
+    balanced: two parameters `fused` and `one` come first, and the sum or difference of an
+    expression that needs nothing dearer than one is printed as PLUS(a, b) or DIFFERENCE(a, b).
+    """
+    expression = _lowered(expression)
+    lines, result = _body(expression, balanced and _is_balanceable(expression, dtype))
+    declared = ["const {} {}".format(C_TYPES[kind], parameter) for parameter, kind in parameters]
+    if balanced:
+        declared[:0] = ["const int fused", "const {} one".format(C_TYPES[dtype])]
+    lines.append("return {};".format(result))
+    return "static inline __attribute__((always_inline)) {} {}({}) {{\n{}}}\n".format(
+        C_TYPES[dtype], name, ", ".join(declared), "".join("    {}\n".format(line) for line in lines)
+    )
+
+
+def c_times_function(name, gradient, parameters, expression, dtype, ordinary=False):
+    """C of a function that returns `gradient` times an expression; the gradient is its first parameter.
+
+    ordinary: see times(). Where that changes nothing the text is the same.
+    """
+    product = times(operand(gradient, dtype), expression, ordinary)
+    return c_function(name, [(gradient, dtype)] + list(parameters), product, dtype)
+
+
+def _is_balanceable(expression, dtype):
+    called = [here.function for here in postorder(expression)]
+    sums = sum(function.macro is not None for function in called)
+    return is_float(dtype) and sums == 1 and all(function.free or function.macro for function in called)
+
+
+def _body(expression, macros):
+    """(statements, text of the result) of a lowered expression."""
+    nodes = postorder(expression)
+    uses = {}
+    for here in nodes:
+        for arg in here.args:
+            uses[arg] = uses.get(arg, 0) + 1
+    texts, lines = {}, []
+    taken = {here.value for here in nodes if here.function is OPERAND}
+    for here in nodes:
+        text = _text(here, [texts[arg] for arg in here.args], macros)
+        if here.args and uses.get(here, 0) > 1:
+            # gcc vectorises a condition better where it is used than as a number; a long one is worth naming.
+            if here.dtype != "bool" or len(text) > 300:
+                name = "t{}".format(len(lines))
+                while name in taken:
+                    name = "t" + name
+                kind = "int" if here.dtype == "bool" else C_TYPES[here.dtype]
+                lines.append("const {} {} = {};".format(kind, name, _bare(text)))
+                text = name
+        texts[here] = text
+    return lines, _bare(texts[expression])
+
+
+def _bare(text):
+    """Text without parentheses around the whole of it."""
+    if text.startswith("(") and text.endswith(")"):
+        depth = 0
+        for i, character in enumerate(text):
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if depth == 0:
+                return text[1:-1] if i == len(text) - 1 else text
+    return text
+
+
+def _text(here, args, macros):
+    function, dtype = here.function, here.dtype
+    if function is OPERAND:
+        return here.value
+    if function is CONSTANT:
+        return literal(here.value, dtype)
+    if macros and function.macro:
+        return "{}({}, {})".format(function.macro, *map(_bare, args))
+    if function.c[0] != "(":
+        return "{}{}({})".format(function.c, "f" if dtype == "float32" else "", ", ".join(map(_bare, args)))
+    text = function.c.format(*args)
+    # C computes small integers as int.
+    return (
+        text
+        if dtype not in C_TYPES or is_float(dtype) or function is select
+        else "(({}){})".format(C_TYPES[dtype], text)
+    )
+
+
+def literal(value, dtype):
+    """A constant as C: the shortest text that reads back as the same."""
+    if dtype == "bool":
+        return "1" if value else "0"
+    if not is_float(dtype):
+        if value == -(2**63):
+            return "(-INT64_C(9223372036854775807) - 1)"
+        text = str(abs(value))
+        if abs(value) >= 2**31:
+            text = "{}INT64_C({})".format("U" if dtype == "uint64" else "", text)
+        return text if value >= 0 else "(-{})".format(text)
+    if value != value:
+        return "NAN"
+    if value in (float("inf"), -float("inf")):
+        return "INFINITY" if value > 0 else "(-INFINITY)"
+    text = repr(float(value))
+    if dtype == "float32":
+        text = str(np.float32(value))
+        if np.float32(text) != np.float32(value):
+            text = "%.9g" % value  # before NumPy 1.14
+    if not set(text) & set(".e"):
+        text += ".0"
+    text += "f" if dtype == "float32" else ""
+    return "({})".format(text) if text.startswith("-") else text
