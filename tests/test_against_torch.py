@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers.tensors import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tensors import torch
 
 import im2col_compat
 from im2col_compat import Fold, Unfold, available_backends, conv2d, fold, unfold, use_backend

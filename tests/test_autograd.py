@@ -3,10 +3,9 @@
 import warnings
 
 import numpy as np
-import oracle
-import problems
 import pytest
-from tensors import COMPLEX, VARIABLES, make, some, torch, values
+from helpers import oracle, problems
+from helpers.tensors import COMPLEX, VARIABLES, make, some, torch, values
 
 from im2col_compat import Fold, Unfold, fold, unfold, use_backend
 from im2col_compat.compat import probes, unfolds

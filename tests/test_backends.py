@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from tensors import make, some, torch, values
+from helpers.tensors import make, some, torch, values
 
 import im2col_compat
 from im2col_compat import available_backends, backend, conv2d, fold, lowlevel, unfold, use_backend

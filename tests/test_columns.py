@@ -1,12 +1,9 @@
 """unfold and fold against nested loops: every engine, kind, dtype and layout."""
 
 import numpy as np
-import oracle
-import problems
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tensors import (
+from helpers import oracle, problems
+from helpers.tensors import (
     COMPLEX,
     DTYPES,
     FLOATS,
@@ -22,6 +19,8 @@ from tensors import (
     torch,
     values,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from im2col_compat import available_backends, fold, unfold, use_backend
 

@@ -1,10 +1,10 @@
 """The same results on a GPU: every engine that serves it, every op, first and second derivatives."""
 
 import numpy as np
-import problems
 import pytest
-from tensors import make, some, torch, values
-from test_conv import OPS
+from helpers import problems
+from helpers.ops import OPS
+from helpers.tensors import make, some, torch, values
 
 from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
 

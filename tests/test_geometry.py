@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from tensors import KINDS, VARIABLES, make, some, torch
+from helpers.tensors import KINDS, VARIABLES, make, some, torch
 
 from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor

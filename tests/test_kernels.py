@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tensors import KINDS, VARIABLES, make, some, torch, values
+from helpers.tensors import KINDS, VARIABLES, make, some, torch, values
 
 from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
 from im2col_compat.compat.arrays import NUMPY, TORCH

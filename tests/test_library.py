@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tensors import make, some, torch, values
+from helpers.tensors import make, some, torch, values
 
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, fold, linear, matmul, unfold
 from im2col_compat.compat import graphs

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tensors import torch
+from helpers.tensors import torch
 
 from im2col_compat.paths import chunks
 
@@ -13,6 +13,7 @@ from im2col_compat.paths import chunks
 MEASURE = """
 import numpy as np
 import im2col_compat as ic
+from im2col_compat.compat.probes import torch
 
 def memory(key):
     with open("/proc/self/status") as lines:

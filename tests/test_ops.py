@@ -7,9 +7,9 @@ import pickle
 import re
 
 import numpy as np
-import oracle
 import pytest
-from tensors import KINDS, VARIABLES, dtype_of, make, some, torch, values
+from helpers import oracle
+from helpers.tensors import KINDS, VARIABLES, dtype_of, make, some, torch, values
 
 from im2col_compat import Op, conv2d, linear, matmul, ops
 from im2col_compat.compat import unfolds

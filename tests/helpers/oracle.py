@@ -1,0 +1,103 @@
+"""What the library should compute, as plain nested loops over NumPy arrays. Shares no code with it."""
+
+import itertools
+
+import numpy as np
+
+
+def each(value, dims):
+    return tuple(value) if isinstance(value, tuple) else (value,) * dims
+
+
+def pair(value):
+    return each(value, 2)
+
+
+def sides(padding, dims):
+    """(before, after) of each dimension."""
+    return [each(side, 2) for side in each(padding, dims)]
+
+
+def blocks(size, kernel, dilation, padding, stride):
+    before, after = each(padding, 2)
+    return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _taps(image, kernel, dilation, padding, stride):
+    """(row of columns within a channel, block's number, pixel) for every tap that falls on a pixel; and the block counts."""
+    dims = len(image)
+    kernel, dilation, stride = (each(v, dims) for v in (kernel, dilation, stride))
+    padding = sides(padding, dims)
+    counts = [blocks(*sizes) for sizes in zip(image, kernel, dilation, padding, stride)]
+    taps = []
+    for row, k in enumerate(itertools.product(*(range(size) for size in kernel))):
+        for block, b in enumerate(itertools.product(*(range(count) for count in counts))):
+            pixel = tuple(b[i] * stride[i] - padding[i][0] + k[i] * dilation[i] for i in range(dims))
+            if all(0 <= pixel[i] < image[i] for i in range(dims)):
+                taps.append((row, block, pixel))
+    return taps, int(np.prod(kernel)), int(np.prod(counts))
+
+
+def unfold(image, kernel, dilation=1, padding=0, stride=1):
+    batch, channels = image.shape[:2]
+    taps, area, length = _taps(image.shape[2:], kernel, dilation, padding, stride)
+    columns = np.zeros((batch, channels * area, length), image.dtype)
+    for n, c in itertools.product(range(batch), range(channels)):
+        for k, block, pixel in taps:
+            columns[n, c * area + k, block] = image[(n, c) + pixel]
+    return columns
+
+
+def fold(columns, size, kernel, dilation=1, padding=0, stride=1):
+    size = each(size, len(kernel) if isinstance(kernel, tuple) else 2)
+    taps, area, _ = _taps(size, kernel, dilation, padding, stride)
+    batch, channels = columns.shape[0], columns.shape[1] // area
+    image = np.zeros((batch, channels) + tuple(size), columns.dtype)
+    for n, c in itertools.product(range(batch), range(channels)):
+        for k, block, pixel in taps:
+            image[(n, c) + pixel] += columns[n, c * area + k, block]
+    return image
+
+
+def reduce_terms(multiply, add, start, pairs):
+    """add(... add(start, multiply(w, x)) ...); from the first term where start is None."""
+    acc = start
+    for w, x in pairs:
+        term = multiply(w, x)
+        acc = term if acc is None else add(acc, term)
+    return acc
+
+
+def conv2d(x, w, multiply, add, start, pad, stride=1, pads=(0, 0, 0, 0), dilation=1, groups=1):
+    """x (N, C, H, W), w (O, C / groups, kh, kw); pads (top, bottom, left, right); pad None leaves padded taps out."""
+    return conv(x, w, multiply, add, start, pad, pair(stride), (pads[:2], pads[2:]), pair(dilation), groups)
+
+
+def conv(x, w, multiply, add, start, pad, stride, pads, dilation, groups):
+    """The same for any number of dimensions; pads are a (before, after) of each."""
+    filters, channels = w.shape[:2]
+    image, kernel = x.shape[2:], w.shape[2:]
+    sizes = (
+        (size + before + after - d * (k - 1) - 1) // s + 1
+        for size, (before, after), k, d, s in zip(image, pads, kernel, dilation, stride)
+    )
+    result = np.empty((x.shape[0], filters) + tuple(sizes), object)
+    for index in np.ndindex(*result.shape):
+        n, o, block = index[0], index[1], index[2:]
+        pairs = []
+        for tap in np.ndindex(*w.shape[1:]):
+            pixel = tuple(b * s + k * d - p[0] for b, s, k, d, p in zip(block, stride, tap[1:], dilation, pads))
+            inside = all(0 <= at < size for at, size in zip(pixel, image))
+            if inside or pad is not None:
+                channel = o // (filters // groups) * channels + tap[0]
+                pairs.append((w[(o,) + tap], x[(n, channel) + pixel] if inside else pad))
+        result[index] = reduce_terms(multiply, add, start, pairs)
+    return result
+
+
+def matmul(a, b, multiply, add, start):
+    """a (M, K), b (K, N)."""
+    result = np.empty((a.shape[0], b.shape[1]), object)
+    for i, j in itertools.product(range(a.shape[0]), range(b.shape[1])):
+        result[i, j] = reduce_terms(multiply, add, start, [(a[i, k], b[k, j]) for k in range(a.shape[1])])
+    return result
