@@ -25,4 +25,4 @@ def at_once(functions):
             thread.join()
     finally:
         switch(before)
-    assert not failures
+    assert not failures, failures
