@@ -4,11 +4,10 @@ import copy
 import pickle
 
 import numpy as np
-import oracle
-import problems
 import pytest
-from tensors import VARIABLES, dtype_of, make, some, torch, values
-from test_signs import columns_of, convolution, signs
+from helpers import oracle, problems
+from helpers.signs import columns_of, convolution, signs
+from helpers.tensors import VARIABLES, dtype_of, make, some, torch, values
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

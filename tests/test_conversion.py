@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from tensors import VARIABLES, torch
+from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import Linear, Op, convert, matmul
 from im2col_compat.compat import layers

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from tensors import VARIABLES, torch
+from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import compiler

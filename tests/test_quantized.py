@@ -4,11 +4,10 @@ import copy
 import pickle
 
 import numpy as np
-import oracle
-import problems
 import pytest
-from tensors import make, some, torch, values
-from test_table import convolution, random_entries
+from helpers import oracle, problems
+from helpers.tables import convolution, random_entries
+from helpers.tensors import make, some, torch, values
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

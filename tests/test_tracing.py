@@ -11,7 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from tensors import torch
+from helpers.tensors import torch
 
 from im2col_compat import Op, ops
 from im2col_compat.codegen import compiler, expression

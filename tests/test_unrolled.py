@@ -1,12 +1,11 @@
 """conv_matrix: M @ x.flatten() is the convolution, and the gradients are its gradients."""
 
 import numpy as np
-import oracle
-import problems
 import pytest
+from helpers import oracle, problems
+from helpers.tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
 
 from im2col_compat import conv1d, conv2d, conv3d, conv_matrix
 

@@ -1,1 +1,0 @@
-from helpers.oracle import *  # noqa: F401,F403

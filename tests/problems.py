@@ -1,1 +1,0 @@
-from helpers.problems import *  # noqa: F401,F403

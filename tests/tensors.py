@@ -1,1 +1,0 @@
-from helpers.tensors import *  # noqa: F401,F403
