@@ -5,12 +5,12 @@ VENV ?= .venv
 JOBS ?= 1
 
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*.pyi)
+SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
 
 .PHONY: test demo study bench matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
-	$(BIN)/pytest tests
+	$(BIN)/pytest -n auto --dist worksteal tests
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
@@ -38,7 +38,7 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/base
-	$(BIN)/pip install --quiet pytest hypothesis expecttest matplotlib scikit-learn
+	$(BIN)/pip install --quiet pytest pytest-xdist hypothesis expecttest matplotlib scikit-learn
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

@@ -9,9 +9,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `python -m pytest` puts the source tree first; what is installed is what counts.
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.getcwd()) != ROOT]
 
-import im2col_compat  # noqa: E402
+# What is compiled at run time is kept from one session to the next, for all of xdist's workers, and not in the user's cache.
+os.environ.setdefault("IM2COL_COMPAT_CACHE", os.path.join(ROOT, ".pytest_cache", "kernels"))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers are as many as there are processors. (Tests of several threads say how many.)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tensors import has, served, torch  # noqa: E402
+from helpers.tensors import has, served, torch  # noqa: E402
+
+import im2col_compat  # noqa: E402
 
 if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT, "im2col_compat"):
     pytest.exit("im2col_compat is imported from the source tree: install it first (make test does)")
@@ -25,9 +31,12 @@ def pytest_report_header(config):
 
 def pytest_collection_modifyitems(config, items):
     """No tests of what an engine doesn't promise to serve. (test_backends has what F.unfold must be found to serve.)"""
-    others = [item for item in items if not promised(getattr(getattr(item, "callspec", None), "params", {}))]
+    kept, others = [], []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        (kept if promised(parameters) else others).append(item)
     config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    items[:] = kept
 
 
 def promised(parameters):

@@ -1,14 +1,14 @@
 """The latest PyTorch is the oracle where it is installed: its own samples, its module tests, and random arguments."""
 
-import im2col_compat
 import numpy as np
 import pytest
+from helpers.tensors import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+import im2col_compat
 from im2col_compat import Fold, Unfold, available_backends, conv2d, fold, unfold, use_backend
 from im2col_compat.compat import unfolds
-
-from tensors import torch
 
 if torch is None or not unfolds.UNFOLD_IS_CURRENT or not hasattr(torch, "export"):
     pytest.skip("the oracle is a current PyTorch", allow_module_level=True)

@@ -4,12 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers import oracle, problems
+from helpers.tensors import COMPLEX, VARIABLES, make, some, torch, values
+
 from im2col_compat import Fold, Unfold, fold, unfold, use_backend
 from im2col_compat.compat import probes, unfolds
-
-import oracle
-import problems
-from tensors import COMPLEX, VARIABLES, make, some, torch, values
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

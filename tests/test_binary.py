@@ -6,10 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
-import oracle
-import problems
-from tensors import VARIABLES, dtype_of, make, some, torch, values
-from test_signs import columns_of, convolution, signs
+from helpers import oracle, problems
+from helpers.tensors import VARIABLES, dtype_of, make, some, torch, values
+from helpers.signs import columns_of, convolution, signs
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

@@ -2,13 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from im2col_compat import available_backends, fold, unfold, use_backend
-
-import oracle
-import problems
-from tensors import (
+from helpers import oracle, problems
+from helpers.tensors import (
     COMPLEX,
     DTYPES,
     FLOATS,
@@ -24,6 +19,10 @@ from tensors import (
     torch,
     values,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from im2col_compat import available_backends, fold, unfold, use_backend
 
 PROBLEMS = sorted(problems.COLUMNS)
 

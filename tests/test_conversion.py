@@ -8,7 +8,7 @@ import pytest
 from im2col_compat import Linear, Op, convert, matmul
 from im2col_compat.compat import layers
 
-from tensors import VARIABLES, torch
+from helpers.tensors import VARIABLES, torch
 
 pytestmark = pytest.mark.skipif(torch is None, reason="needs torch")
 nn = torch.nn if torch is not None else None

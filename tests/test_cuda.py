@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
+from helpers import problems
+from helpers.ops import OPS
+from helpers.tensors import make, some, torch, values
 
-import problems
-from tensors import make, some, torch, values
-from test_conv import OPS
+from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
 
 if torch is None or not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)

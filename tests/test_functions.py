@@ -9,7 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from tensors import torch
+from helpers.tensors import torch
 
 from im2col_compat import Op, linear
 from im2col_compat.codegen import compile, functions, print_c

@@ -10,19 +10,20 @@ import time
 
 import numpy as np
 import pytest
+from helpers import oracle
+from helpers.cases import each
+from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from im2col_compat import Op, available_backends, conv2d, linear, lowlevel, matmul, use_backend
-from im2col_compat.codegen import kernels
 from im2col_compat.compat import memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.op import resolve
+from im2col_compat.codegen import kernels
 from im2col_compat.paths import choose
 from im2col_compat.paths import kernels as fused
 from im2col_compat.problem import conv_problem, product
-
-import oracle
-from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, make, torch, values
 
 if lowlevel.missing:
     pytest.skip("needs the C library", allow_module_level=True)
@@ -185,37 +186,45 @@ def expected_of(op, name, dtype):
 # ---------------------------------------------------------------- against the tensor path
 
 
-@pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", NAMED)
-def test_named_ops_on_every_geometry(setting, op, dtype, isa):
+@pytest.mark.parametrize("geometry", sorted(GEOMETRIES))
+def test_named_ops_on_every_geometry(setting, op, dtype, geometry):
     """Result and gradients of each named op are the tensor path's, in each instruction set, with one and two threads."""
-    for name, geometry in sorted(GEOMETRIES.items()):
-        for threads in (1, 2):
-            setting(isa, threads)
-            assert needs_kernels(op, dtype).origin.startswith("built in, " + isa)
-            found = convolved(geometry, op, dtype)
-            assert_close(found, expected_of(op, name, dtype), dtype, "{} {}".format(name, threads))
+    expected = convolved(GEOMETRIES[geometry], op, dtype, TENSORS)
+
+    def is_the_tensor_paths(isa, threads):
+        setting(isa, threads)
+        assert needs_kernels(op, dtype).origin.startswith("built in, " + isa)
+        assert_close(convolved(GEOMETRIES[geometry], op, dtype), expected, dtype)
+
+    each(is_the_tensor_paths, itertools.product(LEVELS, (1, 2)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", sorted(OWN))
 def test_own_ops(setting, op, dtype):
-    """So are those of ops that are compiled at run time."""
-    isas = LEVELS if op in ("polynomial", "max-left-out", "add-left-out") else LEVELS[-1:]
-    for isa, name in itertools.product(isas, FEW):
+    """So are those of ops that are compiled at run time; in each instruction set those that reduce in another way."""
+
+    def is_the_tensor_paths(isa, name):
         setting(isa, 2)
         needs_kernels(OPS[op], dtype)
-        assert_close(convolved(GEOMETRIES[name], OPS[op], dtype), expected_of(op, name, dtype), dtype, name)
+        assert_close(convolved(GEOMETRIES[name], OPS[op], dtype), expected_of(op, name, dtype), dtype)
+
+    isas = LEVELS if op in ("polynomial", "max-left-out", "add-left-out") else LEVELS[-1:]
+    each(is_the_tensor_paths, itertools.product(isas, FEW))
 
 
 @pytest.mark.parametrize("op", NAMED + ["add"])
 def test_arrays(setting, op):
     """NumPy arrays have the same results, where torch is there too."""
     needs_kernels(OPS[op], "float32", "numpy")
-    for name in FEW:
+
+    def is_the_tensor_paths(name):
         found = convolved(GEOMETRIES[name], OPS[op], "float32", kind="numpy")
-        assert_close(found, expected_of(op, name, "float32")[:1], "float32", name)
+        assert_close(found, expected_of(op, name, "float32")[:1], "float32")
+
+    each(is_the_tensor_paths, FEW)
 
 
 FILTERS = (1, 2, 3, 4, 7, 8, 11, 12, 13, 16, 17, 24, 25, 28, 47, 48, 52)
@@ -396,16 +405,22 @@ def term_of(op, w, x):
     return op.multiply(plain_w, plain_x) + through_w + through_x
 
 
+@pytest.mark.parametrize("dimensions", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
 @pytest.mark.parametrize("op", DIMENSIONS_OPS)
-def test_results_in_one_and_three_dimensions(setting, op, dtype):
+def test_results_in_one_and_three_dimensions(setting, op, dtype, dimensions):
     """Results on small random problems are those of nested loops."""
     given = resolve(OPS[op])
     if dtype == "int16" and not (op in NAMED or op == "left-out"):
         pytest.skip("its numbers are no integers")
     adds = {"sum": (operator.add, 0), "max": (max, None), "min": (min, None)}
     add, start = (given.add, given.identity) if callable(given.add) else adds[given.add]
-    for seed, dimensions in itertools.product(range(8), (1, 3)):
+    wide = "int64" if dtype == "int16" else "float64"
+
+    def loops(multiply, x, w, *others):
+        return oracle.conv(x, w, multiply, add, start, given.pad_value_for(dtype), *others)
+
+    def is_the_loops(seed):
         random = np.random.RandomState(seed)
         setting(LEVELS[seed % len(LEVELS)], 1 + seed % 2)
         x_shape, w_shape, stride, pads, dilation, groups = random_problem(random, dimensions, 5)
@@ -413,28 +428,23 @@ def test_results_in_one_and_three_dimensions(setting, op, dtype):
             x, w = (random.randint(-9, 9, shape).astype(dtype) for shape in (x_shape, w_shape))
         else:
             x, w = (random.randn(*shape).astype(dtype) for shape in (x_shape, w_shape))
-        wide = "int64" if dtype == "int16" else "float64"
-        multiply = lambda *pair: values(given.multiply(*(make(KIND, [v], wide) for v in pair)))[0]  # noqa: E731
-        expected = oracle.conv(
-            x.astype(wide),
-            w.astype(wide),
-            multiply,
-            add,
-            start,
-            given.pad_value_for(dtype),
-            stride,
-            pads,
-            dilation,
-            groups,
-        )
+        others = stride, pads, dilation, groups
+        # The function is called once, for the pairs that the loops meet: a call for each takes very long.
+        pairs = []
+        loops(lambda *pair: pairs.append(pair) or 0, x.astype(wide), w.astype(wide), *others)
+        columns = [make(KIND, column, wide) for column in zip(*pairs)]
+        terms = values(given.multiply(*columns)).tolist()[::-1] if pairs else []
+        expected = loops(lambda *pair: terms.pop(), x, w, *others)
         # Where there is nothing but padding that is left out.
         limits = np.iinfo(dtype) if dtype == "int16" else None
         lowest, highest = (limits.min, limits.max) if limits else (-INF, INF)
         nothing = lowest if given.add == "max" else highest
         expected = np.array([nothing if v is None else v for v in expected.ravel()], wide).reshape(expected.shape)
-        found = values(any_conv(OPS[op], make(KIND, x, dtype), make(KIND, w, dtype), stride, pads, dilation, groups))
+        found = values(any_conv(OPS[op], make(KIND, x, dtype), make(KIND, w, dtype), *others))
         tolerance = TOLERANCE.get(dtype, 0)
-        np.testing.assert_allclose(found, expected, tolerance, 10 * tolerance, err_msg=str((seed, dimensions)))
+        np.testing.assert_allclose(found, expected, tolerance, 10 * tolerance)
+
+    each(is_the_loops, range(8))
 
 
 @needs_current_torch
@@ -511,11 +521,19 @@ def test_infinities_and_nan(setting, op):
 # ---------------------------------------------------------------- integers
 
 
+def wrapped_one(value, dtype):
+    """One of Python's integers as a dtype that wraps has it."""
+    bits = 8 * ITEMSIZE[dtype]
+    low = 0 if dtype.startswith("u") else -(1 << bits - 1)
+    return (int(value) - low) % (1 << bits) + low
+
+
 def wrapped(values, dtype="int64"):
     """Python's integers as a dtype that wraps."""
-    bits = 8 * np.dtype(dtype).itemsize
-    low = 0 if dtype.startswith("u") else -(1 << bits - 1)
-    return np.array([(int(v) - low) % (1 << bits) + low for v in values.ravel()], dtype).reshape(values.shape)
+    return np.array([wrapped_one(value, dtype) for value in values.ravel()], dtype).reshape(values.shape)
+
+
+ITEMSIZE = {dtype: np.dtype(dtype).itemsize for dtype in INTEGERS}
 
 
 INTEGER_OPS = {
@@ -540,7 +558,7 @@ def test_integers(setting, kind, dtype, op):
     shapes = (2, 4, 6, 21), (6, 2, 3, 2)
     x, w = (np.frombuffer(random.bytes(product(s) * np.dtype(dtype).itemsize), dtype).reshape(s) for s in shapes)
     pad = resolve(given).pad_value_for(dtype)
-    term = lambda w, x: int(wrapped(np.array(multiply(int(w), int(x)), object), dtype))  # noqa: E731
+    term = lambda w, x: wrapped_one(multiply(int(w), int(x)), dtype)  # noqa: E731
     adds = {
         "sum": (operator.add, 0),
         "max": (max, int(info.min)),
@@ -738,8 +756,7 @@ import os
 import sys
 import numpy as np
 import im2col_compat as ic
-from im2col_compat.compat import memory
-from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
+from im2col_compat.compat.probes import VARIABLES, torch
 if torch is not None:
     torch.set_num_threads(2)
 
@@ -854,8 +871,7 @@ INTERRUPTED = """
 import signal, sys, time
 import numpy as np
 import im2col_compat as ic
-from im2col_compat.compat import memory
-from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
+from im2col_compat.compat.probes import VARIABLES, torch
 x, w = np.zeros((300, 64, 64, 64), "float32"), np.zeros((64, 64, 3, 3), "float32")
 if torch is not None:
     x, w = (torch.autograd.Variable(torch.from_numpy(t)) for t in (x, w))

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from helpers.tensors import KINDS, VARIABLES, make, some, torch
+
 from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor
 from im2col_compat.problem import conv_problem, fold_geometry, unfold_geometry
-
-from tensors import KINDS, VARIABLES, make, some, torch
 
 #: arguments after the input (1, 2, 5, 6), the exception, and what its message must name
 UNFOLD_ERRORS = [

@@ -5,14 +5,15 @@ import subprocess
 import sys
 
 import pytest
-from im2col_compat import chunks
+from helpers.tensors import torch
 
-from tensors import torch
+from im2col_compat import chunks
 
 # A process of its own, so that its peak is this call's: columns alone would take 104 MB, terms two or three times that.
 MEASURE = """
 import numpy as np
 import im2col_compat as ic
+from im2col_compat.compat.probes import torch
 
 def memory(key):
     with open("/proc/self/status") as lines:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from tensors import VARIABLES, make, some, torch, values
+from helpers.tensors import VARIABLES, make, some, torch, values
 
 from im2col_compat import (
     BinaryConv2d,
@@ -321,7 +321,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     "op",
     ["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus", plus, Op(plus, "max"), Op(operator.mul, operator.add)],
-    ids=str,
+    ids=lambda op: getattr(op, "__name__", str(op)),
 )
 def test_every_op_trains(op):
     """A network of both layers learns what another with the same op computes."""

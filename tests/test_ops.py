@@ -8,12 +8,12 @@ import re
 
 import numpy as np
 import pytest
+from helpers import oracle
+from helpers.tensors import KINDS, VARIABLES, dtype_of, make, some, torch, values
+
 from im2col_compat import Op, conv2d, linear, matmul, ops
 from im2col_compat.compat import unfolds
 from im2col_compat.compat.arrays import TORCH, arrays_of, raw
-
-import oracle
-from tensors import KINDS, VARIABLES, dtype_of, make, some, torch, values
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 if torch is not None:

@@ -6,10 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
-import oracle
-import problems
-from tensors import make, some, torch, values
-from test_table import convolution, random_entries
+from helpers import oracle, problems
+from helpers.tensors import make, some, torch, values
+from helpers.tables import convolution, random_entries
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)

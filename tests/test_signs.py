@@ -1,98 +1,25 @@
 """xnor by bits: packed signs against arithmetic with signs, in every instruction set and by tensor operations."""
 
-import contextlib
 import itertools
 
 import numpy as np
 import pytest
-from _pytest.monkeypatch import MonkeyPatch
+from helpers import oracle, problems
+from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, needs_torch, setting
+from helpers.signs import columns_of, convolution, of_all_sizes, signs
+from helpers.tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from im2col_compat import conv1d, conv2d, conv3d, linear, lowlevel, matmul, ops, use_backend
-from im2col_compat.codegen import kernels
-from im2col_compat.compat import dtypes, memory, unfolds
+
+from im2col_compat import conv2d, linear, matmul, ops, use_backend
+from im2col_compat.compat import dtypes, unfolds
 from im2col_compat.compat.arrays import NUMPY
 from im2col_compat.paths import choose
-from im2col_compat.paths import kernels as fused
 
-import oracle
-import problems
-from tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
-
-CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
-LEVELS = kernels.LEVELS[:1] if lowlevel.missing else kernels.LEVELS[: lowlevel.level() + 1]
 PACKED = ["float32", "float64", "int8", "int16", "int32", "int64", "bool"]
 KINDS_AND_DTYPES = [(kind, dtype) for kind in KINDS for dtype in PACKED + ["uint8"] if has(kind, dtype)]
 #: Around the words of 32 signs, and the 4 channels from which on floats are packed.
 CHANNELS = (1, 3, 4, 31, 32, 33, 63, 64, 65, 100, 130)
-KIND = KINDS[0] if torch is None else "tensor"
-
-needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
-needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
-
-
-@contextlib.contextmanager
-def setting(isa, threads):
-    """An instruction set, and so many threads however small a problem is."""
-    patch = MonkeyPatch()
-    try:
-        patch.setenv(kernels.VARIABLE, isa)
-        patch.setattr(memory, "threads", lambda: threads)
-        patch.setattr(fused, "LEAST", 0)
-        patch.setattr(lowlevel, "LEAST_FOR_THREADS", 0)
-        yield
-    finally:
-        patch.undo()
-
-
-def everywhere(call):
-    """The values of what call() returns, on which instruction sets, numbers of threads and tensor operations agree."""
-    found = []
-    for i, isa in enumerate(LEVELS + LEVELS[-1:]):
-        with setting(isa, 1 + 2 * (i % 2)):
-            found.append(call())
-    with use_backend("slices"):
-        found.append(call())
-    for other in found[1:]:
-        assert dtype_of(other) == dtype_of(found[0])
-        np.testing.assert_array_equal(values(other), values(found[0]))
-    return values(found[0])
-
-
-def of_all_sizes(dtype, shape, seed):
-    """Values of a dtype, its largest and those next to zero among them."""
-    if dtype == "bool":
-        few = [False, True]
-    elif dtypes.is_integer(dtype):
-        low, high = dtypes.limits(dtype)
-        few = [low, high, 0, 1] + ([-1] if low else [])
-    else:
-        tiny = float(np.nextafter(np.zeros(1, dtype), np.ones(1, dtype))[0])
-        few = [0.0, -0.0, tiny, -tiny, 1.5, -1.5, np.inf, -np.inf, np.nan, -np.nan]
-    return np.array(few, dtype)[np.random.RandomState(seed).randint(0, len(few), shape)]
-
-
-def signs(array):
-    """+1 and -1, as int64."""
-    with np.errstate(invalid="ignore"):
-        return np.where(array if array.dtype == bool else array >= 0, 1, -1)
-
-
-def columns_of(x, kernel, stride, padding, dilation, groups):
-    """The signs of an image in columns, (N, groups, taps, blocks), padding being 0; and how many blocks there are."""
-    dims = len(kernel)
-    pads = tuple(problems.pads(padding, kernel, dilation))
-    stride, dilation = oracle.each(stride, dims), oracle.each(dilation, dims)
-    columns = oracle.unfold(signs(x), kernel, dilation, pads, stride)
-    blocks = tuple(oracle.blocks(*sizes) for sizes in zip(x.shape[2:], kernel, dilation, pads, stride))
-    return columns.reshape(len(x), groups, -1, columns.shape[2]), blocks
-
-
-def convolution(x, w, stride=1, padding=0, dilation=1, groups=1):
-    """The convolution of signs, as int64."""
-    columns, blocks = columns_of(x, w.shape[2:], stride, padding, dilation, groups)
-    sums = np.matmul(signs(w).reshape(groups, len(w) // groups, -1), columns)
-    return sums.reshape((len(x), len(w)) + blocks)
 
 
 def result_dtype(dtype):

@@ -7,69 +7,17 @@ import re
 
 import numpy as np
 import pytest
+from helpers import problems
+from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, setting
+from helpers.tables import SPANS, convolution, looked_up, operands, product, random_entries
+from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
+
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
-from im2col_compat.codegen import compile as compiler
+from im2col_compat.codegen import compile
 from im2col_compat.codegen import template as source
 
-import oracle
-import problems
-from tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
-from test_signs import CONVOLVE, LEVELS, everywhere, needs_library, setting
-
-KIND = KINDS[0] if torch is None else "tensor"
-MOST = 2**31 - 1
-#: The least and the greatest entry: spans of one byte, of two, of more; and what sums of 32 bits can't hold.
-SPANS = {
-    "byte": (-300, -45),
-    "two-bytes": (-300, -44),
-    "short": (-40000, 25535),
-    "more": (-40000, 25536),
-    "most": (-MOST, MOST),
-}
 BITS = [(1, 1), (1, 8), (8, 1), (2, 3), (4, 4), (6, 7), (7, 6), (8, 8)]
 SIGNED = list(itertools.product((False, True), repeat=2))
-
-
-def random_entries(bits, span, seed=0):
-    """A table with every operand's own entries, the least and the greatest of the span among them."""
-    low, high = SPANS[span]
-    entries = np.random.RandomState(seed).randint(low, high + 1, [2**count for count in bits]).astype("int64")
-    entries[0, 0], entries[-1, -1] = low, high
-    return entries
-
-
-def operands(op_bits, signed, shapes, seed=1):
-    """(w, x) of all that operands can be, as int64."""
-    random = np.random.RandomState(seed)
-    found = []
-    for bits, sign, shape in zip(op_bits, signed, shapes):
-        low = -(2 ** (bits - 1)) if sign else 0
-        found.append(random.randint(low, low + 2**bits, shape).astype("int64"))
-        found[-1].flat[:2] = low, low + 2**bits - 1
-    return found
-
-
-def looked_up(entries, w, x):
-    """entries[w, x], where negative operands are their bits."""
-    return entries[w % entries.shape[0], x % entries.shape[1]]
-
-
-def product(entries, w, x):
-    """linear's (N, O), of w (O, K) and x (N, K)."""
-    return looked_up(entries, w, x[:, None]).sum(2)
-
-
-def convolution(entries, w, x, stride=1, padding=0, dilation=1, groups=1, pad=0):
-    """conv's result; pad: what is padded with, or None."""
-    kernel = w.shape[2:]
-    pads = tuple(problems.pads(padding, kernel, dilation))
-    stride, dilation = oracle.each(stride, len(kernel)), oracle.each(dilation, len(kernel))
-    columns, inside = (oracle.unfold(image, kernel, dilation, pads, stride) for image in (x, np.ones_like(x)))
-    columns = np.where(inside, columns, pad or 0).reshape(len(x), groups, 1, -1, columns.shape[2])
-    inside = inside.reshape(columns.shape)
-    terms = looked_up(entries, w.reshape(groups, len(w) // groups, -1, 1), columns)
-    blocks = [oracle.blocks(*sizes) for sizes in zip(x.shape[2:], kernel, dilation, pads, stride)]
-    return (terms if pad is not None else terms * inside).sum(3).reshape([len(x), len(w)] + blocks)
 
 
 def tabulated(op, rows=256, columns=256):

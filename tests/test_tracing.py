@@ -20,7 +20,7 @@ from im2col_compat.compat.arrays import NUMPY as ARRAYS
 from im2col_compat.compat.arrays import raw
 from im2col_compat.compat.probes import VARIABLES
 
-from tensors import torch
+from helpers.tensors import torch
 
 COMPILER = compile.executable("cc") or compile.executable("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")

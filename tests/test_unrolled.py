@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from im2col_compat import conv1d, conv2d, conv3d, conv_matrix
 
-import oracle
-import problems
-from tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
+from helpers import oracle, problems
+from helpers.tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
 
 CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
 sparse = pytest.mark.skipif(torch is None or VARIABLES, reason="needs sparse tensors that know gradients (0.4)")

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept: the directory, who may write there, their names and what shows that they are whole.
+"""Where compiled libraries are kept: the directory, who may write there, their names, and whether they are whole.
 
 Every file has a trailer, the digest of what precedes it, since a truncated library would crash the process that
 loads it. Files are moved into place whole, so that any number of processes can share the directory without locks.

@@ -1,8 +1,8 @@
 """Derivatives of expressions, as PyTorch has them, and their products with a gradient."""
 
 from im2col_compat.codegen.expression import (
-    CONSTANT, FALSE, FINITE, OPERAND, Node, Untraceable, add, constant, convert, div, gate, gt, is_constant, lt, mul, ne, neg,
-    numpy_sign, postorder, select, sign,
+    CONSTANT, FALSE, FINITE, OPERAND, Node, Untraceable, add, constant, convert, div, gate, gt, is_constant, lt, mul,
+    ne, neg, numpy_sign, postorder, select, sign,
 )  # fmt: skip
 from im2col_compat.codegen.functions import copysign
 from im2col_compat.codegen.ranges import never_nan

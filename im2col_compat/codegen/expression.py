@@ -186,6 +186,32 @@ def _folded(function, args):
     return None
 
 
+def literal(value, dtype):
+    """A constant as C: the shortest text that reads back as the same."""
+    if dtype == "bool":
+        return "1" if value else "0"
+    if not is_float(dtype):
+        if value == -(2**63):
+            return "(-INT64_C(9223372036854775807) - 1)"
+        text = str(abs(value))
+        if abs(value) >= 2**31:
+            text = "{}INT64_C({})".format("U" if dtype == "uint64" else "", text)
+        return text if value >= 0 else "(-{})".format(text)
+    if value != value:
+        return "NAN"
+    if value in (float("inf"), -float("inf")):
+        return "INFINITY" if value > 0 else "(-INFINITY)"
+    text = repr(float(value))
+    if dtype == "float32":
+        text = str(np.float32(value))
+        if np.float32(text) != np.float32(value):
+            text = "%.9g" % value  # before NumPy 1.14
+    if not set(text) & set(".e"):
+        text += ".0"
+    text += "f" if dtype == "float32" else ""
+    return "({})".format(text) if text.startswith("-") else text
+
+
 # ---------------------------------------------------------------- conditions
 
 
@@ -230,7 +256,8 @@ def _selected(condition, a, b):
 
 def _comparison(name, names, sign, value, of_bools=None):
     return Function(
-        name, "input other", "ordered" if of_bools is None else "compared", name + " " + names, python=name, value=value, derivative=(), free=True,
+        name, "input other", "ordered" if of_bools is None else "compared", name + " " + names, python=name,
+        value=value, derivative=(), free=True,
         c="({} " + sign + " {})", result="bool", rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
     )  # fmt: skip
 
@@ -370,7 +397,7 @@ sign = Function(
 
 
 def _of_a_float(dtype):
-    """What x86 makes of a float that an integer can't hold is the least one. C leaves it open, and gcc makes use of it."""
+    """x86 makes the least integer of a float that none can hold. C leaves that open, and gcc makes use of it."""
     least = -(2 ** (width(dtype) - 1))
     cast = Function("cast to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype)
 
@@ -384,7 +411,8 @@ def _of_a_float(dtype):
 
 def _conversion(dtype):
     return Function(
-        "to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype, range=lambda y, a: Range(True, True, a.nan),
+        "to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype,
+        range=lambda y, a: Range(True, True, a.nan),
         derivative=(lambda y, a: constant(1, y.dtype) if is_float(a.dtype) and is_float(y.dtype) else None,),
         lower=_of_a_float(dtype) if dtype in ("int32", "int64") else None,
     )  # fmt: skip

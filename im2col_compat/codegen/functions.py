@@ -1,4 +1,4 @@
-"""The scalar functions: one record each. Where derivatives have a convention (ties, corners, infinities) it is PyTorch's.
+"""The scalar functions: one record each. Conventions of derivatives (ties, corners, infinities) are PyTorch's.
 
 A new one is one record here: tests/test_functions.py asks for an entry, and nothing else has to change.
 """
@@ -151,7 +151,6 @@ frac = Function("frac", lower=lambda a: a - trunc(a), derivative=1)
 # ---------------------------------------------------------------- division with a remainder
 # Of integers by a constant that isn't 0: C's own division traps at 0, and where the least integer is divided by -1.
 
-
 c_quotient = Function("quotient", names=None, c="({} / {})")
 c_rest = Function("rest", names=None, c="({} % {})")
 
@@ -215,6 +214,7 @@ floor_divide = Function("floor_divide", "input other", "divided", python="floord
 trunc_quotient = Function(
     "trunc_quotient", "input other", "divided", names=None, lower=_trunc_of_quotient, derivative=()
 )  # fmt: skip
+
 # ---------------------------------------------------------------- of two numbers or more
 
 
@@ -335,7 +335,8 @@ def _hard(a):
 
 
 relu = Function(
-    "relu", "input inplace==False", "numbers", functional="relu", lower=lambda a: select(gt(constant(0, a.dtype), a), constant(0, a.dtype), a),
+    "relu", "input inplace==False", "numbers", functional="relu",
+    lower=lambda a: select(gt(constant(0, a.dtype), a), constant(0, a.dtype), a),
     derivative=lambda y, a: stops(le(a, 0), _one(a)), range=lambda y, a: Range(a.up, False, a.nan, True),
 )  # fmt: skip
 relu6 = Function("relu6", "input inplace==False", functional="relu6", rewrite=lambda a: hardtanh(a, 0, 6))

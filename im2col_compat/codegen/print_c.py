@@ -1,10 +1,8 @@
 """Expressions as C."""
 
-import numpy as np
-
 from im2col_compat.codegen.derive import times
 from im2col_compat.codegen.expression import (
-    C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, negation, node, operand, postorder,
+    C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, literal, negation, node, operand, postorder,
     select,
 )  # fmt: skip
 
@@ -123,29 +121,3 @@ def _text(here, args, macros):
         if dtype not in C_TYPES or is_float(dtype) or function is select
         else "(({}){})".format(C_TYPES[dtype], text)
     )
-
-
-def literal(value, dtype):
-    """A constant as C: the shortest text that reads back as the same."""
-    if dtype == "bool":
-        return "1" if value else "0"
-    if not is_float(dtype):
-        if value == -(2**63):
-            return "(-INT64_C(9223372036854775807) - 1)"
-        text = str(abs(value))
-        if abs(value) >= 2**31:
-            text = "{}INT64_C({})".format("U" if dtype == "uint64" else "", text)
-        return text if value >= 0 else "(-{})".format(text)
-    if value != value:
-        return "NAN"
-    if value in (float("inf"), -float("inf")):
-        return "INFINITY" if value > 0 else "(-INFINITY)"
-    text = repr(float(value))
-    if dtype == "float32":
-        text = str(np.float32(value))
-        if np.float32(text) != np.float32(value):
-            text = "%.9g" % value  # before NumPy 1.14
-    if not set(text) & set(".e"):
-        text += ".0"
-    text += "f" if dtype == "float32" else ""
-    return "({})".format(text) if text.startswith("-") else text

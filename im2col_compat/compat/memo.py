@@ -1,21 +1,26 @@
-"""What was worked out once and is kept, within bounds. Any number of threads may use it."""
+"""Results that are remembered: at most so many, by any number of threads."""
+
+_NOTHING = object()
 
 
 class Memo(object):
-    """Up to `most` values by their keys. When it is full it begins anew."""
+    """What a function gave for each key, for about `most` keys; when these are reached, it forgets them all.
+
+    Threads may call `get` at once. No lock is held, so `make` may take its time, call `get` in turn, or fork.
+    """
 
     def __init__(self, most):
         self.most = most
-        self._known = {}
+        self._values = {}
 
     def get(self, key, make):
-        """The value of a key; make() where there is none. Threads that meet here may each make it; one value is kept."""
-        known = self._known
-        try:
-            return known[key]
-        except KeyError:
-            value = make()
-        if len(known) >= self.most:
-            # Not clear(): another thread may be between looking and taking.
-            known = self._known = {}
-        return known.setdefault(key, value)
+        """What make() gave for the key, or gives now. Threads that make it at the same time all get the same."""
+        value = self._values.get(key, _NOTHING)
+        if value is not _NOTHING:
+            return value
+        value = make()
+        values = self._values
+        if len(values) >= self.most and key not in values:
+            # Another dictionary, and not clear(): another thread may be about to look into this one.
+            values = self._values = {}
+        return values.setdefault(key, value)
