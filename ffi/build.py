@@ -17,8 +17,8 @@ HEADERS = ("im2col.h", "dot.h", "dot_signs.h", "dot_lookup.h")
 TEMPLATE = (("dot.h", "dot_level.h"), ("dot_body.h",))
 
 FLAGS = ["-std=gnu99", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
-# Functions set no errno and raise no traps, so that loops over them can become vectors. Products are rounded before they
-# are added, as PyTorch rounds them. What -ffast-math does beyond that breaks infinities and NaN.
+# Functions set no errno and raise no traps, so that loops over them can become vectors. Products are rounded before
+# they are added, as PyTorch rounds them. What -ffast-math does beyond that breaks infinities and NaN.
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 

@@ -1,7 +1,7 @@
 /* col2im for one type. Expects NAME(function) and STORED, the type in memory; and, where they differ from what follows,
  * SUM, the type that is added in, ADD(sum, stored) and ROUND(sum). Undefines them all.
  *
- * A tile of pixels is gathered at a time: its sums live on the stack in the wider type, and every pixel is written once.
+ * A tile of pixels is gathered at a time. Its sums live on the stack in the wider type; every pixel is written once.
  * A pixel's terms are added in the order of the kernel's positions, as PyTorch adds them. */
 
 #ifndef SUM
@@ -41,7 +41,8 @@ static inline void NAME(gather)(const struct im2col_geometry *g, const STORED *c
                 const int64_t pixel = x + begin * step, row = y + top * g->stride[1];
                 const int64_t k = (kz * g->kernel[1] + ky) * g->kernel[2] + kx;
                 const STORED *restrict in = channel + k * length + (planes.first * rows + top) * cols + begin;
-                SUM *restrict sum = sums + row * phases * apart + (step == 1 ? pixel : pixel % step * apart + pixel / step);
+                const int64_t place = step == 1 ? pixel : pixel % step * apart + pixel / step;
+                SUM *restrict sum = sums + row * phases * apart + place;
 
                 for (by = top; begin < end && by < bottom; by++) {
                     for (i = 0; many && i < end - begin; i += 64 / (int64_t)sizeof *in)

@@ -40,8 +40,8 @@ struct dot_kernels {
     const void *table;  /* what forward looks terms up in; or NULL */
     /* The rows of a tile: out[i][j], rows `stride` apart. A result's first block of k starts
      * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
-    void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x, const void *mask,
-                    void *out, int64_t stride, int first, int finite);
+    void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
+                    const void *mask, void *out, int64_t stride, int first, int finite);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
     void (*grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
                    int first, int finite);
@@ -82,7 +82,7 @@ struct dot_problem {
     const void *x;
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
-    uint64_t last;         /* the mask of a group's last channel: all bits, but where signs fill only a part of a word */
+    uint64_t last;         /* the mask of a group's last channel: all bits, unless signs fill only part of a word */
     int32_t threads;
     void *parallel;        /* GOMP_parallel, or NULL for threads of our own */
     const struct dot_kernels *kernels;
@@ -100,7 +100,7 @@ void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, 
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 
-/* Asks for huge pages for memory that was not written yet: a large fresh result takes most of its time for page faults. */
+/* Asks for huge pages for memory that was not written yet: page faults are most of the time of a large fresh result. */
 void dot_advise(void *memory, int64_t bytes);
 
 /* The built-in kernels of a named op ("l1_float32") for the best of this machine's instruction sets that is not above

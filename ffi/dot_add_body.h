@@ -41,8 +41,9 @@ static void NAME(add_weights)(int64_t count, const void *values, void *dw)
         ((ELEMENT *)dw)[i] += ((const ELEMENT *)values)[i];
 }
 
-static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments,
-                               int n, const int32_t *arg, const void *grad, void *dw, void *dx)
+static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter,
+                               const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw,
+                               void *dx)
 {
     const int64_t row = (group * p->filters + filter) * taps(p);
     ELEMENT g[POSITIONS], w[POSITIONS], x[POSITIONS], gw[POSITIONS], gx[POSITIONS], pad;

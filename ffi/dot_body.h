@@ -8,7 +8,8 @@
  *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN or DOT_FOLD
  *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
- *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x), for which FMA(a, b, c) is defined
+ *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x)
+ *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
  *   GRADIENTS MASKS     whether there are gradients, and variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
  *   FINITE_TERMS        whether terms have
@@ -294,8 +295,8 @@ TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, co
 
 #if ADDS == DOT_MAX || ADDS == DOT_MIN
 
-TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_, void *best_,
-                             int32_t *arg)
+TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_,
+                             void *best_, int32_t *arg)
 {
     const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
     SUM best[LANES];

@@ -65,7 +65,8 @@ static void forward_task(void *context, int64_t task, char *scratch)
         int rows;
 
         if (direct) {
-            out = f->y + (segments[0].image * p->y_strides[0] + (filter + o0) * p->y_strides[1] + segments[0].place) * t;
+            out = f->y +
+                  (segments[0].image * p->y_strides[0] + (filter + o0) * p->y_strides[1] + segments[0].place) * t;
             stride = p->y_strides[1];
         } else if (s->k0 > 0) {
             dot_gather(p, t, f->y, filter + o0, o1 - o0, segments, n, lanes, tile);

@@ -120,7 +120,8 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
     const int64_t unit = grad_x_unit(p);
     const struct slab size = grad_x_slab(p);
     struct slab slab = dot_first_slab(p, &size);
-    struct grad_x f = {.p = p, .grad = (const char *)grad, .dx = (char *)dx, .weights = (char *)workspace, .unit = unit};
+    struct grad_x f = {
+        .p = p, .grad = (const char *)grad, .dx = (char *)dx, .weights = (char *)workspace, .unit = unit};
     char *scratch = (char *)workspace + dot_slab_bytes(p, &size);
 
     do {

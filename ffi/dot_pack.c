@@ -14,7 +14,8 @@ struct span {
 /* As many spans as are kept. There may be as many segments: then those of one column are all. */
 #define SPANS POSITIONS
 
-static void list_spans(const struct dot_problem *p, int64_t kx, const struct segment *segments, int n, struct span *spans)
+static void list_spans(const struct dot_problem *p, int64_t kx, const struct segment *segments, int n,
+                       struct span *spans)
 {
     int i;
 

@@ -1,4 +1,5 @@
-/* Packing: panels of columns, weights as tiles want them, and results to and from tiles. Moves elements by their size. */
+/* Packing: panels of columns, weights as tiles want them, results to and from tiles. Elements are told apart by their
+ * size alone. */
 #ifndef DOT_PACK_H
 #define DOT_PACK_H
 

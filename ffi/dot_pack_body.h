@@ -53,8 +53,8 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
     WORD pad;
 
     memcpy(&pad, p->pad, sizeof pad);
-    if (p->x_strides[1] == 1 && volume(p->kernel) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 && p->before[1] == 0 &&
-        p->before[2] == 0 && memcmp(p->blocks, p->image, sizeof p->image) == 0) {
+    if (p->x_strides[1] == 1 && volume(p->kernel) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 &&
+        p->before[1] == 0 && p->before[2] == 0 && memcmp(p->blocks, p->image, sizeof p->image) == 0) {
         NAME(to_lanes)(channel + segments->x * p->x_strides[4], step, k1 - k0, used, lanes, panel);
         for (k = k0; k < k1; k++)
             for (j = used; j < lanes; j++)

@@ -63,7 +63,8 @@ TARGET INLINE void SHAPE(permute_add_up)(const int vectors, const struct dot_tab
             _mm512_storeu_si512(sums[p][1], upper[v][p]);
         }
         for (j = 0; j < BYTES; j++) {
-            const int64_t sum = sums[0][j % 2][j / 2] + (PLANES > 1 ? 256 * (int64_t)sums[PLANES - 1][j % 2][j / 2] : 0);
+            const int64_t high = PLANES > 1 ? 256 * (int64_t)sums[PLANES - 1][j % 2][j / 2] : 0;
+            const int64_t sum = sums[0][j % 2][j / 2] + high;
 
             totals[v * BYTES + j] = (first ? 0 : totals[v * BYTES + j]) + sum + least;
         }

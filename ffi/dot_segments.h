@@ -19,7 +19,7 @@ struct segment {
 /* Lists `count` positions from `start` on. Returns how many segments they are. */
 int dot_list_segments(const struct dot_problem *p, int64_t start, int64_t count, struct segment *segments);
 
-/* Where in a channel of x, or of dx, the row begins that a segment reads at a tap; -1 if that row is outside the image. */
+/* Where in a channel of x, or of dx, the row begins that a segment reads at a tap; -1 if that row is padding. */
 static inline int64_t row_offset(const struct dot_problem *p, const struct segment *s, const struct tap *tap,
                                  const int64_t *strides)
 {

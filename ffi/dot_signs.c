@@ -34,10 +34,12 @@ static void pack_task(void *context, int64_t task, char *scratch)
     const struct dot_signs *s = p->s;
     const int64_t per_group = ceiling(s->channels, BITS), per_row = ceiling(s->pixels, TASK);
     const int64_t row = task / per_row, start = task % per_row * TASK;
-    const int64_t channel = row % per_group * BITS, group = row / per_group % s->groups, image = row / per_group / s->groups;
+    const int64_t channel = row % per_group * BITS, group = row / per_group % s->groups;
+    const int64_t image = row / per_group / s->groups;
     const int64_t left = s->channels - channel, pixels = s->pixels - start;
-    const char *values = (const char *)s->values + (image * s->strides[0] + (group * s->channels + channel) * s->strides[1] +
-                                                    start * s->strides[2]) * p->size;
+    const int64_t offset =
+        image * s->strides[0] + (group * s->channels + channel) * s->strides[1] + start * s->strides[2];
+    const char *values = (const char *)s->values + offset * p->size;
 
     (void)scratch;
     p->pack(values, s->strides[1], s->strides[2], (int)smaller(left, BITS), smaller(pixels, TASK),

@@ -52,8 +52,8 @@ TARGET INLINE void LEVELED(signs_tile)(const int rows, const int masked, int64_t
     int i, v;
 #if LEVEL == 1
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i fours = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
-                                           3, 2, 3, 3, 4);
+    const __m256i fours = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, /* twice */
+                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
 #endif
 
     ROW_LOOP

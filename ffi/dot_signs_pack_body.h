@@ -5,7 +5,8 @@
 #define IS_PLUS(v) ((v) >= 0)
 #endif
 
-TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, uint32_t *words)
+TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
+                        uint32_t *words)
 {
     const ELEMENT *rows = (const ELEMENT *)values;
     int64_t start, j;

@@ -26,7 +26,8 @@ static inline int64_t start_of(const struct im2col_geometry *g, int axis, int64_
 
 /* ---------------------------------------------------------------- threads */
 
-typedef void filler(const struct im2col_geometry *g, int64_t first, int64_t last, const void *source, void *destination);
+typedef void filler(const struct im2col_geometry *g, int64_t first, int64_t last, const void *source,
+                    void *destination);
 
 struct work {
     const struct im2col_geometry *g;
@@ -100,8 +101,8 @@ struct bytes16 {
 /* col2im sums a tile of pixels on the stack: so many bytes of one row, and room for twice as many where a stride makes
  * phases. */
 #define TILE (1 << 13)
-/* Bytes of a tile of several rows. Few: the columns of every kernel position are a stream of their own, and short pieces
- * of each keep all of them flowing. */
+/* Bytes of a tile of several rows. Few: the columns of every kernel position are a stream of their own, and short
+ * pieces of each keep all of them flowing. */
 #define BAND 512
 /* From so many streams on the processor needs to be told what comes next. */
 #define STREAMS 16

@@ -1,5 +1,5 @@
-/* im2col for one element size. Expects NAME(function), ELEMENT and, where that is an integer, EVENS: 0, 2, 4 ..., as many
- * as a VECTOR has elements. Undefines them. */
+/* im2col for one element size. Expects NAME(function), ELEMENT and, where that is an integer, EVENS: 0, 2, 4 ..., as
+ * many as a VECTOR has elements. Undefines them. */
 
 /* Copies `count` elements that lie `step` apart. Copies of a fixed size are fastest. They may write more than `count`
  * elements, which later copies overwrite, but never beyond the ends. */
@@ -62,7 +62,8 @@ static void NAME(rows)(const struct im2col_geometry *g, int64_t first, int64_t l
         const ELEMENT *channel = (const ELEMENT *)image + tap.channel * pixels;
         const int64_t z0 = start_of(g, 0, tap.z), y0 = start_of(g, 1, tap.y), x0 = start_of(g, 2, tap.x);
         /* Blocks of a row, and rows of blocks, that read inside the image. */
-        const struct range across = inside(x0, g->stride[2], width, cols), down = inside(y0, g->stride[1], height, rows);
+        const struct range across = inside(x0, g->stride[2], width, cols);
+        const struct range down = inside(y0, g->stride[1], height, rows);
         const int64_t begin = across.first, end = across.last, top = down.first, bottom = down.last;
 
         for (bz = 0; bz < g->blocks[0]; bz++, out += rows * cols) {
