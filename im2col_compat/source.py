@@ -66,7 +66,7 @@ def of_expressions(op, traced, dtype):
             ]
             parts.append(texts[0])
             ordinary_grads = ordinary_grads or texts[0] != texts[1]
-            parts.append(texts[1].replace("op_" + name, "op_{}_ordinary".format(name), 1))
+            parts.append(texts[1].replace("op_" + name, "op_{}_finite".format(name), 1))
     if callable(op.add):
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
@@ -206,9 +206,9 @@ def source(texts, dtype, level):
         ("PRODUCT", int(texts.product)),
         ("GRADIENTS", int(texts.gradients)),
         ("MASKS", int(texts.pad is None)),
-        ("ORDINARY", int(texts.ordinary_grads)),
-        ("ORDINARY_TERMS", int(texts.ordinary_terms)),
-        ("IS_ORDINARY(v)", "({})".format(ordinary)),
+        ("FINITE", int(texts.ordinary_grads)),
+        ("FINITE_TERMS", int(texts.ordinary_terms)),
+        ("IS_FINITE(v)", "({})".format(ordinary)),
         ("OP(function)", "op_##function"),
         ("NAME(function)", "kernel_##function"),
     ]
