@@ -10,15 +10,15 @@ from cffi import FFI
 
 here = os.path.dirname(os.path.abspath(__file__))
 
+#: The interface.
 HEADERS = ("im2col.h", "dot.h", "dot_signs.h", "dot_lookup.h")
-SOURCES = ("im2col.c", "dot.c", "dot_named.c", "dot_signs.c", "dot_lookup.c", "parallel.c")
 
-#: A user's op is compiled between these two, when it is first called.
+#: What comes before and after a user's op, which is compiled when it is first called.
 TEMPLATE = (("dot.h", "dot_level.h"), ("dot_body.h",))
 
 FLAGS = ["-std=gnu99", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
-# Functions set no errno and raise no traps, without which loops over them can't become vectors; and products
-# are rounded before they are added, as PyTorch rounds them. What -ffast-math does beyond that breaks infinities and NaN.
+# Functions set no errno and raise no traps, so that loops over them can become vectors. Products are rounded before
+# they are added, as PyTorch rounds them. What -ffast-math does beyond that breaks infinities and NaN.
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 
@@ -27,8 +27,13 @@ def read(name):
         return text.read()
 
 
+def files(end):
+    """The folder's files, relative as an sdist wants them: setup.py runs in the folder above."""
+    return ["ffi/" + name for name in sorted(os.listdir(here)) if name.endswith(end)]
+
+
 def declarations():
-    """The headers without what cffi's parser can't read: they are the only list of functions."""
+    """The interface, without the lines that cffi's parser can't read. The headers are the only list of functions."""
     return re.sub(r"^#.*$", "", "".join(read(name) for name in HEADERS), flags=re.MULTILINE)
 
 
@@ -53,9 +58,8 @@ ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "im2col_compat._im2col",
     source(),
-    # Relative, as an sdist wants them: setup.py runs in the folder above.
-    sources=["ffi/" + name for name in SOURCES],
-    depends=["ffi/" + name for name in sorted(os.listdir(here)) if name.endswith(".h")],
+    sources=files(".c"),
+    depends=files(".h"),
     include_dirs=["ffi"],
     # Nothing else is exported, so no name can clash with another library's.
     extra_compile_args=FLAGS,

@@ -1,37 +1,48 @@
-/* col2im for one type. Expects NAME, STORED (the type in memory), SUM (the type
- * added in), ADD(sum, stored) and ROUND(sum); undefines them all.
+/* col2im for one type. Expects NAME(function) and STORED, the type in memory; and, where they differ from what follows,
+ * SUM, the type that is added in, ADD(sum, stored) and ROUND(sum). Undefines them all.
  *
- * Pixels are gathered, some rows or a part of a row at a time, so that the sums live on
- * the stack in the wider type and every pixel is written once. A pixel's terms
- * are added in the order of the kernel's positions, as PyTorch adds them. */
+ * A tile of pixels is gathered at a time. Its sums live on the stack in the wider type; every pixel is written once.
+ * A pixel's terms are added in the order of the kernel's positions, as PyTorch adds them. */
 
-/* What the columns add to the pixels [x0, x0 + width) of the rows [y0, y0 + height) of a plane: sums, of which a row has
- * `phases` parts of `apart`. Pixels that blocks of one kernel position add to are a stride apart: together they are a
- * phase, and lie together, so that adding runs along vectors. */
+#ifndef SUM
+#define SUM STORED
+#endif
+#ifndef ADD
+#define ADD(sum, v) ((sum) += (v))
+#endif
+#ifndef ROUND
+#define ROUND(sum) (sum)
+#endif
+
+/* Sums what the columns add to a tile: the pixels [x0, x0 + width) of the rows [y0, y0 + height) of plane z. The blocks
+ * of one kernel position reach pixels that are a stride apart. These pixels are a phase, and a phase's sums lie side by
+ * side, so that adding runs along vectors: a row of sums is `phases` parts, each `apart` long. */
 static inline void NAME(gather)(const struct im2col_geometry *g, const STORED *channel, int64_t z, int64_t y0,
                                 int64_t height, int64_t x0, int64_t width, int64_t phases, int64_t apart, SUM *sums)
 {
-    const int64_t rows = g->blocks[1], cols = g->blocks[2], length = g->blocks[0] * rows * cols, step = g->stride[2];
+    const int64_t rows = g->blocks[1], cols = g->blocks[2], length = volume(g->blocks), step = g->stride[2];
     const int many = volume(g->kernel) > STREAMS;
     int64_t kz, ky, kx, by, i;
 
     memset(sums, 0, (size_t)(height * phases * apart) * sizeof *sums);
     for (kz = 0; kz < g->kernel[0]; kz++) {
-        const int64_t bz = block_of(g, 0, kz, z);
+        /* One plane of blocks, or none. */
+        const struct range planes = inside(start_of(g, 0, kz) - z, g->stride[0], 1, g->blocks[0]);
 
-        for (ky = 0; bz >= 0 && ky < g->kernel[1]; ky++) {
-            const int64_t y = offset_of(g, 1, ky);
-            const int64_t top = first_at_least(y0, y, g->stride[1], 0, rows);
-            const int64_t bottom = first_at_least(y0 + height, y, g->stride[1], top, rows);
+        for (ky = 0; planes.first < planes.last && ky < g->kernel[1]; ky++) {
+            const int64_t y = start_of(g, 1, ky) - y0;
+            const struct range down = inside(y, g->stride[1], height, rows);
+            const int64_t top = down.first, bottom = down.last;
 
             for (kx = 0; top < bottom && kx < g->kernel[2]; kx++) {
-                const int64_t x = offset_of(g, 2, kx);
-                const int64_t begin = first_at_least(x0, x, step, 0, cols);
-                const int64_t end = first_at_least(x0 + width, x, step, begin, cols);
-                const int64_t pixel = x + begin * step - x0, row = y + top * g->stride[1] - y0;
+                const int64_t x = start_of(g, 2, kx) - x0;
+                const struct range across = inside(x, step, width, cols);
+                const int64_t begin = across.first, end = across.last;
+                const int64_t pixel = x + begin * step, row = y + top * g->stride[1];
                 const int64_t k = (kz * g->kernel[1] + ky) * g->kernel[2] + kx;
-                const STORED *restrict in = channel + k * length + (bz * rows + top) * cols + begin;
-                SUM *restrict sum = sums + row * phases * apart + (step == 1 ? pixel : pixel % step * apart + pixel / step);
+                const STORED *restrict in = channel + k * length + (planes.first * rows + top) * cols + begin;
+                const int64_t place = step == 1 ? pixel : pixel % step * apart + pixel / step;
+                SUM *restrict sum = sums + row * phases * apart + place;
 
                 for (by = top; begin < end && by < bottom; by++) {
                     for (i = 0; many && i < end - begin; i += 64 / (int64_t)sizeof *in)
@@ -46,7 +57,7 @@ static inline void NAME(gather)(const struct im2col_geometry *g, const STORED *c
     }
 }
 
-/* Rows of images: a row of a plane of a channel. */
+/* The rows [first, last) of pixels, of all planes, channels and images. */
 static void NAME(pixels)(const struct im2col_geometry *g, int64_t first, int64_t last, const void *columns, void *image)
 {
     enum { MOST = TILE / sizeof(SUM), FEW = BAND / sizeof(SUM) };
@@ -62,7 +73,7 @@ static void NAME(pixels)(const struct im2col_geometry *g, int64_t first, int64_t
         rows = smaller(width < FEW ? FEW / width : 1, smaller(height - y0, last - row));
         for (x0 = 0; x0 < width; x0 += MOST) {
             const int64_t count = smaller(width - x0, MOST), phases = smaller(g->stride[2], count);
-            const int64_t apart = (count + phases - 1) / phases;
+            const int64_t apart = ceiling(count, phases);
             STORED *out = (STORED *)image + row * width + x0;
 
             NAME(gather)(g, channel, z, y0, rows, x0, count, phases, apart, sums);

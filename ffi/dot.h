@@ -1,12 +1,12 @@
 /* The generalised dot product fused with im2col: the whole C interface.
  *
- * y[n, f, l] = ADD over k of MULTIPLY(w[f, k], columns[n, k, l]), where columns are those
+ * y[n, f, l] = ADD over k of MULTIPLY(w[f, k], columns[n, k, l]). The columns are those
  * that im2col would make of the padded image x; they are packed a panel at a time and
- * never exist as a whole. k runs over channel, kernel plane, kernel row, kernel column; images
+ * never exist as a whole. k runs over channel, kernel plane, kernel row, kernel column. Images
  * of two dimensions are one plane deep.
  *
- * What is multiplied and added is in a table of kernels (dot_kernels); how they are
- * fed, in dot.c. As in im2col.h nothing is checked and nothing allocated, and nothing
+ * A table of kernels (dot_kernels) says what is multiplied and added; dot_forward.c and
+ * dot_grad_*.c feed them. As in im2col.h nothing is checked, nothing is allocated and nothing
  * can fail: the caller passes buffers and a workspace as large as dot_workspace says.
  */
 #ifndef DOT_H
@@ -19,48 +19,49 @@
 #define DOT_MAX 1
 #define DOT_MIN 2
 #define DOT_FOLD 3
-/* Terms added up in one go. Blocks of sums keep long sums accurate. */
+/* The most terms that are added up in one go. Sums of blocks keep long sums accurate. */
 #define DOT_DEPTH 512
-/* What has faster variants for ordinary operands. */
+/* What has faster variants for finite operands: terms, partial derivatives. */
 #define DOT_TERMS 1
 #define DOT_PARTIALS 2
-/* Terms of which fold_grad keeps all running results at once; of the others only each block's first. */
+/* fold_grad keeps the running results of so many terms at once, and of every other block of as many only the first. */
 #define DOT_KEPT 128
 
-/* The kernels of one op for one type. Filters are handled `rows` at a time or fewer,
- * positions `lanes` at a time; weights come packed [k][rows], columns [k][lanes]. */
+/* The kernels of one op for one type. They handle at most `rows` filters and `lanes` positions at
+ * a time; weights come packed [k][rows], columns [k][lanes]. */
 struct dot_kernels {
     int32_t rows;       /* the most filters in a tile of forward */
     int32_t grad_rows;  /* the most taps in a tile of grad_x */
     int32_t lanes;      /* positions in a panel */
     int32_t element;    /* bytes of an operand */
     int32_t total;      /* bytes of a result */
-    int32_t ordinary;   /* DOT_TERMS | DOT_PARTIALS */
-    int32_t depth;      /* terms that forward adds up in one go */
+    int32_t finite;     /* DOT_TERMS | DOT_PARTIALS */
+    int32_t depth;      /* the most terms that forward adds up in one go */
     const void *table;  /* what forward looks terms up in; or NULL */
-    /* The rows of a tile: out[i][j], rows `stride` apart. A panel's first block of k starts
+    /* The rows of a tile: out[i][j], rows `stride` apart. A result's first block of k starts
      * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
-    void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x, const void *mask,
-                    void *out, int64_t stride, int first, int ordinary);
+    void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
+                    const void *mask, void *out, int64_t stride, int first, int finite);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
     void (*grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
-                   int first, int ordinary);
-    /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw; reads
-     * whole vectors. Strides of rows: of w and dw, of g, of x and mask. */
+                   int first, int finite);
+    /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw. Reads
+     * whole vectors. w_stride is that of dw too, x_stride that of mask. */
     void (*grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
-                   int64_t g_stride, const void *x, int64_t x_stride, const void *mask, void *dw, int ordinary);
+                   int64_t g_stride, const void *x, int64_t x_stride, const void *mask, void *dw, int finite);
     /* For max and min: which k of the `depth` from `start` on gives best[j], for one filter. */
     void (*arg)(int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
                 int32_t *arg);
     /* One filter's g[j] * d MULTIPLY / dw and / dx, for `count` pairs of operands. */
     void (*partials)(int64_t count, const void *g, const void *w, const void *x, void *gw, void *gx);
     /* For an add of the user's: one filter's d / dw, added up over the first `count` lanes, and d / dx, added
-     * to columns. grad holds d / d result on entry. history: (depth rounded up to a block + a block) * lanes. */
+     * to columns. grad holds d / d result. history: room for (number of blocks + DOT_KEPT) * lanes results. */
     void (*fold_grad)(int64_t depth, int64_t count, const void *w, const void *x, const void *mask, const void *grad,
                       void *history, void *dw, void *columns);
-    /* Whether all are ordinary (for weights and pixels); finite (for gradients). */
-    int (*all_ordinary)(int64_t count, const void *values);
-    int (*all_finite)(int64_t count, const void *values);
+    /* Whether all weights or pixels are finite; for max and min, one infinity may be as good as a number. */
+    int (*operands_finite)(int64_t count, const void *values);
+    /* Whether all gradients are finite. */
+    int (*gradients_finite)(int64_t count, const void *values);
 };
 
 struct dot_problem {
@@ -81,7 +82,7 @@ struct dot_problem {
     const void *x;
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
-    uint64_t last;         /* the mask of a group's last channel: all bits, but where signs fill only a part of a word */
+    uint64_t last;         /* the mask of a group's last channel: all bits, unless signs fill only part of a word */
     int32_t threads;
     void *parallel;        /* GOMP_parallel, or NULL for threads of our own */
     const struct dot_kernels *kernels;
@@ -99,7 +100,7 @@ void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, 
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 
-/* Ask for huge pages for memory that was not written yet: most of a large fresh result's time is page faults. */
+/* Asks for huge pages for memory that was not written yet: page faults are most of the time of a large fresh result. */
 void dot_advise(void *memory, int64_t bytes);
 
 /* The built-in kernels of a named op ("l1_float32") for the best of this machine's instruction sets that is not above
@@ -107,7 +108,7 @@ void dot_advise(void *memory, int64_t bytes);
 const struct dot_kernels *dot_named(const char *name, int level);
 /* The best level this machine has. */
 int dot_level(void);
-/* What a user's op is compiled with, as C source: what comes before it (0) and after it (1). */
+/* C source that a user's op is compiled with: what comes before it (0) and after it (1). */
 const char *dot_template(int part);
 
 #endif

@@ -1,86 +1,19 @@
-/* Adding gradients, for one type. Expects NAME and ELEMENT; undefines both. */
+/* Adding gradients to the pixels and the weights that they belong to. */
+#ifndef DOT_ADD_H
+#define DOT_ADD_H
 
-/* Taps [k0, k1) of a panel of columns to the pixels they came from. */
-static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
-                              const struct segment *segments, int n, int64_t lanes, const void *panel, void *image)
-{
-    const ELEMENT *columns = (const ELEMENT *)panel;
-    const int64_t step = p->stride[2] * p->dx_strides[4];
-    int64_t kz, ky, kx, k, j;
-    ELEMENT *channel = (ELEMENT *)image + (group * p->channels + tap_at(p, k0, &kz, &ky, &kx)) * p->dx_strides[1];
-    int i;
+#include "dot_segments.h"
 
-    for (k = k0; k < k1; k++, columns += lanes) {
-        for (i = 0; i < n; i++) {
-            const struct segment *s = &segments[i];
-            const int64_t x = s->x + kx * p->dilation[2], row = row_offset(p, s, kz, ky, p->dx_strides);
-            int32_t first, last;
-            ELEMENT *out;
+/* Adds taps [k0, k1) of a panel of columns to the pixels that they came from. */
+void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
+                     int n, int64_t lanes, const void *panel, void *image);
 
-            inside(x, p->stride[2], p->image[2], s->count, &first, &last);
-            if (row < 0 || first >= last)
-                continue;
-            out = channel + row + (x + first * p->stride[2]) * p->dx_strides[4];
-            if (step == 1)
-                for (j = first; j < last; j++)
-                    out[j - first] += columns[s->lane + j];
-            else
-                for (j = first; j < last; j++)
-                    out[(j - first) * step] += columns[s->lane + j];
-        }
-        if (next_tap(p, &kz, &ky, &kx))
-            channel += p->dx_strides[1];
-    }
-}
+/* Adds one filter's gradients for its weights. */
+void dot_add_weights(const struct dot_problem *p, const void *values, void *dw);
 
-static void NAME(add)(int64_t count, const void *values, void *sums)
-{
-    int64_t i;
+/* Adds one filter's gradients, each to the weight and the pixel that gave the result: arg holds one k a lane, -1 for
+ * none. dw: of this filter. Either may be NULL. */
+void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments, int n,
+                      const int32_t *arg, const void *grad, void *dw, void *dx);
 
-    for (i = 0; i < count; i++)
-        ((ELEMENT *)sums)[i] += ((const ELEMENT *)values)[i];
-}
-
-/* One filter's gradients, each to the weight and the pixel that were chosen: arg holds one k a lane, -1 for none. */
-static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments,
-                               int n, const int32_t *arg, const void *grad, void *dw, void *dx)
-{
-    const int64_t row = (group * p->filters + filter) * taps(p);
-    ELEMENT g[POSITIONS], w[POSITIONS], x[POSITIONS], gw[POSITIONS], gx[POSITIONS], pad;
-    int64_t pixel[POSITIONS], j, count = 0;
-    int i = 0;
-
-    memcpy(&pad, p->pad, sizeof pad);
-    do {
-        const struct segment *s = &segments[i];
-        const ELEMENT *from = (const ELEMENT *)grad + s->image * p->y_strides[0] +
-                              (group * p->filters + filter) * p->y_strides[1] +
-                              s->place * p->y_strides[2];
-
-        for (j = 0; j < s->count; j++, count++) {
-            const int64_t k = arg[count], at = k < 0 ? 0 : k;
-            int64_t kz, ky, kx;
-            const int64_t c = group * p->channels + tap_at(p, at, &kz, &ky, &kx);
-            const int64_t x_row = row_offset(p, s, kz, ky, p->x_strides);
-            const int64_t column = s->x + j * p->stride[2] + kx * p->dilation[2];
-            const int there = x_row >= 0 && column >= 0 && column < p->image[2];
-
-            g[count] = from[j * p->y_strides[2]];
-            w[count] = ((const ELEMENT *)p->w)[row + at];
-            x[count] = there ? ((const ELEMENT *)p->x)[c * p->x_strides[1] + x_row + column * p->x_strides[4]] : pad;
-            pixel[count] = there && k >= 0 ? c * p->dx_strides[1] + row_offset(p, s, kz, ky, p->dx_strides) +
-                                                 column * p->dx_strides[4]
-                                           : -1;
-        }
-    } while (++i < n);
-    p->kernels->partials(count, g, w, x, gw, gx);
-    for (j = 0; j < count; j++) {
-        if (dw != NULL && arg[j] >= 0)
-            ((ELEMENT *)dw)[arg[j]] += gw[j];
-        if (dx != NULL && pixel[j] >= 0)
-            ((ELEMENT *)dx)[pixel[j]] += gx[j];
-    }
-}
-
-#undef NAME
-#undef ELEMENT
+#endif

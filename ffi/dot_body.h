@@ -1,26 +1,29 @@
 /* The kernels of one op for one type and one instruction set. Expects
  *
- *   NAME(function)      how its functions are called here
- *   OP(function)        how the op's are called: term(fused, one, w, x), and with gradients
- *                       grad_w(g, w, x), grad_x(g, w, x); with ORDINARY also grad_w_ordinary, grad_x_ordinary;
+ *   NAME(function)      names the kernels
+ *   OP(function)        names the op's functions: term(fused, one, w, x), and with gradients
+ *                       grad_w(g, w, x), grad_x(g, w, x); with FINITE also grad_w_finite, grad_x_finite;
  *                       for DOT_FOLD add(acc, term), and with gradients add_acc(g, acc, term), add_term(g, acc, term)
  *   ELEMENT SUM TOTAL   the types of operands, of sums of a block of k, of results
  *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN or DOT_FOLD
  *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
- *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x), for which FMA(a, b, c) is defined
+ *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x)
+ *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
  *   GRADIENTS MASKS     whether there are gradients, and variants that leave taps out
- *   ORDINARY ORDINARY_TERMS   whether gradients, and terms, have faster variants for ordinary operands
- *   IS_ORDINARY(v)      what ordinary means
+ *   FINITE              whether gradients have faster variants for finite operands
+ *   FINITE_TERMS        whether terms have
+ *   IS_FINITE(v)        what finite means
  *   LEVEL TARGET        the instruction set, for dot_level.h, and its attribute
  *
- * "fused" tells whether there is a fused multiply-add; "one" is a one that the compiler can't see through: processors
- * that have both multiply-adders and adders take w * one - x in the one and sums in the other. Plain loops, left to the compiler's vectoriser:
- * a loop over lanes must become vector instructions (hence no unrolling of it), a loop over
- * rows must be unrolled, so that the tile stays in registers.
+ * "fused" tells whether there is a fused multiply-add. "one" is a 1 that the compiler can't see through: processors
+ * with multiply-adders and adders compute w * one - x in the former and sums in the latter.
+ *
+ * Plain loops, for the compiler's vectoriser. A loop over lanes must become vector instructions, hence no unrolling
+ * of it; a loop over rows must be unrolled, so that the tile stays in registers.
  */
 
-INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int64_t depth, const ELEMENT *restrict w,
+INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64_t depth, const ELEMENT *restrict w,
                        const ELEMENT *restrict x, const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride,
                        int first)
 {
@@ -31,11 +34,11 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
 
     if (FUSED)
         HIDE(one);
-    /* Known zeros would be set by memset, which takes as long as a dozen terms. */
+    /* Zeros that the compiler knows of would be set by memset, which takes as long as a dozen terms. */
     HIDE(start);
     (void)one;
     (void)mask;
-    (void)ordinary;
+    (void)finite;
     for (i = 0; i < rows; i++)
         LANE_LOOP
         for (j = 0; j < LANES; j++)
@@ -64,7 +67,7 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
 #else
                 const SUM term = OP(term)(FUSED, one, w[i], x[j]);
-                const int better = ordinary ? BETTER(term, acc[i][j]) : (BETTER(term, acc[i][j]) | (term != term));
+                const int better = finite ? BETTER(term, acc[i][j]) : (BETTER(term, acc[i][j]) | (term != term));
                 const SUM best = better ? term : acc[i][j];
                 acc[i][j] = !masked || mask[j] != 0 ? best : acc[i][j];
 #endif
@@ -91,16 +94,16 @@ INLINE void NAME(tile)(const int rows, const int masked, const int ordinary, int
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
             NAME(tile)(n, 1, 0, depth, w, x, mask, out, stride, first);                                                \
-        else if (ORDINARY_TERMS && ordinary)                                                                           \
+        else if (FINITE_TERMS && finite)                                                                           \
             NAME(tile)(n, 0, 1, depth, w, x, mask, out, stride, first);                                                \
         else                                                                                                           \
             NAME(tile)(n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
         break
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
-                                 const void *mask, void *out, int64_t stride, int first, int ordinary)
+                                 const void *mask, void *out, int64_t stride, int first, int finite)
 {
-    (void)self, (void)ordinary;
+    (void)self, (void)finite;
     switch (rows) {
         CALL(1);
         CALL(2);
@@ -113,7 +116,7 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
 }
 #undef CALL
 
-TARGET static int NAME(all_ordinary)(int64_t count, const void *values)
+TARGET static int NAME(operands_finite)(int64_t count, const void *values)
 {
     const ELEMENT *v = (const ELEMENT *)values;
     int32_t others = 0;
@@ -121,13 +124,13 @@ TARGET static int NAME(all_ordinary)(int64_t count, const void *values)
 
     (void)v;
     for (i = 0; i < count; i++)
-        others += !(IS_ORDINARY(v[i]));
+        others += !(IS_FINITE(v[i]));
     return others == 0;
 }
 
 #if GRADIENTS
 
-TARGET static int NAME(all_finite)(int64_t count, const void *values)
+TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
 {
     const ELEMENT *v = (const ELEMENT *)values;
     int32_t others = 0;
@@ -140,20 +143,20 @@ TARGET static int NAME(all_finite)(int64_t count, const void *values)
 
 #if ADDS == DOT_SUM
 
-#if ORDINARY
-#define PARTIAL(grad, g, w, x) (ordinary ? OP(grad##_ordinary)(g, w, x) : OP(grad)(g, w, x))
+#if FINITE
+#define PARTIAL(grad, g, w, x) (finite ? OP(grad##_finite)(g, w, x) : OP(grad)(g, w, x))
 #else
 #define PARTIAL(grad, g, w, x) OP(grad)(g, w, x)
 #endif
 
-INLINE void NAME(x_tile)(const int rows, const int ordinary, int64_t filters, const ELEMENT *restrict w,
+INLINE void NAME(x_tile)(const int rows, const int finite, int64_t filters, const ELEMENT *restrict w,
                          const ELEMENT *restrict g, const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
 {
     ELEMENT acc[GRAD_ROWS][LANES], zero = 0;
     int64_t o;
     int i, j;
 
-    (void)ordinary;
+    (void)finite;
     HIDE(zero);
     for (i = 0; i < rows; i++)
         LANE_LOOP
@@ -174,16 +177,16 @@ INLINE void NAME(x_tile)(const int rows, const int ordinary, int64_t filters, co
 
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
-        if (ORDINARY && ordinary)                                                                                      \
+        if (FINITE && finite)                                                                                      \
             NAME(x_tile)(n, 1, filters, w, g, x, columns, first);                                                      \
         else                                                                                                           \
             NAME(x_tile)(n, 0, filters, w, g, x, columns, first);                                                      \
         break
 
 TARGET static void NAME(grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
-                                int first, int ordinary)
+                                int first, int finite)
 {
-    (void)ordinary;
+    (void)finite;
     switch (rows) {
         CALL(1);
         CALL(2);
@@ -195,10 +198,10 @@ TARGET static void NAME(grad_x)(int rows, int64_t filters, const void *w, const 
 }
 #undef CALL
 
-/* Half a panel's lanes, which are one vector: the tile has two filters and four taps. */
+/* Half of a panel's lanes are one vector. The tile has two filters and four taps. */
 #define VECTOR (LANES / 2)
 
-INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, const int ordinary, int64_t count,
+INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, const int finite, int64_t count,
                          const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict g, int64_t g_stride,
                          const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
                          ELEMENT *restrict dw)
@@ -208,7 +211,7 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
     int o, k, j;
 
     (void)mask;
-    (void)ordinary;
+    (void)finite;
     HIDE(zero);
     for (o = 0; o < filters; o++)
         for (k = 0; k < taps; k++) {
@@ -240,7 +243,7 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                 }
     for (o = 0; o < filters; o++)
         for (k = 0; k < taps; k++) {
-            /* Halved again and again: every compiler makes the same sum of it. */
+            /* Halved again and again, so that every compiler makes the same sum. */
             for (j = VECTOR / 2; j > 0; j /= 2)
                 for (l = 0; l < j; l++)
                     acc[o][k][l] += acc[o][k][l + j];
@@ -252,7 +255,7 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
     do {                                                                                                               \
         if (MASKS && mask)                                                                                             \
             NAME(w_tile)(f, t, 1, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
-        else if (ORDINARY && ordinary)                                                                                 \
+        else if (FINITE && finite)                                                                                 \
             NAME(w_tile)(f, t, 0, 1, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
         else                                                                                                           \
             NAME(w_tile)(f, t, 0, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
@@ -260,11 +263,11 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
 
 TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride,
                                 const void *g, int64_t g_stride, const void *x, int64_t x_stride, const void *mask,
-                                void *dw, int ordinary)
+                                void *dw, int finite)
 {
     int64_t o, k;
 
-    (void)ordinary;
+    (void)finite;
     for (o = 0; o < filters; o += 2)
         for (k = 0; k < taps;) {
             const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *g_ = (const ELEMENT *)g + o * g_stride;
@@ -292,8 +295,8 @@ TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, co
 
 #if ADDS == DOT_MAX || ADDS == DOT_MIN
 
-TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_, void *best_,
-                             int32_t *arg)
+TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_,
+                             void *best_, int32_t *arg)
 {
     const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
     SUM best[LANES];
@@ -407,11 +410,11 @@ static const struct dot_kernels NAME(kernels) = {
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
     .depth = DOT_DEPTH,
-    .ordinary = (ORDINARY ? DOT_PARTIALS : 0) | (ORDINARY_TERMS ? DOT_TERMS : 0),
+    .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
-    .all_ordinary = NAME(all_ordinary),
+    .operands_finite = NAME(operands_finite),
 #if GRADIENTS
-    .all_finite = NAME(all_finite),
+    .gradients_finite = NAME(gradients_finite),
 #if ADDS == DOT_SUM
     .grad_x = NAME(grad_x),
     .grad_w = NAME(grad_w),

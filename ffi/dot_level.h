@@ -1,4 +1,5 @@
-/* What a kernel needs to know of an instruction set: LEVEL 0 is what the compiler targets anyway, 1 AVX2 with FMA, 2 AVX-512. */
+/* What a kernel needs to know of an instruction set. Expects LEVEL: 0 is what the compiler targets anyway, 1 AVX2 with
+ * FMA, 2 AVX-512; and SUM, the type of sums, where LANES is used. May be included again and again. */
 #undef VECTOR_BYTES
 #undef ROWS
 #undef GRAD_ROWS

@@ -1,10 +1,11 @@
-/* The named ops for one type, in each instruction set. Expects ELEMENT, SUM, TOTAL, MATH, FMA and TYPED; undefines them. */
-#include "dot_ops.h"
+/* Includes BODY for each instruction set, with LEVEL (see dot_level.h), TARGET, the attribute of its functions, and
+ * LEVELED(name), which names them. Expects BODY, a file's name, and FEATURES: what is needed beside AVX-512, as
+ * ",avx512vbmi", or "". Undefines them all. */
 
 #define LEVEL 0
 #define TARGET
-#define LEVELED(name) TYPED(name##_0)
-#include "dot_table.h"
+#define LEVELED(name) PASTE(name, _baseline)
+#include BODY
 #undef LEVEL
 #undef TARGET
 #undef LEVELED
@@ -12,24 +13,20 @@
 #if HAS_AVX
 #define LEVEL 1
 #define TARGET AVX2
-#define LEVELED(name) TYPED(name##_1)
-#include "dot_table.h"
+#define LEVELED(name) PASTE(name, _avx2)
+#include BODY
 #undef LEVEL
 #undef TARGET
 #undef LEVELED
 
 #define LEVEL 2
-#define TARGET AVX512
-#define LEVELED(name) TYPED(name##_2)
-#include "dot_table.h"
+#define TARGET AVX512_WITH(FEATURES)
+#define LEVELED(name) PASTE(name, _avx512)
+#include BODY
 #undef LEVEL
 #undef TARGET
 #undef LEVELED
 #endif
 
-#undef ELEMENT
-#undef SUM
-#undef TOTAL
-#undef MATH
-#undef FMA
-#undef TYPED
+#undef BODY
+#undef FEATURES

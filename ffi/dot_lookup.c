@@ -9,33 +9,15 @@
 /* ---------------------------------------------------------------- one by one */
 
 #define SUM int32_t
-#define LEVEL 0
-#define TARGET
-#define NAME(function) function##_0
-#include "dot_lookup_one.h"
-
-#if HAS_AVX
-#define LEVEL 1
-#define TARGET AVX2
-#define NAME(function) function##_1
-#include "dot_lookup_one.h"
-
-#define LEVEL 2
-#define TARGET AVX512
-#define NAME(function) function##_2
-#include "dot_lookup_one.h"
-#endif
+#define BODY "dot_lookup_body.h"
+#define FEATURES ""
+#include "dot_levels.h"
 
 const struct dot_kernels *dot_lookups(int level)
 {
-#if HAS_AVX
-    static const struct dot_kernels *const levels[] = {&kernels_0, &kernels_1, &kernels_2};
+    static const struct dot_kernels *const levels[3] = LEVELS(&lookup_kernels);
 
     return levels[level];
-#else
-    (void)level;
-    return &kernels_0;
-#endif
 }
 
 /* ---------------------------------------------------------------- by permutes */
@@ -43,39 +25,38 @@ const struct dot_kernels *dot_lookups(int level)
 #if HAS_AVX
 #include <immintrin.h>
 
+#define TARGET AVX512_WITH(",avx512vbmi")
 #define BYTES 64
-/* As many terms as 16 bits can hold the sum of, each being a byte. */
+/* Terms that are added up in 16 bits: the sum of 256 bytes still fits. */
 #define TERMS 256
 
 #define PLANES 1
 #define ENTRIES 64
-#define NAME(function) function##_1_64
-#include "dot_lookup_permute.h"
+#include "dot_permute_body.h"
+#define PLANES 1
 #define ENTRIES 128
-#define NAME(function) function##_1_128
-#include "dot_lookup_permute.h"
+#include "dot_permute_body.h"
+#define PLANES 1
 #define ENTRIES 256
-#define NAME(function) function##_1_256
-#include "dot_lookup_permute.h"
-#undef PLANES
-
+#include "dot_permute_body.h"
 #define PLANES 2
 #define ENTRIES 64
-#define NAME(function) function##_2_64
-#include "dot_lookup_permute.h"
+#include "dot_permute_body.h"
+#define PLANES 2
 #define ENTRIES 128
-#define NAME(function) function##_2_128
-#include "dot_lookup_permute.h"
+#include "dot_permute_body.h"
+#define PLANES 2
 #define ENTRIES 256
-#define NAME(function) function##_2_256
-#include "dot_lookup_permute.h"
-#undef PLANES
+#include "dot_permute_body.h"
+
+/* By planes, entries and lanes. */
+#define WIDTHS(shape) {&permute_kernels_##shape##_narrow, &permute_kernels_##shape##_wide}
 
 const struct dot_kernels *dot_permutes(int planes, int entries, int lanes, int level)
 {
     static const struct dot_kernels *const known[2][3][2] = {
-        {{&narrow_1_64, &wide_1_64}, {&narrow_1_128, &wide_1_128}, {&narrow_1_256, &wide_1_256}},
-        {{&narrow_2_64, &wide_2_64}, {&narrow_2_128, &wide_2_128}, {&narrow_2_256, &wide_2_256}},
+        {WIDTHS(1x64), WIDTHS(1x128), WIDTHS(1x256)},
+        {WIDTHS(2x64), WIDTHS(2x128), WIDTHS(2x256)},
     };
 
     if (level < 2 || !__builtin_cpu_supports("avx512vbmi"))

@@ -1,7 +1,7 @@
-/* Dot products of which the terms are looked up in a table: term = table[w][x], for operands of eight bits or fewer.
+/* Dot products whose terms are looked up in a table: term = table[w][x], for operands of eight bits or fewer.
  *
- * Operands are bytes, the bits of signed ones too. What table and operands mean, and how the rows are laid out, is
- * settled by the caller.
+ * Operands are bytes, the bits of signed ones too. The caller decides what table and operands mean, and lays out the
+ * rows.
  */
 #ifndef DOT_LOOKUP_H
 #define DOT_LOOKUP_H
@@ -14,13 +14,14 @@ struct dot_table {
     int64_t least;     /* added to each entry */
 };
 
-/* Kernels that look up `lanes` (64 or 256) entries at once by byte permutes. A row is one or two planes (low bytes, then
- * high bytes) of 64, 128 or 256 entries, of which bytes of x have as many low bits as say which. They leave out no taps.
+/* Kernels that look up `lanes` (64 or 256) entries at once by byte permutes; they leave out no taps. A row is one
+ * plane, of the entries' low bytes, or two, the second of their high bytes. A plane has 64, 128 or 256 entries, and the
+ * low 6, 7 or 8 bits of x say which.
  * NULL where this machine, or the level, has no such instructions. */
 const struct dot_kernels *dot_permutes(int planes, int entries, int lanes, int level);
 
-/* Kernels that look up entry by entry, in rows of 256 int32_t. `depth` of a copy must be so small that the sum of as many
- * entries is an int32_t. */
+/* Kernels that look up entry by entry, in rows of 256 int32_t. The caller copies them and sets `depth` so small that
+ * an int32_t holds the sum of as many entries. */
 const struct dot_kernels *dot_lookups(int level);
 
 #endif

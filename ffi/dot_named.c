@@ -1,47 +1,48 @@
-/* The named ops, for float and double, in each instruction set, and the choice among these. */
+/* The kernels of the named ops, for float and double, in each instruction set, and the choice among these. */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "dot.h"
+#include "dot_target.h"
 
+#define SUM ELEMENT
+#define TOTAL ELEMENT
+#define GRADIENTS 1
+
+/* For INLINE, which the ops need before there is a level. */
 #define LEVEL 0
 #include "dot_level.h"
 #undef LEVEL
 
-#include "dot_target.h"
-
-#define GRADIENTS 1
-
 #define ELEMENT float
-#define SUM float
-#define TOTAL float
 #define MATH(name) name##f
 #define FMA(a, b, c) __builtin_fmaf(a, b, c)
 #define TYPED(name) name##_float32
+#include "dot_ops_body.h"
+#define BODY "dot_named_body.h"
+#define FEATURES ""
 #include "dot_levels.h"
+#undef ELEMENT
+#undef MATH
+#undef FMA
+#undef TYPED
 
 #define ELEMENT double
-#define SUM double
-#define TOTAL double
 #define MATH(name) name
 #define FMA(a, b, c) __builtin_fma(a, b, c)
 #define TYPED(name) name##_float64
+#include "dot_ops_body.h"
+#define BODY "dot_named_body.h"
+#define FEATURES ""
 #include "dot_levels.h"
 
-struct named {
+#define NAMED(op) {#op "_float32", LEVELS(&op##_kernels_float32)}, {#op "_float64", LEVELS(&op##_kernels_float64)}
+
+static const struct {
     const char *name;
     const struct dot_kernels *levels[3];
-};
-
-#if HAS_AVX
-#define LEVELS(op, type) {&op##_kernels_0_##type, &op##_kernels_1_##type, &op##_kernels_2_##type}
-#else
-#define LEVELS(op, type) {&op##_kernels_0_##type, &op##_kernels_0_##type, &op##_kernels_0_##type}
-#endif
-#define NAMED(op) {#op "_float32", LEVELS(op, float32)}, {#op "_float64", LEVELS(op, float64)}
-
-static const struct named ops[] = {NAMED(l1), NAMED(adder), NAMED(l2), NAMED(xnor), NAMED(max_plus), NAMED(min_plus)};
+} ops[] = {NAMED(l1), NAMED(adder), NAMED(l2), NAMED(xnor), NAMED(max_plus), NAMED(min_plus)};
 
 const struct dot_kernels *dot_named(const char *name, int level)
 {

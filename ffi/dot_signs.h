@@ -1,14 +1,14 @@
 /* Dot products of signs: packed 32 to a word, compared by exclusive or, counted by popcount.
  *
- * Where a word has as many bits as a lane of sums, a vector of words gives a vector of results.
+ * A word has as many bits as a lane of sums, so a vector of words gives a vector of results.
  */
 #ifndef DOT_SIGNS_H
 #define DOT_SIGNS_H
 
 #include <stdint.h>
 
-/* values[n, g, c, pixel], of which the signs go to words[n, g, c / 32, pixel], channel c's to bit c % 32: 1 where a
- * value is not below zero, or is true; the other bits are 0. */
+/* The sign of values[n, g, c, pixel] goes to bit c % 32 of words[n, g, c / 32, pixel]: 1 where the value is at least
+ * zero, or true. Unused bits are 0. */
 struct dot_signs {
     int64_t batch;
     int64_t groups;

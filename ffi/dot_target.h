@@ -1,4 +1,4 @@
-/* Functions for one instruction set of x86-64 in a library for all of them. */
+/* Functions for several instruction sets of x86-64 in one library, and how they are named. */
 #ifndef DOT_TARGET_H
 #define DOT_TARGET_H
 
@@ -16,6 +16,16 @@
 #else
 #define AVX512_WITH(more) __attribute__((target(AVX512_FEATURES more ",prefer-vector-width=512")))
 #endif
-#define AVX512 AVX512_WITH("")
+
+/* Both are expanded before they are joined. */
+#define PASTE(a, b) PASTE_(a, b)
+#define PASTE_(a, b) a##b
+
+/* What dot_levels.h has made of `name`, by level. */
+#if HAS_AVX
+#define LEVELS(name) {name##_baseline, name##_avx2, name##_avx512}
+#else
+#define LEVELS(name) {name##_baseline, name##_baseline, name##_baseline}
+#endif
 
 #endif

@@ -1,5 +1,5 @@
-/* float16 and bfloat16 as C99 has them: bit patterns, widened and rounded by
- * hand, to nearest, ties to even, as IEEE 754 and PyTorch do. */
+/* float16 and bfloat16, which C99 doesn't have: bit patterns that are widened and rounded by hand, to nearest, ties to
+ * even, as IEEE 754 and PyTorch do. */
 #ifndef HALF_H
 #define HALF_H
 

@@ -7,7 +7,8 @@
  *
  * Nothing is checked, nothing is allocated and nothing can fail: the caller
  * passes valid, non-overlapping buffers and sizes of which every product fits
- * int64_t, none below 1 but batch, channels and before, which may be 0. There is no global state; any thread may call anything.
+ * int64_t. Sizes are at least 1; batch, channels and before may be 0. There is no
+ * global state; any thread may call anything.
  */
 #ifndef IM2COL_H
 #define IM2COL_H
@@ -21,7 +22,7 @@ struct im2col_geometry {
     int64_t image[3];
     int64_t kernel[3];
     int64_t dilation[3];
-    int64_t before[3];   /* padding in front, above and to the left; that on the other sides is what blocks need */
+    int64_t before[3];   /* padding in front, above and to the left; on the other sides, as much as blocks need */
     int64_t stride[3];
     int64_t blocks[3];
     int32_t threads;     /* 0 is 1 */

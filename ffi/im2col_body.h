@@ -1,8 +1,8 @@
-/* im2col for one element size. Expects NAME, ELEMENT and, where that is an integer, EVENS (0, 2, 4 ..., as many
- * as there are in a VECTOR); undefines them. */
+/* im2col for one element size. Expects NAME(function), ELEMENT and, where that is an integer, EVENS: 0, 2, 4 ..., as
+ * many as a VECTOR has elements. Undefines them. */
 
-/* `count` elements, `step` apart. Copies of a fixed size are fastest: they may overrun what is asked for, but not the
- * ends, and what they overrun is written later. */
+/* Copies `count` elements that lie `step` apart. Copies of a fixed size are fastest. They may write more than `count`
+ * elements, which later copies overwrite, but never beyond the ends. */
 static inline void NAME(copy)(const ELEMENT *in, const ELEMENT *in_end, int64_t step, int64_t count, ELEMENT *out,
                               const ELEMENT *out_end)
 {
@@ -34,7 +34,7 @@ static inline void NAME(copy)(const ELEMENT *in, const ELEMENT *in_end, int64_t 
         out[i] = in[step * i];
 }
 
-/* `rows` times `count` elements, `step` apart. */
+/* Clears `count` elements at the start of each of `rows` rows, which lie `step` apart. */
 static inline void NAME(clear)(ELEMENT *out, int64_t count, int64_t rows, int64_t step)
 {
     int64_t row, i;
@@ -48,24 +48,23 @@ static inline void NAME(clear)(ELEMENT *out, int64_t count, int64_t rows, int64_
                 memset(out + row * step + i, 0, sizeof *out);
 }
 
-/* Rows of columns, each a channel of an image and a position in the kernel. */
+/* The rows [first, last) of the columns. A row is a tap, of the channels of all images. */
 static void NAME(rows)(const struct im2col_geometry *g, int64_t first, int64_t last, const void *image, void *columns)
 {
-    const int64_t height = g->image[1], width = g->image[2], pixels = g->image[0] * height * width;
-    const int64_t rows = g->blocks[1], cols = g->blocks[2], length = g->blocks[0] * rows * cols;
+    const int64_t height = g->image[1], width = g->image[2], pixels = volume(g->image);
+    const int64_t rows = g->blocks[1], cols = g->blocks[2], length = volume(g->blocks);
     const ELEMENT *in_end = (const ELEMENT *)image + g->batch * g->channels * pixels;
     ELEMENT *out = (ELEMENT *)columns + first * length, *out_end = (ELEMENT *)columns + last * length;
-    struct position p = position_of(g, first);
+    struct tap tap = tap_at(g->kernel, first);
     int64_t row, bz, by;
 
-    for (row = first; row < last; row++, p = next_position(g, p)) {
-        const ELEMENT *channel = (const ELEMENT *)image + p.channel * pixels;
-        const int64_t z0 = offset_of(g, 0, p.k[0]), y0 = offset_of(g, 1, p.k[1]), x0 = offset_of(g, 2, p.k[2]);
-        /* Blocks [begin, end) of a row, and [top, bottom) of a plane's rows, read inside the image. */
-        const int64_t begin = first_at_least(0, x0, g->stride[2], 0, cols);
-        const int64_t end = first_at_least(width, x0, g->stride[2], begin, cols);
-        const int64_t top = first_at_least(0, y0, g->stride[1], 0, rows);
-        const int64_t bottom = first_at_least(height, y0, g->stride[1], top, rows);
+    for (row = first; row < last; row++, next_tap(g->kernel, &tap)) {
+        const ELEMENT *channel = (const ELEMENT *)image + tap.channel * pixels;
+        const int64_t z0 = start_of(g, 0, tap.z), y0 = start_of(g, 1, tap.y), x0 = start_of(g, 2, tap.x);
+        /* Blocks of a row, and rows of blocks, that read inside the image. */
+        const struct range across = inside(x0, g->stride[2], width, cols);
+        const struct range down = inside(y0, g->stride[1], height, rows);
+        const int64_t begin = across.first, end = across.last, top = down.first, bottom = down.last;
 
         for (bz = 0; bz < g->blocks[0]; bz++, out += rows * cols) {
             const int64_t z = z0 + bz * g->stride[0];
@@ -79,7 +78,7 @@ static void NAME(rows)(const struct im2col_geometry *g, int64_t first, int64_t l
             if (top > 0)
                 memset(out, 0, (size_t)(top * cols) * sizeof *out);
             if (cols == width && g->stride[1] == 1 && g->stride[2] == 1)
-                /* The image's rows follow each other as the blocks' do: one copy, of which the sides are wrong. */
+                /* The image's rows follow each other as the blocks' do: one copy, whose sides are then cleared. */
                 memcpy(out + top * cols + begin, in, (size_t)((bottom - top - 1) * cols + end - begin) * sizeof *out);
             else
                 for (by = top; by < bottom; by++, in += g->stride[1] * width)

@@ -1,8 +1,8 @@
 /* Threads: the OpenMP runtime's, where the process has one loaded, else our own.
  *
- * Not linked with OpenMP: that brings a second runtime into a process that has PyTorch's, and hangs
- * in forked children. PyTorch's runtime, found at run time, has threads waiting; our own
- * cost some 50 microseconds a call, and compete with PyTorch's spinning ones.
+ * The library isn't linked with OpenMP: that would bring a second runtime into a process that has
+ * PyTorch's, and hang in forked children. PyTorch's runtime, found at run time, has threads waiting.
+ * Our own cost some 50 microseconds a call, and compete with PyTorch's spinning ones.
  */
 #include "parallel.h"
 
@@ -38,8 +38,8 @@ static void *work_thread(void *data)
     return NULL;
 }
 
-void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *), void *context,
-                  char *scratch, int64_t bytes)
+void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *),
+                  void *context, char *scratch, int64_t bytes)
 {
     struct team team = {function, context, scratch, bytes, tasks, 0, 0};
 
@@ -54,7 +54,8 @@ void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)
         pthread_t others[MOST];
         int started = 0, i;
 
-        while (started < threads - 1 && started < MOST && pthread_create(&others[started], NULL, work_thread, &team) == 0)
+        while (started < threads - 1 && started < MOST &&
+               pthread_create(&others[started], NULL, work_thread, &team) == 0)
             started++;
         work(&team);
         for (i = 0; i < started; i++)

@@ -1,11 +1,12 @@
 """Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on with `op` for their dot product."""
 
+from im2col_compat import graph
 from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import resolve
-from im2col_compat.paths import choose, graph
+from im2col_compat.paths import choose
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
 _CONVS = {dims: "conv{}d".format(dims) for dims in (1, 2, 3)}

@@ -2,11 +2,11 @@
 
 import numbers
 
-from im2col_compat import reductions, terms
+from im2col_compat import reductions
 from im2col_compat.codegen import fingerprint
 from im2col_compat.compat import dtypes
 from im2col_compat.paths import choose
-from im2col_compat.terms import table_sources
+from im2col_compat.terms import kinds, table_sources
 from im2col_compat.terms.c_text import CText
 
 #: The named ops; ops.py fills it.
@@ -69,7 +69,7 @@ class Op(object):
         ):
             if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
-        self.term = terms.of(multiply, grad_w, grad_x)
+        self.term = kinds.of(multiply, grad_w, grad_x)
         self.pad_value = pad_value
         self.normalize_grad_w = normalize_grad_w
         self.name = name
@@ -101,7 +101,7 @@ class Op(object):
                 raise ValueError("Op.from_c(): identity must be a number, but got {!r}".format(identity))
         if (grad_w is None) != (grad_x is None):
             raise ValueError("Op.from_c(): grad_w and grad_x go together, but got {!r} and {!r}".format(grad_w, grad_x))
-        if isinstance(add, str) and add.replace(" ", "") in ("acc+term", "term+acc") and identity in (None, 0):
+        if reductions.is_sum(add) and identity in (None, 0):
             add, identity = "sum", None
         if add not in reductions.ADDS:
             add = CText("add", add)

@@ -261,6 +261,11 @@ def of(add, identity):
     return WORDS[add]
 
 
+def is_sum(text):
+    """Whether a C expression of acc and term means "sum"."""
+    return isinstance(text, str) and text.replace(" ", "") in ("acc+term", "term+acc")
+
+
 def _unbind(arrays, terms, axis):
     if arrays is TORCH and terms.requires_grad:
         return _Unbind.apply(terms, axis)

@@ -8,7 +8,7 @@ import pytest
 from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import lowlevel
-from im2col_compat.codegen import compile
+from im2col_compat.codegen import compile as c_compiler
 from im2col_compat.compat import layers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -24,7 +24,7 @@ def has_tools_of_studies():
         layers.quantization()
     except ImportError:
         return False
-    return lowlevel.missing is None and compile.executable("cc") is not None
+    return lowlevel.missing is None and c_compiler.executable("cc") is not None
 
 
 #: what follows ```python: where the block runs
@@ -56,7 +56,7 @@ def test_code_runs(page, monkeypatch):
         exec(compile(code, page, "exec"), names)
 
 
-@pytest.mark.skipif(compile.executable("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(c_compiler.executable("cc") is None, reason="needs a C compiler")
 def test_c_example(tmpdir):
     """The C example compiles without warnings and prints what the page says."""
     ((_, code),) = blocks("docs/c-library.md", "c")

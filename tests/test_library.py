@@ -10,7 +10,7 @@ from helpers.tensors import make, some, torch, values
 
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, fold, linear, matmul, unfold
 from im2col_compat.compat import graphs
-from im2col_compat.paths import graph as library
+from im2col_compat import graph as library
 
 if not graphs.HAS_LIBRARY:
     pytest.skip("needs torch.library's operators (2.4)", allow_module_level=True)

@@ -180,7 +180,7 @@ def test_which_ops_are_packed():
     for dtype in PACKED:
         for op in (ops.xnor, ops.xnor.replace()):
             found, reason = choose.kernels_for(op, dtype, NUMPY)
-            assert reason is None and found.packing is not None and found.result_dtype == result_dtype(dtype)
+            assert reason is None and found.pack is not None and found.result_dtype == result_dtype(dtype)
     for dtype in PACKED:
         if has(KIND, dtype):
             assert "built in" in ops.xnor.explain(dtype), dtype

@@ -307,16 +307,16 @@ TIMES = {
 
 @needs_compiler
 @needs_today
-@pytest.mark.parametrize("ordinary", [False, True])
+@pytest.mark.parametrize("finite", [False, True])
 @pytest.mark.parametrize("name", sorted(TIMES))
-def test_times_a_gradient(tmpdir, name, ordinary):
+def test_times_a_gradient(tmpdir, name, finite):
     """The product with a gradient is backward's: the exact text's for infinities and NaN, too."""
     op = TIMES[name]
     traced = trace(op, "float32")
     w, x = grid("float32")
     for i, node in enumerate((traced.grad_w, traced.grad_x)):
         parameters = [("w", "float32"), ("x", "float32")]
-        source = print_c.c_times_function("f", "g", parameters, node, "float32", ordinary)
+        source = print_c.c_times_function("f", "g", parameters, node, "float32", finite)
         function = compiled(tmpdir, source, 3, "float32")
         for gradient in (0.5, -3.0, 0.0, float("inf"), float("nan")):
             g = np.full_like(w, gradient)
@@ -328,14 +328,14 @@ def test_times_a_gradient(tmpdir, name, ordinary):
                 expected = torch.autograd.grad(op.multiply(w_, x_), (w_, x_), torch.from_numpy(g), allow_unused=True)[i]
                 expected = torch.zeros_like(w_) if expected is None else expected
             found, expected = function(g, w, x), expected.detach().numpy()
-            if ordinary:
+            if finite:
                 kept = (abs(w) < 1e10) & (abs(x) < 1e10) & np.isfinite(g)
                 found, expected = found[kept], expected[kept]
             np.testing.assert_array_equal(found, expected, err_msg=source)
 
 
 @needs_torch
-def test_ordinary_texts_are_the_same_where_they_can_be():
+def test_finite_texts_are_the_same_where_they_can_be():
     """Texts differ only where a special value makes a difference."""
     parameters = [("w", "float32"), ("x", "float32")]
 
@@ -343,13 +343,13 @@ def test_ordinary_texts_are_the_same_where_they_can_be():
         return [print_c.c_times_function("f", "g", parameters, node, "float32", flag) for flag in (False, True)]
 
     for function, same in ((lambda w, x: abs(w - x), False), (lambda w, x: (w - x) ** 2, True), (operator.mul, True)):
-        exact, ordinary = texts(trace(Op(function), "float32").grad_w)
-        assert (exact == ordinary) == same
-    exact, ordinary = texts(trace(Op(lambda w, x: abs(w - x)), "float32").grad_w)
-    assert "copysignf" in ordinary and "copysignf" not in exact
+        exact, finite = texts(trace(Op(function), "float32").grad_w)
+        assert (exact == finite) == same
+    exact, finite = texts(trace(Op(lambda w, x: abs(w - x)), "float32").grad_w)
+    assert "copysignf" in finite and "copysignf" not in exact
     # A difference of products may be infinity less infinity.
-    exact, ordinary = texts(trace(Op(lambda w, x: abs(w * w - x * x)), "float32").grad_w)
-    assert "copysignf" not in ordinary
+    exact, finite = texts(trace(Op(lambda w, x: abs(w * w - x * x)), "float32").grad_w)
+    assert "copysignf" not in finite
 
 
 def test_balanced():

@@ -97,10 +97,7 @@ def of_each(calls, op):
 
 needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-not_yet = pytest.mark.xfail(reason="they still name lines of ours", strict=False)
 
-
-@not_yet
 @needs_library
 @needs_fork
 def test_without_a_compiler(tmpdir):
@@ -110,7 +107,6 @@ def test_without_a_compiler(tmpdir):
     assert found == {name: [[script, 0]] for name in calls}
 
 
-@not_yet
 @needs_library
 @needs_fork
 def test_of_numbers_that_change(tmpdir):
@@ -121,7 +117,6 @@ def test_of_numbers_that_change(tmpdir):
     assert found and all(lines and lines == [[script, 0]] * len(lines) for lines in found.values()), found
 
 
-@not_yet
 @needs_fork
 def test_without_the_c_library(tmpdir):
     """That the C library is missing is said once, and names the line whose engine had to be slower for it."""

@@ -56,45 +56,45 @@ def _chained(gradient, partial):
     return mul(gradient, partial)
 
 
-def times(gradient, expression, ordinary=False, memo=None):
+def times(gradient, expression, finite=False, memo=None):
     """gradient * expression, the product moved to where it costs least.
 
-    ordinary: a gradient of infinity or NaN, and operands that are, need not come out as PyTorch has them.
+    finite: whether the gradient and the operands are finite, so that those that aren't need not come out as PyTorch has them.
     """
     memo = {} if memo is None else memo
     key = gradient, expression
     if key not in memo:
-        memo[key] = _times(gradient, expression, ordinary, memo)
+        memo[key] = _times(gradient, expression, finite, memo)
     return memo[key]
 
 
-def _times(gradient, expression, ordinary, memo):
+def _times(gradient, expression, finite, memo):
     function, args = expression.function, expression.args
     if function is CONSTANT:
         if expression.value == 1:
             return gradient
-        if expression.value == 0 and ordinary:
+        if expression.value == 0 and finite:
             return expression
         return mul(gradient, expression)
     if function is neg:
-        return neg(times(gradient, args[0], ordinary, memo))
+        return neg(times(gradient, args[0], finite, memo))
     if function in (sign, numpy_sign):
-        return _times_sign(gradient, args[0], function is numpy_sign, ordinary)
+        return _times_sign(gradient, args[0], function is numpy_sign, finite)
     if function is gate:
-        return _gated(gradient, expression, ordinary, memo)
+        return _gated(gradient, expression, finite, memo)
     if function is select and any(_is_cheap(arg) for arg in args[1:]):
-        return select(args[0], *[times(gradient, arg, ordinary, memo) for arg in args[1:]])
+        return select(args[0], *[times(gradient, arg, finite, memo) for arg in args[1:]])
     if function is mul and any(_is_cheap(arg) for arg in args):
-        return times(times(gradient, args[0], ordinary, memo), args[1], ordinary, memo)
+        return times(times(gradient, args[0], finite, memo), args[1], finite, memo)
     if function is div and is_constant(args[0], 1):
         return div(gradient, args[1])
     if function is add and any(_is_cheap(arg) for arg in args):
-        return add(*[times(gradient, arg, ordinary, memo) for arg in args])
+        return add(*[times(gradient, arg, finite, memo) for arg in args])
     return mul(gradient, expression)
 
 
-def _gated(gradient, stopped, ordinary=False, memo=None):
-    branches = [arg if is_constant(arg, 0) else times(gradient, arg, ordinary, memo) for arg in stopped.args[1:]]
+def _gated(gradient, stopped, finite=False, memo=None):
+    branches = [arg if is_constant(arg, 0) else times(gradient, arg, finite, memo) for arg in stopped.args[1:]]
     return gate(stopped.args[0], *branches)
 
 
@@ -107,10 +107,10 @@ def _is_cheap(node, levels=6):
     return node.function in (sign, numpy_sign, gate) or node.function is div and is_constant(node.args[0], 1)
 
 
-def _times_sign(gradient, of, propagates_nan, ordinary):
+def _times_sign(gradient, of, propagates_nan, finite):
     zero = constant(0, of.dtype)
     operands = {node.value: FINITE[:3] for node in postorder(of) if node.function is OPERAND}
-    if ordinary and never_nan(of, operands):
+    if finite and never_nan(of, operands):
         return select(ne(of, zero), copysign(1, of) * gradient, zero)
     rest = gradient * (of if propagates_nan else zero)
     return select(gt(of, zero), gradient, select(lt(of, zero), -gradient, rest))

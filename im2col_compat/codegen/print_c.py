@@ -54,12 +54,12 @@ def c_function(name, parameters, expression, dtype, balanced=False):
     )
 
 
-def c_times_function(name, gradient, parameters, expression, dtype, ordinary=False):
+def c_times_function(name, gradient, parameters, expression, dtype, finite=False):
     """C of a function that returns `gradient` times an expression; the gradient is its first parameter.
 
-    ordinary: see times(). Where that changes nothing the text is the same.
+    finite: see times(). Where that changes nothing the text is the same.
     """
-    product = times(operand(gradient, dtype), expression, ordinary)
+    product = times(operand(gradient, dtype), expression, finite)
     return c_function(name, [(gradient, dtype)] + list(parameters), product, dtype)
 
 

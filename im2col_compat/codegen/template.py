@@ -39,7 +39,7 @@ class Texts(object):
     tgmath: whether they are called by their names for any type
     product: whether there are op_left and op_right
     gradients: whether there are any
-    ordinary_grads, ordinary_terms: whether there are variants for finite operands
+    finite_grads, finite_terms: whether there are variants for finite operands
     """
 
     def __init__(self, functions, op, dtype, math=(), **flags):
@@ -48,8 +48,8 @@ class Texts(object):
         self.product = flags.get("product", False)
         self.gradients = flags.get("gradients", False)
         self.tgmath = flags.get("tgmath", False)
-        self.ordinary_grads = flags.get("ordinary_grads", False)
-        self.ordinary_terms = flags.get("ordinary_terms", False)
+        self.finite_grads = flags.get("finite_grads", False)
+        self.finite_terms = flags.get("finite_terms", False)
 
 
 def of_expressions(op, traced, dtype):
@@ -64,17 +64,17 @@ def of_expressions(op, traced, dtype):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
             parts.append(print_c.c_function("op_{}_".format(name), operands, factor, dtype))
             parts.append(_without_mode("op_" + name, dtype))
-    ordinary_grads, gradients = False, traced.grad_w is not None
+    finite_grads, gradients = False, traced.grad_w is not None
     if gradients:
         for name in ("grad_w", "grad_x"):
             partial = getattr(traced, name)
             texts = [
-                print_c.c_times_function("op_" + name, "g", operands, partial, dtype, ordinary)
-                for ordinary in (False, True)
+                print_c.c_times_function("op_" + name, "g", operands, partial, dtype, finite)
+                for finite in (False, True)
             ]
             parts.append(texts[0])
-            ordinary_grads = ordinary_grads or texts[0] != texts[1]
-            parts.append(texts[1].replace("op_" + name, "op_{}_ordinary".format(name), 1))
+            finite_grads = finite_grads or texts[0] != texts[1]
+            parts.append(texts[1].replace("op_" + name, "op_{}_finite".format(name), 1))
     if op.reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
@@ -94,8 +94,8 @@ def of_expressions(op, traced, dtype):
         sorted(math),
         product=product,
         gradients=gradients,
-        ordinary_grads=ordinary_grads and op.reduction.finite_grads,
-        ordinary_terms=floats
+        finite_grads=finite_grads and op.reduction.finite_grads,
+        finite_terms=floats
         and op.reduction.finite_terms
         and ranges.never_nan(traced.term, {"w": infinite, "x": infinite}),
     )
@@ -190,9 +190,9 @@ def source(texts, dtype, level):
         ("PRODUCT", int(texts.product)),
         ("GRADIENTS", int(texts.gradients)),
         ("MASKS", int(texts.pad is None)),
-        ("ORDINARY", int(texts.ordinary_grads)),
-        ("ORDINARY_TERMS", int(texts.ordinary_terms)),
-        ("IS_ORDINARY(v)", "({})".format(reduction.is_finite(texts.pad))),
+        ("FINITE", int(texts.finite_grads)),
+        ("FINITE_TERMS", int(texts.finite_terms)),
+        ("IS_FINITE(v)", "({})".format(reduction.is_finite(texts.pad))),
         ("OP(function)", "op_##function"),
         ("NAME(function)", "kernel_##function"),
     ]

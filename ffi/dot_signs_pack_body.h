@@ -1,13 +1,19 @@
-/* Packing the signs of one type in one instruction set. Expects ELEMENT, PACK and IS_PLUS(v); undefines them. */
+/* Packing the signs of one type, in one instruction set. Expects ELEMENT and PACK, the function's name, and where it is
+ * not v >= 0, IS_PLUS(v). Undefines them. */
 
-TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, uint32_t *words)
+#ifndef IS_PLUS
+#define IS_PLUS(v) ((v) >= 0)
+#endif
+
+TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
+                        uint32_t *words)
 {
     const ELEMENT *rows = (const ELEMENT *)values;
     int64_t start, j;
     int c;
 
     if (channel == 1) {
-        /* Neighbours share a word. */
+        /* A word is of values that lie side by side. */
         for (j = 0; j < count; j++, rows += pixel) {
             uint32_t word = 0;
 

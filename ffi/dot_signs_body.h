@@ -1,5 +1,4 @@
-/* Signs in one instruction set. Expects LEVEL, TARGET and LEVELED(name); undefines them. */
-#define SUM uint32_t
+/* Signs in one instruction set. Expects SUM, and what dot_levels.h defines. */
 #include "dot_level.h"
 
 #define VECTORS 2
@@ -8,9 +7,9 @@
 typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 #define WORDS LEVELED(words)
 
-/* MASK_OF(m): where taps are there. MASKED(m, a, b): how a and b differ there; it may leave out whole words only, as the
- * unused bits of the last ones are zeros in both. COUNTS(v): how many bits are set in parts of each word. TOTALS(c): these
- * parts added up, of at most STEP words. */
+/* MASK_OF(m): which taps are there. MASKED(m, a, b): how a and b differ there. It may tell whole words apart only: the
+ * unused bits of the last words are zeros in both a and b. COUNTS(v): how many bits are set, in parts of each word.
+ * TOTALS(c): these parts, which hold the counts of at most STEP words, added up. */
 #if LEVEL == 2
 #define STEP INT64_MAX
 #define MASK __mmask16
@@ -44,16 +43,17 @@ typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligne
 #endif
 
 /* How many of the signs differ, and how many there are. */
-TARGET INLINE void LEVELED(tile)(const int rows, const int masked, int64_t depth, const uint32_t *w, const uint32_t *x,
-                          const uint32_t *mask, int32_t differ[ROWS][LANES], int32_t there[LANES])
+TARGET INLINE void LEVELED(signs_tile)(const int rows, const int masked, int64_t depth, const uint32_t *w,
+                                       const uint32_t *x, const uint32_t *mask, int32_t differ[ROWS][LANES],
+                                       int32_t there[LANES])
 {
     const WORDS zero = {0};
     WORDS sums[ROWS][VECTORS], present[VECTORS];
     int i, v;
 #if LEVEL == 1
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i fours = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
-                                           3, 2, 3, 3, 4);
+    const __m256i fours = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, /* twice */
+                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
 #endif
 
     ROW_LOOP
@@ -120,13 +120,14 @@ TARGET INLINE void LEVELED(tile)(const int rows, const int masked, int64_t depth
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (mask)                                                                                                      \
-            LEVELED(tile)(n, 1, depth, (const uint32_t *)w, (const uint32_t *)x, (const uint32_t *)mask, differ, there); \
+            LEVELED(signs_tile)                                                                                        \
+            (n, 1, depth, (const uint32_t *)w, (const uint32_t *)x, (const uint32_t *)mask, differ, there);            \
         else                                                                                                           \
-            LEVELED(tile)(n, 0, depth, (const uint32_t *)w, (const uint32_t *)x, NULL, differ, there);                 \
+            LEVELED(signs_tile)(n, 0, depth, (const uint32_t *)w, (const uint32_t *)x, NULL, differ, there);           \
         break
 
-TARGET static void LEVELED(count)(int rows, int64_t depth, const void *w, const void *x, const void *mask,
-                                  int32_t differ[ROWS][LANES], int32_t there[LANES])
+TARGET static void LEVELED(signs_count)(int rows, int64_t depth, const void *w, const void *x, const void *mask,
+                                        int32_t differ[ROWS][LANES], int32_t there[LANES])
 {
     int j;
 
@@ -146,45 +147,38 @@ TARGET static void LEVELED(count)(int rows, int64_t depth, const void *w, const 
 #undef CALL
 
 #define TOTAL float
-#define TYPED(name) LEVELED(name##_float32)
-#include "dot_signs_forward.h"
+#define NAME(function) LEVELED(signs_##function##_float32)
+#include "dot_signs_forward_body.h"
 #define TOTAL double
-#define TYPED(name) LEVELED(name##_float64)
-#include "dot_signs_forward.h"
+#define NAME(function) LEVELED(signs_##function##_float64)
+#include "dot_signs_forward_body.h"
 #define TOTAL int64_t
-#define TYPED(name) LEVELED(name##_int64)
-#include "dot_signs_forward.h"
+#define NAME(function) LEVELED(signs_##function##_int64)
+#include "dot_signs_forward_body.h"
 
 #define ELEMENT float
-#define PACK LEVELED(pack_float32)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_float32)
+#include "dot_signs_pack_body.h"
 #define ELEMENT double
-#define PACK LEVELED(pack_float64)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_float64)
+#include "dot_signs_pack_body.h"
 #define ELEMENT int8_t
-#define PACK LEVELED(pack_int8)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_int8)
+#include "dot_signs_pack_body.h"
 #define ELEMENT int16_t
-#define PACK LEVELED(pack_int16)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_int16)
+#include "dot_signs_pack_body.h"
 #define ELEMENT int32_t
-#define PACK LEVELED(pack_int32)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_int32)
+#include "dot_signs_pack_body.h"
 #define ELEMENT int64_t
-#define PACK LEVELED(pack_int64)
-#define IS_PLUS(v) ((v) >= 0)
-#include "dot_signs_pack.h"
+#define PACK LEVELED(signs_pack_int64)
+#include "dot_signs_pack_body.h"
 #define ELEMENT uint8_t
-#define PACK LEVELED(pack_bool)
+#define PACK LEVELED(signs_pack_bool)
 #define IS_PLUS(v) ((v) != 0)
-#include "dot_signs_pack.h"
+#include "dot_signs_pack_body.h"
 
-#undef SUM
 #undef VECTORS
 #undef PER_VECTOR
 #undef WORDS
@@ -198,6 +192,3 @@ TARGET static void LEVELED(count)(int rows, int64_t depth, const void *w, const 
 #undef FOURS
 #undef EIGHTS
 #undef SIXTEENS
-#undef LEVEL
-#undef TARGET
-#undef LEVELED

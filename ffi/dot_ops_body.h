@@ -1,4 +1,5 @@
-/* The named ops for one type. Expects ELEMENT, TYPED(name), and MATH(name), which is fabs or fabsf. See im2col_compat/ops.py. */
+/* The functions of the named ops, for one type. Expects ELEMENT, TYPED(name), and MATH(name), which is fabs or fabsf.
+ * im2col_compat/ops.py has their meaning. */
 
 #define MODE const int fused, const ELEMENT one, const ELEMENT w, const ELEMENT x
 #define PARTIAL const ELEMENT g, const ELEMENT w, const ELEMENT x
@@ -6,14 +7,14 @@
 
 INLINE ELEMENT TYPED(l1_term)(MODE) { return MATH(fabs)(DIFFERENCE(w, x)); }
 INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return d > 0 ? g : d < 0 ? -g : g * 0; }
-INLINE ELEMENT TYPED(times_ordinary_sign)(const ELEMENT g, const ELEMENT d)
+INLINE ELEMENT TYPED(times_finite_sign)(const ELEMENT g, const ELEMENT d)
 {
     return d != 0 ? MATH(copysign)(1, d) * g : 0;
 }
 INLINE ELEMENT TYPED(l1_grad_w)(PARTIAL) { return TYPED(times_sign)(g, w - x); }
 INLINE ELEMENT TYPED(l1_grad_x)(PARTIAL) { return TYPED(times_sign)(g, x - w); }
-INLINE ELEMENT TYPED(l1_grad_w_ordinary)(PARTIAL) { return TYPED(times_ordinary_sign)(g, w - x); }
-INLINE ELEMENT TYPED(l1_grad_x_ordinary)(PARTIAL) { return TYPED(times_ordinary_sign)(g, x - w); }
+INLINE ELEMENT TYPED(l1_grad_w_finite)(PARTIAL) { return TYPED(times_finite_sign)(g, w - x); }
+INLINE ELEMENT TYPED(l1_grad_x_finite)(PARTIAL) { return TYPED(times_finite_sign)(g, x - w); }
 
 INLINE ELEMENT TYPED(adder_term)(MODE) { return -MATH(fabs)(DIFFERENCE(w, x)); }
 INLINE ELEMENT TYPED(adder_grad_w)(PARTIAL) { return g * (x - w); }

@@ -1,10 +1,11 @@
-/* Looking up terms one by one, in one instruction set. Expects LEVEL, TARGET and NAME(function); undefines them. */
+/* Looking up terms one by one, in one instruction set. Expects SUM, and what dot_levels.h defines. */
 #include "dot_level.h"
 #undef LANES
 #define LANES 64
 
-TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
-                                 const void *mask, void *out, int64_t stride, int first, int ordinary)
+TARGET static void LEVELED(lookup_forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w,
+                                           const void *x, const void *mask, void *out, int64_t stride, int first,
+                                           int finite)
 {
     const struct dot_table *table = (const struct dot_table *)self->table;
     const uint8_t *weights = (const uint8_t *)w, *pixels = (const uint8_t *)x, *there = (const uint8_t *)mask;
@@ -13,7 +14,7 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
     int64_t k;
     int j;
 
-    (void)rows, (void)stride, (void)ordinary;
+    (void)rows, (void)stride, (void)finite;
     for (k = 0; k < depth; k++, pixels += LANES) {
         const int32_t *row = (const int32_t *)table->rows + weights[k] * 256;
 
@@ -29,15 +30,11 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
         totals[j] = (first ? 0 : totals[j]) + sums[j];
 }
 
-static const struct dot_kernels NAME(kernels) = {
+static const struct dot_kernels LEVELED(lookup_kernels) = {
     .rows = 1,
     .lanes = LANES,
     .element = 1,
     .total = sizeof(int64_t),
     .depth = DOT_DEPTH,
-    .forward = NAME(forward),
+    .forward = LEVELED(lookup_forward),
 };
-
-#undef LEVEL
-#undef TARGET
-#undef NAME

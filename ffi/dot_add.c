@@ -1,0 +1,32 @@
+/* Adding gradients, for each type. */
+#include "dot_add.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define NAME(function) function##_float
+#define ELEMENT float
+#include "dot_add_body.h"
+#define NAME(function) function##_double
+#define ELEMENT double
+#include "dot_add_body.h"
+
+#define BY_TYPE(function, ...)                                                                                         \
+    (p->kernels->element == sizeof(float) ? function##_float(__VA_ARGS__) : function##_double(__VA_ARGS__))
+
+void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
+                     int n, int64_t lanes, const void *panel, void *image)
+{
+    BY_TYPE(add_columns, p, group, k0, k1, segments, n, lanes, panel, image);
+}
+
+void dot_add_weights(const struct dot_problem *p, const void *values, void *dw)
+{
+    BY_TYPE(add_weights, taps(p), values, dw);
+}
+
+void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments, int n,
+                      const int32_t *arg, const void *grad, void *dw, void *dx)
+{
+    BY_TYPE(add_partials, p, group, filter, segments, n, arg, grad, dw, dx);
+}

@@ -1,0 +1,85 @@
+/* Adding gradients, for one type. Expects NAME(function) and ELEMENT; undefines both. See dot_add.h. */
+
+static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                              const struct segment *segments, int n, int64_t lanes, const void *panel, void *image)
+{
+    const ELEMENT *columns = (const ELEMENT *)panel;
+    const int64_t step = p->stride[2] * p->dx_strides[4];
+    struct tap tap = tap_at(p->kernel, k0);
+    ELEMENT *channel = (ELEMENT *)image + (group * p->channels + tap.channel) * p->dx_strides[1];
+    int64_t k, j;
+    int i;
+
+    for (k = k0; k < k1; k++, columns += lanes) {
+        for (i = 0; i < n; i++) {
+            const struct segment *s = &segments[i];
+            const int64_t x = s->x + tap.x * p->dilation[2], row = row_offset(p, s, &tap, p->dx_strides);
+            const struct range lanes_in = inside(x, p->stride[2], p->image[2], s->count);
+            const int64_t first = lanes_in.first, last = lanes_in.last;
+            ELEMENT *out;
+
+            if (row < 0 || first >= last)
+                continue;
+            out = channel + row + (x + first * p->stride[2]) * p->dx_strides[4];
+            if (step == 1)
+                for (j = first; j < last; j++)
+                    out[j - first] += columns[s->lane + j];
+            else
+                for (j = first; j < last; j++)
+                    out[(j - first) * step] += columns[s->lane + j];
+        }
+        if (next_tap(p->kernel, &tap))
+            channel += p->dx_strides[1];
+    }
+}
+
+static void NAME(add_weights)(int64_t count, const void *values, void *dw)
+{
+    int64_t i;
+
+    for (i = 0; i < count; i++)
+        ((ELEMENT *)dw)[i] += ((const ELEMENT *)values)[i];
+}
+
+static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter,
+                               const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw,
+                               void *dx)
+{
+    const int64_t row = (group * p->filters + filter) * taps(p);
+    ELEMENT g[POSITIONS], w[POSITIONS], x[POSITIONS], gw[POSITIONS], gx[POSITIONS], pad;
+    int64_t pixel[POSITIONS], j, count = 0;
+    int i = 0;
+
+    memcpy(&pad, p->pad, sizeof pad);
+    do {
+        const struct segment *s = &segments[i];
+        const ELEMENT *from = (const ELEMENT *)grad + s->image * p->y_strides[0] +
+                              (group * p->filters + filter) * p->y_strides[1] +
+                              s->place * p->y_strides[2];
+
+        for (j = 0; j < s->count; j++, count++) {
+            const int64_t k = arg[count], at = k < 0 ? 0 : k;
+            const struct tap tap = tap_at(p->kernel, at);
+            const int64_t c = group * p->channels + tap.channel, x_row = row_offset(p, s, &tap, p->x_strides);
+            const int64_t column = s->x + j * p->stride[2] + tap.x * p->dilation[2];
+            const int there = x_row >= 0 && column >= 0 && column < p->image[2];
+
+            g[count] = from[j * p->y_strides[2]];
+            w[count] = ((const ELEMENT *)p->w)[row + at];
+            x[count] = there ? ((const ELEMENT *)p->x)[c * p->x_strides[1] + x_row + column * p->x_strides[4]] : pad;
+            pixel[count] = there && k >= 0 ? c * p->dx_strides[1] + row_offset(p, s, &tap, p->dx_strides) +
+                                                 column * p->dx_strides[4]
+                                           : -1;
+        }
+    } while (++i < n);
+    p->kernels->partials(count, g, w, x, gw, gx);
+    for (j = 0; j < count; j++) {
+        if (dw != NULL && arg[j] >= 0)
+            ((ELEMENT *)dw)[arg[j]] += gw[j];
+        if (dx != NULL && pixel[j] >= 0)
+            ((ELEMENT *)dx)[pixel[j]] += gx[j];
+    }
+}
+
+#undef NAME
+#undef ELEMENT

@@ -1,0 +1,99 @@
+/* Gradients of sums with respect to weights. */
+#include "dot_pack.h"
+#include "dot_workspace.h"
+
+struct grad_w {
+    const struct dot_problem *p;
+    const char *grad;
+    char *dw;
+    int64_t taps;     /* of one task */
+    int64_t filters;  /* of one task */
+};
+
+/* One block of positions, for filters [f0, f1) and taps [k0, k1). */
+static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw, int64_t group, int64_t f0, int64_t f1,
+                         int64_t k0, int64_t k1, int64_t start, int64_t count, int finite, char *scratch)
+{
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t e = kernels->element, vector = kernels->lanes / 2, stride = ceiling(count, vector) * vector;
+    const int64_t filter = group * p->filters + f0, weight = filter * taps(p) + k0;
+    char *panel = scratch, *mask = panel + panel_bytes(p, k1 - k0, stride);
+    char *tile = mask + mask_bytes(p, k1 - k0, stride);
+    struct segment segments[POSITIONS];
+    const int n = dot_list_segments(p, start, count, segments);
+    const void *there = dot_pack(p, group, k0, k1, segments, n, stride, panel, mask);
+    int64_t g_stride = p->y_strides[1], o;
+    const char *g =
+        grad + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] + segments[0].place) * e;
+
+    if (p->y_strides[2] != 1 || segments[0].image != segments[n - 1].image || count < stride) {
+        dot_gather(p, e, grad, filter, f1 - f0, segments, n, stride, tile);
+        g = tile;
+        g_stride = stride;
+    }
+    finite = finite && kernels->operands_finite((k1 - k0) * stride, panel);
+    for (o = 0; finite && o < f1 - f0; o++)
+        finite = kernels->gradients_finite(count, g + o * g_stride * e);
+    kernels->grad_w(f1 - f0, k1 - k0, count, (const char *)p->w + weight * e, taps(p), g, g_stride, panel, stride,
+                    there, dw + weight * e, finite);
+}
+
+static void grad_w_task(void *context, int64_t task, char *scratch)
+{
+    const struct grad_w *f = (const struct grad_w *)context;
+    const struct dot_problem *p = f->p;
+    const int64_t along = ceiling(taps(p), f->taps), chunks = ceiling(p->filters, f->filters);
+    const int64_t k0 = task % along * f->taps, k1 = smaller(taps(p), k0 + f->taps);
+    const int64_t f0 = task / along % chunks * f->filters, f1 = smaller(p->filters, f0 + f->filters);
+    const int64_t group = task / along / chunks, e = p->kernels->element, lanes = p->kernels->lanes;
+    /* Blocks lie within images, unless these are small. They depend on shapes alone, and so does the order of sums. */
+    const int64_t row = length(p) >= 256 ? length(p) : positions(p);
+    const int64_t blocks = ceiling(row, POSITIONS), block = ceiling(ceiling(row, blocks), lanes) * lanes;
+    int finite = p->kernels->finite & DOT_PARTIALS;
+    int64_t o, start, position;
+
+    for (o = f0; finite && o < f1; o++)
+        finite = p->kernels->operands_finite(
+            k1 - k0, (const char *)p->w + ((group * p->filters + o) * taps(p) + k0) * e);
+    for (start = 0; start < positions(p); start += row)
+        for (position = 0; position < row; position += block)
+            grad_w_block(p, f->grad, f->dw, group, f0, f1, k0, k1, start + position, smaller(block, row - position),
+                         finite, scratch);
+}
+
+/* How many taps and filters a task takes on: fewer until all threads have work. */
+static struct grad_w grad_w_split(const struct dot_problem *p)
+{
+    struct grad_w f = {.p = p, .taps = 64, .filters = 128};
+
+    f.taps = smaller(f.taps, ceiling(taps(p), 4) * 4);
+    f.filters = smaller(f.filters, ceiling(p->filters, 2) * 2);
+    while (p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters) < 4 * p->threads) {
+        if (f.taps > 16)
+            f.taps = ceiling(f.taps / 2, 4) * 4;
+        else if (f.filters > 16)
+            f.filters = ceiling(f.filters / 2, 2) * 2;
+        else
+            break;
+    }
+    return f;
+}
+
+static int64_t grad_w_scratch(const struct dot_problem *p)
+{
+    const struct grad_w f = grad_w_split(p);
+
+    return panel_bytes(p, f.taps, POSITIONS) + mask_bytes(p, f.taps, POSITIONS) + panel_bytes(p, f.filters, POSITIONS);
+}
+
+int64_t dot_grad_w_workspace(const struct dot_problem *p) { return p->threads * grad_w_scratch(p); }
+
+void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
+{
+    struct grad_w f = grad_w_split(p);
+
+    f.grad = (const char *)grad;
+    f.dw = (char *)dw;
+    run(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,
+        (char *)workspace, grad_w_scratch(p));
+}

@@ -1,0 +1,44 @@
+/* The kernels of one named op: dot_body.h, told of the op what was not said before. Expects OP and NAME, and those of
+ * FINITE, PRODUCT, MASKS and ADDS that differ from what is below. Undefines all that belongs to one op. */
+
+#ifndef FINITE
+#define FINITE 0
+#endif
+#ifndef PRODUCT
+#define PRODUCT 0
+#endif
+#ifndef MASKS
+#define MASKS 0
+#endif
+#ifndef ADDS
+#define ADDS DOT_SUM
+#endif
+
+#if ADDS == DOT_SUM
+#define START 0
+#define FINITE_TERMS 0
+#define IS_FINITE(v) ((v) - (v) == 0)
+#elif ADDS == DOT_MAX
+#define START -INFINITY
+#define BETTER(a, b) ((a) > (b))
+#define FINITE_TERMS 1
+#define IS_FINITE(v) ((v) < (ELEMENT)INFINITY) /* -infinity, which pads, is as good as a number */
+#else
+#define START INFINITY
+#define BETTER(a, b) ((a) < (b))
+#define FINITE_TERMS 1
+#define IS_FINITE(v) ((v) > -(ELEMENT)INFINITY)
+#endif
+
+#include "dot_body.h"
+
+#undef OP
+#undef NAME
+#undef FINITE
+#undef PRODUCT
+#undef MASKS
+#undef ADDS
+#undef START
+#undef BETTER
+#undef FINITE_TERMS
+#undef IS_FINITE

@@ -1,0 +1,83 @@
+/* Packing, for elements of each size. */
+#include "dot_pack.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* The lanes of a segment that have a pixel at one column of the kernel, and where in its row the first of these is. */
+struct span {
+    int32_t first;
+    int32_t last;
+    int64_t offset;
+};
+
+/* As many spans as are kept. There may be as many segments: then those of one column are all. */
+#define SPANS POSITIONS
+
+static void list_spans(const struct dot_problem *p, int64_t kx, const struct segment *segments, int n,
+                       struct span *spans)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        const int64_t x = segments[i].x + kx * p->dilation[2];
+        const struct range lanes = inside(x, p->stride[2], p->image[2], segments[i].count);
+
+        spans[i].first = (int32_t)lanes.first;
+        spans[i].last = (int32_t)lanes.last;
+        spans[i].offset = (x + lanes.first * p->stride[2]) * p->x_strides[4];
+    }
+}
+
+#define NAME(function) function##_1
+#define WORD uint8_t
+#include "dot_pack_body.h"
+#define NAME(function) function##_2
+#define WORD uint16_t
+#include "dot_pack_body.h"
+#define NAME(function) function##_4
+#define WORD uint32_t
+#include "dot_pack_body.h"
+#define NAME(function) function##_8
+#define WORD uint64_t
+#include "dot_pack_body.h"
+
+#define BY_SIZE(bytes, function, ...)                                                                                  \
+    ((bytes) == 4   ? function##_4(__VA_ARGS__)                                                                        \
+     : (bytes) == 8 ? function##_8(__VA_ARGS__)                                                                        \
+     : (bytes) == 1 ? function##_1(__VA_ARGS__)                                                                        \
+                    : function##_2(__VA_ARGS__))
+
+const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
+                     int n, int64_t lanes, void *panel, void *mask)
+{
+    const int outside = BY_SIZE(p->kernels->element, pack_columns, p, group, k0, k1, segments, n, lanes, panel);
+
+    if (!p->skips || (!outside && p->last == ~(uint64_t)0))
+        return NULL;
+    BY_SIZE(p->kernels->element, pack_masks, p, k0, k1, segments, n, lanes, mask);
+    return mask;
+}
+
+void dot_pack_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                      const struct segment *segments, int n, int64_t lanes, void *panel)
+{
+    BY_SIZE(p->kernels->element, pack_columns, p, group, k0, k1, segments, n, lanes, panel);
+}
+
+void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, void *out)
+{
+    BY_SIZE(element, transpose, source, stride, rows, depth, out);
+}
+
+void dot_gather(const struct dot_problem *p, int64_t element, const void *result, int64_t filter, int64_t filters,
+                const struct segment *segments, int n, int64_t lanes, void *tile)
+{
+    BY_SIZE(element, gather, p, result, filter, filters, segments, n, lanes, tile);
+}
+
+void dot_scatter(const struct dot_problem *p, int64_t element, const void *tile, int64_t filter, int64_t filters,
+                 const struct segment *segments, int n, int64_t lanes, void *result)
+{
+    BY_SIZE(element, scatter, p, tile, filter, filters, segments, n, lanes, result);
+}

@@ -1,0 +1,43 @@
+/* What all files of the dot product ask of a problem, and how they run its tasks. */
+#ifndef DOT_PROBLEM_H
+#define DOT_PROBLEM_H
+
+#include "dot.h"
+#include "parallel.h"
+#include "walk.h"
+
+/* Filters, or taps, that one task takes on at most. This bounds a thread's scratch. */
+#define CHUNK 256
+
+/* Terms of one result. */
+static inline int64_t taps(const struct dot_problem *p) { return p->channels * volume(p->kernel); }
+/* Terms that forward adds up in one go: equal parts of a result's terms. */
+static inline int64_t forward_depth(const struct dot_problem *p)
+{
+    return ceiling(taps(p), ceiling(taps(p), p->kernels->depth));
+}
+
+/* Positions in one image, and in all. */
+static inline int64_t length(const struct dot_problem *p) { return volume(p->blocks); }
+static inline int64_t positions(const struct dot_problem *p) { return p->batch * length(p); }
+
+/* Images of one task, where tasks add to pixels. Depends on shapes alone, and so does the order of these sums. */
+static inline int64_t images_of_task(const struct dot_problem *p) { return smaller(p->batch, ceiling(256, length(p))); }
+
+/* The rows of the next tile, where `left` rows are to be handled, `most` at a time. No tile is padded, and 16 is
+ * 8 and 8 rather than 12 and 4. */
+static inline int tile_rows(int64_t left, int most)
+{
+    if (left >= most && !(most == 12 && left == 16))
+        return most;
+    return left >= 8 && most == 12 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* Runs function(context, task, scratch) for each task; each thread has `bytes` of scratch. */
+static inline void run(const struct dot_problem *p, int64_t tasks, void (*function)(void *, int64_t, char *),
+                       void *context, char *scratch, int64_t bytes)
+{
+    parallel_for(p->threads, p->parallel, tasks, function, context, scratch, bytes);
+}
+
+#endif

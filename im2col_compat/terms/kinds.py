@@ -1,0 +1,15 @@
+"""Which kind of term an op's functions mean: the first kind that takes its `multiply`."""
+
+from im2col_compat.terms.c_text import CTerm
+from im2col_compat.terms.function import Function
+from im2col_compat.terms.signs import Signs
+from im2col_compat.terms.table import Lookup
+
+KINDS = (CTerm, Lookup, Signs, Function)
+
+
+def of(multiply, grad_w, grad_x):
+    """The term of Op's arguments."""
+    for kind in KINDS:
+        if kind.takes(multiply):
+            return kind(multiply, grad_w, grad_x)
