@@ -74,7 +74,9 @@ def test_named_ops_are_built_in():
         for dtype in ("float32", "float64"):
             found, reason = choose.kernels_for(getattr(ops, name), dtype, ARRAYS)
             assert reason is None and found.origin.startswith("built in") and found.dtype == dtype
-    assert choose.kernels_for(ops.adder.replace(normalize_grad_w=0.2), "float32", ARRAYS)[0].origin.startswith("built in")
+    assert choose.kernels_for(ops.adder.replace(normalize_grad_w=0.2), "float32", ARRAYS)[0].origin.startswith(
+        "built in"
+    )
 
 
 @needs_library

@@ -98,6 +98,7 @@ def of_each(calls, op):
 needs_library = pytest.mark.skipif(bool(lowlevel.missing), reason="needs the C library")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
+
 @needs_library
 @needs_fork
 def test_without_a_compiler(tmpdir):

@@ -24,3 +24,7 @@ class Memo(object):
             # Another dictionary, and not clear(): another thread may be about to look into this one.
             values = self._values = {}
         return values.setdefault(key, value)
+
+    def has(self, key):
+        """Whether there is something for the key, now."""
+        return key in self._values

@@ -57,16 +57,15 @@ class Function(Term):
         except symbols.Untraceable as error:
             return None, str(error)
         key = traced, op.reduction.c_name, repr(op.identity), repr(op.pad_value), dtype, level
-        return _traced.get(key, lambda: self._compiled(op, traced, key))
-
-    def _compiled(self, op, traced, key):
-        dtype, level = key[-2:]
-        if _changes(op, key):
+        if not _traced.has(key) and _changes(op, key):
             warn(
                 "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is "
                 "evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
             )
             return None, "it gives other C from call to call"
+        return _traced.get(key, lambda: self._compiled(op, traced, dtype, level))
+
+    def _compiled(self, op, traced, dtype, level):
         found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype), dtype, level, repr(op))
         if found is None:
             _cannot_compile(
