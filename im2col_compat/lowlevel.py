@@ -51,6 +51,7 @@ LEAST_FOR_THREADS = 1 << 17
 LEAST_FOR_ADVICE = 1 << 20
 
 if missing is None:
+    _PROBLEM, _VOID = ffi.typeof("struct dot_problem *"), ffi.typeof("void *")
     _im2col = {dtype: getattr(lib, "im2col_{}".format(dtypes.ITEMSIZE[dtype])) for dtype in _COL2IM}
     _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
 
@@ -173,23 +174,33 @@ def address_of(array):
     return array.__array_interface__["data"][0]
 
 
+_problems = Memo(256)
+
+
+def _new_problem(layout, address):
+    """The C struct of a layout and of the kernels at an address, for one thread, without operands."""
+    null = ffi.cast("void *", 0)
+    sizes = layout[:SIZES] + (layout.x_strides, layout.x_strides, layout.y_strides)
+    pad = layout.pad or NO_PAD, layout.pad is None
+    rest = layout.last, 1, null, ffi.cast("struct dot_kernels *", address)
+    return ffi.new("struct dot_problem *", sizes + (null, null) + pad + rest)
+
+
 def dot(call, layout, address, threads, w, x, result, dx, dw):
     """One of dot.h's calls on addresses of dense data; 0 for what isn't wanted.
 
     layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it.
     """
-    # In one go and in the struct's order: field by field takes as long as a small problem.
-    p = ffi.new(
-        "struct dot_problem *",
-        layout[:SIZES]
-        + (layout.x_strides, layout.x_strides, layout.y_strides, ffi.cast("void *", w), ffi.cast("void *", x))
-        + (layout.pad or NO_PAD, layout.pad is None, layout.last, threads)
-        + (ffi.cast("void *", memory.parallel()), ffi.cast("struct dot_kernels *", address)),
-    )
+    # A copy of one that is kept: filling in the sizes takes longer than a small problem.
+    kept = _problems.get((layout, address), lambda: _new_problem(layout, address))
+    p = ffi.new(_PROBLEM, kept[0])
+    p.w, p.x = ffi.cast(_VOID, w), ffi.cast(_VOID, x)
+    if threads > 1:
+        p.threads, p.parallel = threads, ffi.cast(_VOID, memory.parallel())
     workspace = _workspace(lib.dot_workspace(p, call))
     # Rows of panels begin where cache lines do.
     aligned = (address_of(workspace) + 63) // 64 * 64
-    result, dx, dw, work = (ffi.cast("void *", pointer) for pointer in (result, dx, dw, aligned))
+    result, dx, dw, work = [ffi.cast(_VOID, pointer) for pointer in (result, dx, dw, aligned)]
     if call == FORWARD:
         lib.dot_forward(p, result, work)
     elif call == GRAD_X:

@@ -154,6 +154,15 @@ _DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
 _LAZY = [pair for pair in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")) if hasattr(Tensor, pair[1])]
 
 
+#: The types whose elements lie where they say.
+_PLAIN = () if torch is None else (torch.Tensor, torch.nn.Parameter)
+
+
+def _is_zero(x):
+    """Whether a tensor only says that it is zero (1.11 on)."""
+    return hasattr(x, "_is_zerotensor") and x._is_zerotensor()
+
+
 class _Torch(object):
     """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
 
@@ -178,9 +187,9 @@ class _Torch(object):
         if VARIABLES:
             return not any([x.is_cuda for x in tensors])
         for x in tensors:
-            if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not self.is_dense_kind(x):
+            if type(x) not in _PLAIN or x.device.type != "cpu" or not self.is_dense_kind(x) or _is_zero(x):
                 return False
-        return not (graphs.capturing() or graphs.transforming()) and all([self.has_memory(x) for x in tensors])
+        return not (graphs.capturing() or graphs.transforming())
 
     def alike(self, x, y):
         if VARIABLES:
@@ -255,7 +264,7 @@ class _Torch(object):
             return True
         if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not _DISPATCH:
             return False
-        return not (graphs._dispatch_modes() or hasattr(x, "_is_zerotensor") and x._is_zerotensor())
+        return not (graphs.dispatch_modes() or _is_zero(x))
 
     def takes_results(self, out):
         return self.in_memory(out) and out.is_contiguous() and not self.is_lazy(out)

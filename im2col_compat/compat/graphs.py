@@ -50,12 +50,12 @@ def transform():
     return None if _peek is None else _peek()
 
 
-_dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
+dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
 
 
 def transforming():
     """Whether operations go to something else than tensors: a dispatch mode (fake tensors, make_fx) or functionalization."""
-    if _dispatch_modes():
+    if dispatch_modes():
         return True
     if not hasattr(torch._C, "_functionalization_reapply_views_tls"):
         return False
