@@ -40,8 +40,9 @@ def columns_size(problem):
     return oracle.unfold(np.zeros(shape), kernel, dilation, padding, stride).size
 
 
-# gradcheck of PyTorch itself refuses empty inputs, and takes very long for large ones.
-CHECKED = [(problem, "float64") for problem in PROBLEMS if 0 < columns_size(problem) <= 1000]
+# gradcheck of PyTorch itself refuses empty inputs, and takes very long for large ones. Both functions are linear, and on
+# every geometry each is found to be the other's adjoint: see below.
+CHECKED = [(problem, "float64") for problem in PROBLEMS if 0 < columns_size(problem) <= 300]
 if hasattr(torch, "resolve_conj"):
     # Before 1.10 gradcheck knows no complex functions. Two geometries are enough: real numbers have covered them.
     CHECKED += [("gaps", "complex128"), ("padding-only-columns", "complex128")]

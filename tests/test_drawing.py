@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("matplotlib.figure")
 
 from im2col_compat import use_backend  # noqa: E402
+from im2col_compat.__main__ import main  # noqa: E402
 from im2col_compat.drawing import draw  # noqa: E402
 
 #: size, kernel, dilation, padding, stride, block; None is the one in the middle.
@@ -191,24 +192,35 @@ def test_command_writes_a_picture(tmpdir):
     assert png_size(path)[0] == width
 
 
-def test_command_says_what_is_wrong(tmpdir):
-    """Wrong arguments, wrong paths and a missing matplotlib give one message on stderr and no traceback."""
-    good = ["draw", "--size", "5", "--kernel", "3"]
-    for arguments, expected in (
+GOOD = ["draw", "--size", "5", "--kernel", "3"]
+
+
+@pytest.mark.parametrize(
+    "arguments,expected",
+    [
         (["draw", "--size", "5x", "--kernel", "3"], "5x5, but got '5x'"),
         (["draw", "--size", "5"], "--kernel"),
         (["paint"], "draw"),
         (["draw", "--size", "5", "--kernel", "6"], "at least one in each direction"),
-        (good + ["--block", "9"], "from 0 to 8, but got 9"),
-        (good + ["--output", os.path.join("none", "unfold.png")], "none"),
-        (good + ["--output", "unfold.sdrawkcab"], "sdrawkcab"),
-    ):
-        code, out, err = command(tmpdir, *arguments)
-        assert code in (1, 2) and not out, arguments
-        assert expected in err and "Traceback" not in err
+        (GOOD + ["--block", "9"], "from 0 to 8, but got 9"),
+        (GOOD + ["--output", os.path.join("none", "unfold.png")], "none"),
+        (GOOD + ["--output", "unfold.sdrawkcab"], "sdrawkcab"),
+    ],
+)
+def test_command_says_what_is_wrong(tmpdir, capsys, arguments, expected):
+    """Wrong arguments and wrong paths end the command with one message on stderr."""
+    with tmpdir.as_cwd(), pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code in (1, 2) and not out
+    assert expected in err
+
+
+def test_command_without_matplotlib(tmpdir):
+    """A missing matplotlib gives one message on stderr, no traceback and no picture."""
     # python -m looks into the folder where it runs first.
     tmpdir.join("matplotlib.py").write("raise ImportError('No module named matplotlib')")
-    code, out, err = command(tmpdir, *good)
+    code, out, err = command(tmpdir, *GOOD)
     assert code == 1 and not out
     assert err.strip().endswith("pip install matplotlib") and "Traceback" not in err
     assert not tmpdir.join("unfold.png").exists()
