@@ -16,7 +16,8 @@ TOP = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pypro
 
 
 def sources(folder, *endings):
-    return {"{}/{}".format(folder, path.name) for path in (ROOT / folder).iterdir() if path.name.endswith(endings)}
+    found = (path for path in (ROOT / folder).rglob("*") if path.name.endswith(endings))
+    return {path.relative_to(ROOT).as_posix() for path in found}
 
 
 def check(what, found, expected):
@@ -29,7 +30,7 @@ def main(folder):
     with tarfile.open(sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
     package = sources("im2col_compat", ".py", ".pyi", "py.typed")
-    build = sources("ffi", ".c", ".h", ".py")
+    build = sources("ffi", ".c", ".h", ".py", "README.md")
     check(sdist.name, {name for name in files if ".egg-info/" not in name}, TOP | package | build)
 
     (wheel,) = folder.glob("*.whl")
