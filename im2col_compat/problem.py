@@ -67,10 +67,6 @@ class Problem(
         return self.channels * product(self.kernel)
 
     @property
-    def has_pads(self):
-        return any(map(any, self.pads))
-
-    @property
     def padded_columns(self):
         """The Geometry of a convolution's columns, of the image with its padding around it."""
         image = tuple(size + before + after for size, (before, after) in zip(self.image, self.pads))
