@@ -99,6 +99,10 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
+/* The call of a number, with addresses in place of the problem's w, x and parallel. result: y or grad. dx, dw: 0 where
+ * they aren't wanted. workspace: 64 bytes more than dot_workspace says, of any alignment. */
+void dot_call(const struct dot_problem *p, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
+              uintptr_t dw, uintptr_t parallel, void *workspace);
 
 /* Asks for huge pages for memory that was not written yet: page faults are most of the time of a large fresh result. */
 void dot_advise(void *memory, int64_t bytes);

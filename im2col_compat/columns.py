@@ -1,7 +1,7 @@
 """Public unfold and fold."""
 
 from im2col_compat.compat import autograd, graphs, unfolds
-from im2col_compat.compat.arrays import enter_one
+from im2col_compat.compat.arrays import enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as backends
 from im2col_compat.problem import fold_geometry, unfold_geometry
@@ -31,7 +31,7 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
     """
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
         return torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
-    arrays, (x, to), leave = enter_one("unfold", input, out)
+    arrays, (x, to), leave = enter("unfold", ("input", "out"), (input, out))
     geometry = unfold_geometry(tuple(x.shape), kernel_size, dilation, padding, stride)
     unbatched = len(x.shape) == geometry.dims + 1
     return leave(_run("unfold", arrays, x, unbatched, geometry, geometry.columns_shape, to))
@@ -57,7 +57,7 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
     """
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
         return torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
-    arrays, (x, to), leave = enter_one("fold", input, out)
+    arrays, (x, to), leave = enter("fold", ("input", "out"), (input, out))
     geometry = fold_geometry(tuple(x.shape), output_size, kernel_size, dilation, padding, stride)
     return leave(_run("fold", arrays, x, len(x.shape) == 2, geometry, geometry.image_shape, to))
 

@@ -59,8 +59,7 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
     if op.is_dot and unfolds.UNFOLD_IS_CURRENT and graphs.capturing() and engines.forced() is None:
         function = getattr(torch.nn.functional, _CONVS[dims])
         return function(input, weight, bias, stride, padding, dilation, groups)
-    arguments = [("input", input), ("weight", weight), ("bias", bias)]
-    arrays, (x, w, b), leave = enter(_CONVS[dims], arguments)
+    arrays, (x, w, b), leave = enter(_CONVS[dims], ("input", "weight", "bias"), (input, weight, bias))
     bias_shape = None if b is None else tuple(b.shape)
     problem = conv_problem(dims, tuple(x.shape), tuple(w.shape), bias_shape, stride, padding, dilation, groups)
     return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b))
@@ -78,7 +77,7 @@ def linear(input, weight, bias=None, op="dot"):
         if recorded is not None:
             return recorded
     op = resolve(op)
-    arrays, (x, w, b), leave = enter("linear", [("input", input), ("weight", weight), ("bias", bias)])
+    arrays, (x, w, b), leave = enter("linear", ("input", "weight", "bias"), (input, weight, bias))
     if op.is_dot and arrays is TORCH:
         return leave(torch.nn.functional.linear(x, w, b))
     problem = linear_problem(tuple(x.shape), tuple(w.shape), None if b is None else tuple(b.shape))
@@ -97,7 +96,7 @@ def matmul(a, b, op="dot"):
         if recorded is not None:
             return recorded
     op = resolve(op)
-    arrays, (w, x), leave = enter("matmul", [("a", a), ("b", b)])
+    arrays, (w, x), leave = enter("matmul", ("a", "b"), (a, b))
     if op.is_dot and arrays is TORCH:
         return leave(torch.matmul(w, x))
     return leave(choose.run(op, matmul_problem(tuple(w.shape), tuple(x.shape)), arrays, ("a", "b"), w, x))

@@ -51,7 +51,7 @@ LEAST_FOR_THREADS = 1 << 17
 LEAST_FOR_ADVICE = 1 << 20
 
 if missing is None:
-    _PROBLEM, _VOID = ffi.typeof("struct dot_problem *"), ffi.typeof("void *")
+    _BYTES, _allocate = ffi.typeof("char[]"), ffi.new_allocator(should_clear_after_alloc=False)
     _im2col = {dtype: getattr(lib, "im2col_{}".format(dtypes.ITEMSIZE[dtype])) for dtype in _COL2IM}
     _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
 
@@ -159,14 +159,16 @@ def template(part):
     return ffi.string(lib.dot_template(part)).decode("ascii")
 
 
-def advise(address, size):
-    """Ask for huge pages for fresh memory of `size` bytes."""
-    if size >= LEAST_FOR_ADVICE:
-        lib.dot_advise(ffi.cast("void *", address), size)
-
-
-def _workspace(size):
-    return np.empty(size + 63, np.uint8)
+def fresh(arrays, like, shape, dtype):
+    """(plain data, its address) for C to write to: of like's kind, in huge pages if it is large."""
+    size = product(shape) * dtypes.ITEMSIZE[dtype]
+    if size < LEAST_FOR_ADVICE:
+        result = arrays.small(like, shape, dtype)
+        return result, arrays.address(result)
+    result = arrays.empty(like, shape, dtype)
+    address = arrays.address(result)
+    lib.dot_advise(ffi.cast("void *", address), size)
+    return result, address
 
 
 def address_of(array):
@@ -174,15 +176,23 @@ def address_of(array):
     return array.__array_interface__["data"][0]
 
 
+def _workspace(size):
+    """So many bytes from where a cache line begins on."""
+    result = _allocate(_BYTES, size + 64)
+    if size >= LEAST_FOR_ADVICE:
+        lib.dot_advise(result, size)
+    return result
+
+
 _problems = Memo(256)
 
 
-def _new_problem(layout, address):
-    """The C struct of a layout and of the kernels at an address, for one thread, without operands."""
-    null = ffi.cast("void *", 0)
+def _new_problem(layout, address, threads):
+    """The C struct of a layout and of the kernels at an address, without operands."""
+    null = ffi.NULL
     sizes = layout[:SIZES] + (layout.x_strides, layout.x_strides, layout.y_strides)
     pad = layout.pad or NO_PAD, layout.pad is None
-    rest = layout.last, 1, null, ffi.cast("struct dot_kernels *", address)
+    rest = layout.last, threads, null, ffi.cast("struct dot_kernels *", address)
     return ffi.new("struct dot_problem *", sizes + (null, null) + pad + rest)
 
 
@@ -191,23 +201,7 @@ def dot(call, layout, address, threads, w, x, result, dx, dw):
 
     layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it.
     """
-    # A copy of one that is kept: filling in the sizes takes longer than a small problem.
-    kept = _problems.get((layout, address), lambda: _new_problem(layout, address))
-    p = ffi.new(_PROBLEM, kept[0])
-    p.w, p.x = ffi.cast(_VOID, w), ffi.cast(_VOID, x)
-    if threads > 1:
-        p.threads, p.parallel = threads, ffi.cast(_VOID, memory.parallel())
-    workspace = _workspace(lib.dot_workspace(p, call))
-    # Rows of panels begin where cache lines do.
-    aligned = (address_of(workspace) + 63) // 64 * 64
-    result, dx, dw, work = [ffi.cast(_VOID, pointer) for pointer in (result, dx, dw, aligned)]
-    if call == FORWARD:
-        lib.dot_forward(p, result, work)
-    elif call == GRAD_X:
-        lib.dot_grad_x(p, result, dx, work)
-    elif call == GRAD_W:
-        lib.dot_grad_w(p, result, dw, work)
-    elif call == GRAD_EXTREMUM:
-        lib.dot_grad_extremum(p, result, dx, dw, work)
-    else:
-        lib.dot_grad_fold(p, result, dx, dw, work)
+    # Kept, since filling in the sizes takes longer than a small problem.
+    problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
+    parallel = memory.parallel() if threads > 1 else 0
+    lib.dot_call(problem, call, w, x, result, dx, dw, parallel, _workspace(lib.dot_workspace(problem, call)))

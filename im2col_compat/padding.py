@@ -34,7 +34,7 @@ def pad_for_conv(input, weight, padding, stride, dilation, mode):
 
     Raises RuntimeError for padding that exceeds size - 1 for "reflect", or size for "circular".
     """
-    arrays, (x,), leave = enter("pad", [("input", input)])
+    arrays, (x,), leave = enter("pad", ("input",), (input,))
     dims = len(weight.shape) - 2
     if len(x.shape) not in (dims + 1, dims + 2):
         return input  # the convolution refuses it, and says why

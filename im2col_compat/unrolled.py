@@ -23,7 +23,7 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
 
     Raises TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
     """
-    arrays, (w,), leave = enter("conv_matrix", [("weight", weight)])
+    arrays, (w,), leave = enter("conv_matrix", ("weight",), (weight,))
     dims = len(w.shape) - 2
     if dims not in (1, 2, 3):
         raise RuntimeError(

@@ -153,14 +153,14 @@ def setting(monkeypatch):
 
     def check():
         for whole, size in workspaces:
-            start = -whole.ctypes.data % 64  # where lowlevel has it begin
+            start = -whole.ctypes.data % 64  # where dot_call has it begin
             assert (whole[start + size :] == 171).all(), "a workspace of {} bytes is too small".format(size)
         del workspaces[:]
 
     def guarded(size):
         check()
         workspaces.append((np.full(size + 4096, 171, np.uint8), size))
-        return workspaces[0][0]
+        return lowlevel.ffi.from_buffer(workspaces[0][0])
 
     monkeypatch.setattr(lowlevel, "_workspace", guarded)
 

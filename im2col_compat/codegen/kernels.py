@@ -15,14 +15,19 @@ from im2col_compat.compat.memo import Memo
 VARIABLE = "IM2COL_COMPAT_ISA"
 LEVELS = ("baseline", "avx2", "avx512")
 
+# What os.environ keeps: to look there takes no errors raised and caught for a name that isn't there, as at each call.
+_environment = getattr(os.environ, "_data", os.environ)
+_KEY = os.environ.encodekey(VARIABLE) if hasattr(os.environ, "encodekey") else VARIABLE
+
 _libraries = Memo(1000)  # source: (address, reason)
 
 
 def level():
     """The instruction set in use, as an index into LEVELS. ValueError for an unknown name in the environment."""
-    name = os.environ.get(VARIABLE)
+    name = _environment.get(_KEY)
     if not name:
         return lowlevel.level()
+    name = os.environ[VARIABLE]
     if name not in LEVELS:
         raise ValueError("{} must be one of {}, but got {!r}".format(VARIABLE, LEVELS, name))
     return min(lowlevel.level(), LEVELS.index(name))

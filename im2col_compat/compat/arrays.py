@@ -1,5 +1,7 @@
 """The same few operations on NumPy arrays and on tensors of any PyTorch. ``arrays_of(x)`` is the one that owns x."""
 
+import operator
+
 import numpy as np
 
 from im2col_compat.compat import dtypes, graphs, memory, probes
@@ -41,6 +43,10 @@ class _NumPy(object):
         """New plain data of like's kind, device and (by default) dtype."""
         dtype = like.dtype if dtype is None else np.dtype(dtype)
         memory.check_memory(shape, dtype.itemsize)
+        return np.empty(shape, dtype)
+
+    def small(self, like, shape, dtype):
+        """The same, for what is too small to ask whether there is memory for it."""
         return np.empty(shape, dtype)
 
     def full(self, like, shape, value, dtype=None):
@@ -150,17 +156,27 @@ class _NumPy(object):
 
 #: What a Tensor has that doesn't change where operations go.
 _DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
-#: Lazy conjugation and negation (1.10 on) are flags that memory knows nothing of.
-_LAZY = [pair for pair in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")) if hasattr(Tensor, pair[1])]
-
-
 #: The types whose elements lie where they say.
 _PLAIN = () if torch is None else (torch.Tensor, torch.nn.Parameter)
 
 
-def _is_zero(x):
-    """Whether a tensor only says that it is zero (1.11 on)."""
-    return hasattr(x, "_is_zerotensor") and x._is_zerotensor()
+def _no(x):
+    return False
+
+
+# What a tensor may be that its memory doesn't say: conjugated or negated later (1.10 on), zero (1.11 on).
+_is_conj, _is_neg, _is_zero = [
+    getattr(Tensor, name, _no) if hasattr(Tensor, "resolve_neg") else _no
+    for name in ("is_conj", "is_neg", "_is_zerotensor")
+]
+_is_quantized = operator.attrgetter("is_quantized") if hasattr(Tensor, "is_quantized") else _no
+# is_cpu came with 1.11.
+if hasattr(Tensor, "is_cpu"):
+    _is_cpu = operator.attrgetter("is_cpu")
+else:
+
+    def _is_cpu(x):
+        return not x.is_cuda if VARIABLES else x.device.type == "cpu"
 
 
 class _Torch(object):
@@ -187,9 +203,9 @@ class _Torch(object):
         if VARIABLES:
             return not any([x.is_cuda for x in tensors])
         for x in tensors:
-            if type(x) not in _PLAIN or x.device.type != "cpu" or not self.is_dense_kind(x) or _is_zero(x):
+            if type(x) not in _PLAIN or not _is_cpu(x) or not self.is_dense_kind(x) or _is_zero(x):
                 return False
-        return not (graphs.capturing() or graphs.transforming())
+        return graphs.idle() or not (graphs.capturing() or graphs.transforming())
 
     def alike(self, x, y):
         if VARIABLES:
@@ -197,28 +213,29 @@ class _Torch(object):
         return x.dtype == y.dtype and x.device == y.device
 
     def is_dense_kind(self, x):
-        return VARIABLES or x.layout == torch.strided and not getattr(x, "is_quantized", False)
+        return VARIABLES or x.layout == torch.strided and not _is_quantized(x)
 
     def dense(self, x):
         x = raw(x)
         if not x.is_contiguous():
             # 0.3's HalfTensor on a CPU lacks contiguous().
             x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
-        for is_lazy, resolve in _LAZY:
-            x = getattr(x, resolve)() if getattr(x, is_lazy)() else x
-        return x
+        return x.resolve_conj().resolve_neg() if _is_conj(x) or _is_neg(x) else x
 
     def is_lazy(self, x):
         """Whether x isn't what its memory says."""
-        return any([getattr(x, is_lazy)() for is_lazy, _ in _LAZY])
+        return _is_conj(x) or _is_neg(x)
 
     def address(self, x):
         return x.data_ptr()
 
     def empty(self, like, shape, dtype=None):
         dtype = self.dtype(like) if dtype is None else dtype
-        if self.device(like) == "cpu":
+        if _is_cpu(like):
             memory.check_memory(shape, dtypes.ITEMSIZE.get(dtype, 1))
+        return self.small(like, shape, dtype)
+
+    def small(self, like, shape, dtype):
         if VARIABLES:
             return getattr(torch.cuda if like.is_cuda else torch, dtypes.OLD_TYPE[dtype])(*shape)
         return like.new_empty(shape, dtype=dtypes.TORCH_DTYPES[dtype])
@@ -387,16 +404,23 @@ def quiet(x):
     return torch.autograd.Variable(x, volatile=True) if VARIABLES else x
 
 
-def enter(function, arguments):
-    """The operations for, and the tensors of, a public function's arguments ((name, value) pairs).
+#: Arguments that may be None.
+_OPTIONAL = ("bias", "out")
+
+
+def enter(function, names, values):
+    """The operations for, and the tensors of, a public function's arguments.
 
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
     raw tensors are computed with as Variables and returned as raw tensors. A bias and
     an out may be None, and stay None. TypeError for other types, and for a mixture.
     """
-    given = [(name, value) for name, value in arguments if value is not None or name not in ("bias", "out")]
-    if not VARIABLES and all([isinstance(value, Tensor) for _, value in given]):
-        return TORCH, [value for _, value in arguments], unchanged  # what comes below, without its cost
+    for name, value in zip(names, values):
+        if VARIABLES or not isinstance(value, Tensor) and (value is not None or name not in _OPTIONAL):
+            break
+    else:
+        return TORCH, values, unchanged  # what comes below, without its cost
+    given = [(name, value) for name, value in zip(names, values) if value is not None or name not in _OPTIONAL]
     for name, value in given:
         if arrays_of(value) is None:
             raise TypeError(
@@ -413,16 +437,8 @@ def enter(function, arguments):
         )
     ((kind, is_tensor),) = kinds
     if kind is NUMPY or is_tensor:
-        return kind, [value for _, value in arguments], unchanged
-    values = [value if value is None else quiet(value) for _, value in arguments]
-    return kind, values, lambda result: result.data
-
-
-def enter_one(function, input, out):
-    """The same for a function of input and out."""
-    if out is None and not VARIABLES and isinstance(input, Tensor):
-        return TORCH, (input, None), unchanged
-    return enter(function, [("input", input), ("out", out)])
+        return kind, values, unchanged
+    return kind, [value if value is None else quiet(value) for value in values], lambda result: result.data
 
 
 def unchanged(result):

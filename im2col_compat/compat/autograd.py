@@ -24,7 +24,7 @@ def saved(ctx):
 def save_operands(ctx, w, x, output):
     """Keep a dot product's operands for its backward; integers have none."""
     ctx.save_for_backward(w, x)
-    if not VARIABLES and dtypes.is_integer(TORCH.dtype(output)):
+    if not VARIABLES and not dtypes.differentiable(TORCH.dtype(output)):
         ctx.mark_non_differentiable(output)
 
 
@@ -107,7 +107,7 @@ def apply_function(function, tensors, *arguments):
     half as much, where no transform is at work."""
     if graphs.transformed():
         return function.apply(*(tensors + arguments))
-    return function.old_style.apply(*([_unwrapped(tensor) for tensor in tensors] + list(arguments)))
+    return function.old_style.apply(*(tuple(map(_unwrapped, tensors)) + arguments))
 
 
 def by_function(x):

@@ -12,25 +12,27 @@ HAS_LIBRARY = torch is not None and all(
 
 
 # torch.compiler came with 2.1, is_compiling with 2.3; before, a graph is recorded by what compiling doesn't know.
-_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
 
 
 def compiling():
     """Whether torch.compile or torch.export is recording a graph."""
-    return _is_compiling is not None and _is_compiling()
+    return _is_compiling()
 
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
-    return torch is not None and (compiling() or _is_tracing())
+    return torch is not None and (_is_compiling() or _is_tracing())
 
 
-def _is_tracing():
-    if hasattr(torch.jit, "is_tracing"):
-        return torch.jit.is_tracing()
+def _is_tracing_of_old():
     # 0.3's wants Variables, and its graphs never held anything of ours.
     state = None if VARIABLES else getattr(torch._C, "_get_tracing_state", None)
     return state is not None and state() is not None
+
+
+# torch.jit.is_tracing calls it, from 1.2 on.
+_is_tracing = getattr(getattr(torch, "_C", None), "_is_tracing", _is_tracing_of_old)
 
 
 def in_forward_mode():
@@ -42,14 +44,16 @@ def transformed():
     return in_forward_mode() or transform() is not None
 
 
-_peek = getattr(FUNCTORCH, "peek_interpreter_stack", None)
+#: The innermost of torch.func's transforms that are at work; None where there is none.
+transform = getattr(FUNCTORCH, "peek_interpreter_stack", lambda: None)
 
 
-def transform():
-    """The innermost of torch.func's transforms that are at work; None where there is none."""
-    return None if _peek is None else _peek()
+def idle():
+    """Whether nothing at all records or transforms: what costs least to ask, and holds for most calls."""
+    return not (_is_compiling() or _is_tracing() or dispatch_modes() or transform() or in_forward_mode())
 
 
+_FUNCTIONALIZES = hasattr(getattr(torch, "_C", None), "_functionalization_reapply_views_tls")
 dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
 
 
@@ -57,8 +61,6 @@ def transforming():
     """Whether operations go to something else than tensors: a dispatch mode (fake tensors, make_fx) or functionalization."""
     if dispatch_modes():
         return True
-    if not hasattr(torch._C, "_functionalization_reapply_views_tls"):
-        return False
     # Gradients of torch.func's go through autograd Functions as any others do.
-    top = transform()
-    return top is not None and top.key().name not in ("Grad",)
+    top = transform() if _FUNCTIONALIZES else None
+    return top is not None and top.key().name != "Grad"

@@ -1,10 +1,8 @@
 """Engine "ffi": the C library, on CPU memory."""
 
 from im2col_compat import lowlevel
-from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY, arrays_of
 from im2col_compat.engines.base import Engine
-from im2col_compat.problem import product
 
 
 class FFI(Engine):
@@ -44,7 +42,6 @@ class FFI(Engine):
 def _run(call, source, geometry, shape):
     arrays = arrays_of(source)
     source, dtype = arrays.dense(source), arrays.dtype(source)
-    result = arrays.empty(source, shape)
-    lowlevel.advise(arrays.address(result), product(shape) * dtypes.ITEMSIZE[dtype])
-    call(geometry, dtype, arrays.address(source), arrays.address(result))
+    result, address = lowlevel.fresh(arrays, source, shape, dtype)
+    call(geometry, dtype, arrays.address(source), address)
     return result

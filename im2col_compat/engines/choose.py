@@ -25,9 +25,11 @@ _no_c_library = Once()
 
 def forced():
     """The name of the engine that is forced, or None."""
-    if _forced not in NAMES + ("auto",):
+    if _forced == "auto":
+        return None
+    if _forced not in NAMES:
         raise ValueError("{} must be 'auto' or one of {}, but got {!r}".format(VARIABLE, NAMES, _forced))
-    return None if _forced == "auto" else _forced
+    return _forced
 
 
 class use_backend(object):
@@ -105,5 +107,5 @@ def backend(x=None):
     """
     if x is None:
         x = np.zeros(1, np.float32) if torch is None else torch.zeros(1)
-    arrays, (x,), _ = enter("backend", [("x", x)])
+    arrays, (x,), _ = enter("backend", ("x",), (x,))
     return choose(arrays, x).name

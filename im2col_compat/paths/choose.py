@@ -10,18 +10,19 @@ from im2col_compat.paths.normalize import with_normalized_gradient
 
 def run(op, problem, arrays, names, w, x, b=None):
     """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
-    if problem.is_conv and engines.forced() is None and native.serves(op, problem, arrays):
+    is_dot = op.is_dot
+    if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
     if b is not None or not arrays.alike(w, x):
-        check_alike(op, problem, arrays, names, w, x, b)
+        _check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
-    if op.is_dot and not problem.is_conv:
+    # matmul's operands are equals: neither is a layer's weight.
+    if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
+        w = with_normalized_gradient(w, op.normalize_grad_w)
+    if is_dot and not problem.is_conv:
         result = native.of_arrays(problem, w, x)
     else:
-        # matmul's operands are equals: neither is a layer's weight.
-        if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
-            w = with_normalized_gradient(w, op.normalize_grad_w)
-        found = _kernels(op, problem, arrays, w, x)
+        found = None if is_dot else _kernels(op, problem, arrays, w, x)
         if found is None:
             result = blocks.run(op, problem, arrays, w, x)
         else:
@@ -29,7 +30,7 @@ def run(op, problem, arrays, names, w, x, b=None):
     return result if b is None else _plus(arrays, result, b, problem)
 
 
-def check_alike(op, problem, arrays, names, w, x, b):
+def _check_alike(op, problem, arrays, names, w, x, b):
     """RuntimeError for operands or a bias of other dtypes, or on another device, than the first operand."""
     arguments = [(names[0], w), (names[1], x)]
     if names[1] == "input":  # the first, to those who call conv2d and linear
@@ -65,7 +66,7 @@ def kernels_for(op, dtype, arrays):
 
 def _kernels(op, problem, arrays, w, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
-    if op.is_dot or engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
+    if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
     found, reason = None, "only kernels evaluate it, and they take CPU memory"
     if arrays.in_memory(w, x):

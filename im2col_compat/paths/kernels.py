@@ -8,7 +8,6 @@ from im2col_compat.compat import autograd, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function
 from im2col_compat.paths import blocks, layout
-from im2col_compat.problem import product
 
 #: Multiplications after which a call comes back to Python before its next image, so that Ctrl-C gets through.
 STEP = 2 * 10**9
@@ -27,9 +26,8 @@ def run(op, problem, kernels, arrays, w, x):
 
 def _forward(op, problem, kernels, arrays, w, x):
     how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-    result = arrays.empty(x, problem.result_shape, kernels.result_dtype)
-    lowlevel.advise(arrays.address(result), product(problem.result_shape) * kernels.result_itemsize)
-    w, x, to = arrays.dense(w), arrays.dense(x), arrays.address(result)
+    result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype)
+    w, x = arrays.dense(w), arrays.dense(x)
     addresses, address, itemsize = (arrays.address(w), arrays.address(x), to), kernels.address, kernels.itemsize
     if kernels.pack is not None:
         packed = kernels.pack(how, arrays, w, x)
@@ -48,31 +46,23 @@ def _expanded(problem, arrays, w, x):
     return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), w, x
 
 
-def _threads(how, count):
-    if count * how.multiplications < LEAST:
-        return 1
-    return memory.threads()
-
-
 def _call(call, how, address, addresses, itemsizes, y_strides=None, dw=0, dx=0):
     """One of the C calls, some images at a time.
 
     addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter.
     """
-    step = max(1, min(how.batch, STEP // how.multiplications))
     w, x, result = addresses
     if y_strides is not None and y_strides != how.y_strides:
         how = how._replace(y_strides=y_strides)
-    if step >= how.batch:
-        lowlevel.dot(call, how, address, _threads(how, how.batch), w, x, result, dx, dw)
-        return
+    each = how.multiplications
+    step = max(1, STEP // each)
     for start in range(0, how.batch, step):
-        count = min(step, how.batch - start)
-        part = how._replace(batch=count)
+        part = how if step >= how.batch else how._replace(batch=min(step, how.batch - start))
+        threads = 1 if part.batch * each < LEAST else memory.threads()
         x_offset = start * how.x_strides[0] * itemsizes[0]
         y_offset = start * how.y_strides[0] * itemsizes[1]
         to_x = dx + x_offset if dx else 0
-        lowlevel.dot(call, part, address, _threads(how, count), w, x + x_offset, result + y_offset, to_x, dw)
+        lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw)
 
 
 @autograd.new_style
@@ -83,25 +73,26 @@ class _Kernels(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        w, x, ctx.op, ctx.problem, ctx.kernels = inputs
-        autograd.save_operands(ctx, w, x, output)
+        ctx.others = inputs[2:]
+        autograd.save_operands(ctx, inputs[0], inputs[1], output)
 
     @staticmethod
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
-        create_graph, most = autograd.recording(grad), ctx.op.reduction.most_taps
-        if create_graph or most is not None and ctx.problem.taps > most:
+        op, problem, kernels = ctx.others
+        create_graph, most = autograd.recording(grad), op.reduction.most_taps
+        if create_graph or most is not None and problem.taps > most:
             with autograd.enable_grad():
                 if not create_graph:
                     w, x = (autograd.leaf(t, need) for t, need in zip((w, x), ctx.needs_input_grad))
-                result = blocks.run(ctx.op, ctx.problem, TORCH, w, x)
+                result = blocks.run(op, problem, TORCH, w, x)
                 dw, dx = autograd.partials(result, (w, x), grad, create_graph)
-            return dw, dx, None, None, None
-        if not ctx.kernels.has_gradients:
+        elif not kernels.has_gradients:
             raise RuntimeError(
                 "this op has no gradient: its functions are not tensors', and it has no grad_w and grad_x"
             )
-        dw, dx = _gradients(ctx.op, ctx.problem, ctx.kernels, w, x, grad, ctx.needs_input_grad[:2])
+        else:
+            dw, dx = _gradients(op, problem, kernels, w, x, grad, ctx.needs_input_grad[:2])
         return dw, dx, None, None, None
 
 
@@ -119,10 +110,7 @@ def _gradients(op, problem, kernels, w, x, grad, needs):
 
 
 def _zeros(like, kernels):
-    shape = tuple(int(size) for size in like.shape)
-    result = TORCH.empty(like, shape)
-    lowlevel.advise(TORCH.address(result), product(shape) * kernels.itemsize)
-    return result.fill_(0)
+    return lowlevel.fresh(TORCH, like, tuple(int(size) for size in like.shape), kernels.dtype)[0].fill_(0)
 
 
 def _strided(problem, how, grad):

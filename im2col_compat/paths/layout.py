@@ -16,7 +16,7 @@ _layouts = Memo(256)
 class Layout(
     namedtuple(
         "Layout",
-        "batch groups filters channels image kernel dilation stride before blocks x_strides y_strides pad last transposes",
+        "batch groups filters channels image kernel dilation stride before blocks x_strides y_strides pad last transposes multiplications",
     )
 ):
     """Triples are (depth, vertical, horizontal), one and two dimensions being one plane deep.
@@ -25,18 +25,10 @@ class Layout(
     pad: the pad value, as eight bytes in memory; None where padded taps are left out
     last: the mask of a group's last channel
     transposes: whether filters and positions can take each other's place: where both are rows of features
+    multiplications: of one image
     """
 
     __slots__ = ()
-
-    @property
-    def taps(self):
-        return self.channels * product(self.kernel)
-
-    @property
-    def multiplications(self):
-        """Of one image."""
-        return self.groups * self.filters * self.taps * product(self.blocks)
 
     @property
     def pads(self):
@@ -85,5 +77,5 @@ def _layout(problem, pad):
         x_strides, y_strides = (row, 1, row, row, channels), (count * filters, 1, filters)
     return Layout(
         problem.batch, problem.groups, problem.filters, problem.channels, image, sizes[1], sizes[2], sizes[3], before,
-        blocks, x_strides, y_strides, pad, ALL, problem.function == "linear",
+        blocks, x_strides, y_strides, pad, ALL, problem.function == "linear", filters * count * problem.taps,
     )  # fmt: skip

@@ -7,10 +7,10 @@ from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
 
-def serves(op, problem, arrays):
-    """Whether this path computes a problem as the op would, where no engine is forced."""
-    # Before 1.2 PyTorch's own convolution has no empty batches.
-    return op.is_dot and arrays is TORCH and (problem.batch > 0 or unfolds.UNFOLD_IS_CURRENT)
+def serves(problem, arrays):
+    """Whether PyTorch's own convolution computes a problem."""
+    # Before 1.2 it has no empty batches.
+    return arrays is TORCH and (problem.batch > 0 or unfolds.UNFOLD_IS_CURRENT)
 
 
 def conv(problem, x, w, b):

@@ -74,6 +74,7 @@ def _packed(dtype, level, layout, arrays, w, x):
         channels=words,
         x_strides=(layout.groups * words * pixels, pixels, layout.image[1] * row, row, 1),
         pad=None,
+        multiplications=layout.multiplications // channels * words,
         last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last,
     )
     # Integers' sums of signs come as int64.

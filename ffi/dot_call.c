@@ -1,0 +1,31 @@
+/* Every call by its number, for callers that keep a problem for operands that change. */
+#include "dot.h"
+
+void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
+              uintptr_t dw, uintptr_t parallel, void *workspace)
+{
+    struct dot_problem p = *kept;
+    void *y = (void *)result, *to_x = (void *)dx, *to_w = (void *)dw;
+    /* Rows of panels begin where cache lines do. */
+    char *work = (char *)workspace + (-(uintptr_t)workspace & 63);
+
+    p.w = (const void *)w;
+    p.x = (const void *)x;
+    p.parallel = (void *)parallel;
+    switch (call) {
+    case 0:
+        dot_forward(&p, y, work);
+        break;
+    case 1:
+        dot_grad_x(&p, y, to_x, work);
+        break;
+    case 2:
+        dot_grad_w(&p, y, to_w, work);
+        break;
+    case 3:
+        dot_grad_extremum(&p, y, to_x, to_w, work);
+        break;
+    default:
+        dot_grad_fold(&p, y, to_x, to_w, work);
+    }
+}
