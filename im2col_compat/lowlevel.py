@@ -3,7 +3,7 @@
 `missing` is None, or says why the C library isn't here.
 """
 
-import numpy as np
+import re
 
 from im2col_compat.compat import dtypes, memory
 from im2col_compat.compat.memo import Memo
@@ -17,34 +17,11 @@ except ImportError as error:
     ffi = lib = None
     missing = "the C library im2col_compat._im2col isn't built or doesn't load ({})".format(error)
 
-# The library adds in the unsigned type: two's complement makes signed sums the same bits.
-_COL2IM = {
-    "bool": "bool",
-    "uint8": "uint8",
-    "int8": "uint8",
-    "uint16": "uint16",
-    "int16": "uint16",
-    "uint32": "uint32",
-    "int32": "uint32",
-    "uint64": "uint64",
-    "int64": "uint64",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "float32": "float32",
-    "float64": "float64",
-    "complex64": "complex64",
-    "complex128": "complex128",
-}
-DTYPES = frozenset(_COL2IM)
-
-
 #: dot.h's calls.
 FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
 #: Of struct dot_problem's fields, the sizes: the first of a Layout's too.
 SIZES = 10
-#: Eight bytes where there is no pad value.
-NO_PAD = (0,) * 8
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
 #: Bytes of a result from which on huge pages are worth asking for.
@@ -52,8 +29,9 @@ LEAST_FOR_ADVICE = 1 << 20
 
 if missing is None:
     _BYTES, _allocate = ffi.typeof("char[]"), ffi.new_allocator(should_clear_after_alloc=False)
-    _im2col = {dtype: getattr(lib, "im2col_{}".format(dtypes.ITEMSIZE[dtype])) for dtype in _COL2IM}
-    _col2im = {dtype: getattr(lib, "col2im_" + name) for dtype, name in _COL2IM.items()}
+    _im2col = {dtype: getattr(lib, "im2col_{}".format(size)) for dtype, size in dtypes.ITEMSIZE.items()}
+    # The library adds in the unsigned type: two's complement makes signed sums the same bits.
+    _col2im = {dtype: getattr(lib, "col2im_" + re.sub("^int", "uint", dtype)) for dtype in dtypes.ITEMSIZE}
 
 
 _structs = Memo(256)
@@ -67,32 +45,21 @@ def _struct(geometry):
 
 
 def _new_struct(geometry, threads, parallel):
-    axes = 3 - geometry.dims
-    one, zero = (1,) * axes, (0,) * axes
-    return ffi.new(
-        "struct im2col_geometry *",
-        (
-            geometry.batch,
-            geometry.channels,
-            one + geometry.image,
-            one + geometry.kernel,
-            one + geometry.dilation,
-            zero + tuple(before for before, _ in geometry.padding),
-            one + geometry.stride,
-            one + geometry.blocks,
-            threads,
-            ffi.cast("void *", parallel),
-        ),
-    )
+    one, zero = (1,) * (3 - geometry.dims), (0,) * (3 - geometry.dims)
+    before = tuple(before for before, _ in geometry.padding)
+    sizes = [one + geometry.image, one + geometry.kernel, one + geometry.dilation, zero + before]
+    sizes += [one + geometry.stride, one + geometry.blocks]
+    fields = [geometry.batch, geometry.channels] + sizes + [threads, ffi.cast("void *", parallel)]
+    return ffi.new("struct im2col_geometry *", fields)
 
 
 def im2col(geometry, dtype, image, columns):
-    """Fill `columns` from `image` (addresses of dense row-major data of a dtype in DTYPES)."""
+    """Fill `columns` from `image` (addresses of dense row-major data of a dtype in ITEMSIZE)."""
     _im2col[dtype](_struct(geometry), ffi.cast("void *", image), ffi.cast("void *", columns))
 
 
 def col2im(geometry, dtype, columns, image):
-    """Fill `image` with the sums of `columns` (addresses of dense row-major data of a dtype in DTYPES)."""
+    """Fill `image` with the sums of `columns` (addresses of dense row-major data of a dtype in ITEMSIZE)."""
     _col2im[dtype](_struct(geometry), ffi.cast("void *", columns), ffi.cast("void *", image))
 
 
@@ -124,12 +91,9 @@ def pack_signs(values, dtype, sizes, strides, words, threads, level):
 
     strides: of images, channels and pixels, in elements.
     """
-    struct = ffi.new(
-        "struct dot_signs *",
-        sizes
-        + (strides, ffi.cast("void *", values), ffi.cast("uint32_t *", words), threads)
-        + (ffi.cast("void *", memory.parallel()),),
-    )
+    addresses = ffi.cast("void *", values), ffi.cast("uint32_t *", words)
+    fields = sizes + (strides,) + addresses + (threads, ffi.cast("void *", memory.parallel()))
+    struct = ffi.new("struct dot_signs *", fields)
     lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
 
 
@@ -162,12 +126,10 @@ def template(part):
 def fresh(arrays, like, shape, dtype):
     """(plain data, its address) for C to write to: of like's kind, in huge pages if it is large."""
     size = product(shape) * dtypes.ITEMSIZE[dtype]
-    if size < LEAST_FOR_ADVICE:
-        result = arrays.small(like, shape, dtype)
-        return result, arrays.address(result)
-    result = arrays.empty(like, shape, dtype)
+    result = arrays.empty(like, shape, dtype) if size >= LEAST_FOR_ADVICE else arrays.small(like, shape, dtype)
     address = arrays.address(result)
-    lib.dot_advise(ffi.cast("void *", address), size)
+    if size >= LEAST_FOR_ADVICE:
+        lib.dot_advise(ffi.cast("void *", address), size)
     return result, address
 
 
@@ -189,11 +151,10 @@ _problems = Memo(256)
 
 def _new_problem(layout, address, threads):
     """The C struct of a layout and of the kernels at an address, without operands."""
-    null = ffi.NULL
-    sizes = layout[:SIZES] + (layout.x_strides, layout.x_strides, layout.y_strides)
-    pad = layout.pad or NO_PAD, layout.pad is None
-    rest = layout.last, threads, null, ffi.cast("struct dot_kernels *", address)
-    return ffi.new("struct dot_problem *", sizes + (null, null) + pad + rest)
+    sizes = layout[:SIZES] + (layout.x_strides, layout.x_strides, layout.y_strides, ffi.NULL, ffi.NULL)
+    pad = layout.pad or (0,) * 8, layout.pad is None, layout.last
+    rest = threads, ffi.NULL, ffi.cast("struct dot_kernels *", address)
+    return ffi.new("struct dot_problem *", sizes + pad + rest)
 
 
 def dot(call, layout, address, threads, w, x, result, dx, dw):

@@ -8,13 +8,37 @@ from im2col_compat.compat import dtypes, graphs, memory, probes
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
 
-class _NumPy(object):
-    """Operations on NumPy arrays."""
-
-    name = "NumPy arrays"
+class _Arrays(object):
+    """What is the same for both kinds."""
 
     def owns(self, x):
-        return isinstance(x, np.ndarray)
+        return isinstance(x, self.type)
+
+    def tensor(self, data):
+        """Plain data as what these operations compute with."""
+        return data
+
+    def sum_dtype(self, dtype):
+        """What to add a dtype's elements in: as wide or wider, and wrapping alike."""
+        return "float32" if dtype in dtypes.HALVES else dtype
+
+    def reshape(self, x, shape):
+        return x.reshape(shape)
+
+    def sum(self, x, axis):
+        return x.sum(axis)
+
+    def extremes(self, x):
+        """The least and the greatest of x's integers."""
+        return int(x.min()), int(x.max())
+
+
+class _NumPy(_Arrays):
+    """Operations on NumPy arrays."""
+
+    name, type = "NumPy arrays", np.ndarray
+    expand, unsqueeze, stack = staticmethod(np.broadcast_to), staticmethod(np.expand_dims), staticmethod(np.stack)
+    matmul, where = staticmethod(np.matmul), staticmethod(np.where)
 
     def dtype(self, x):
         return x.dtype.name
@@ -57,29 +81,6 @@ class _NumPy(object):
     def cast(self, x, dtype):
         return x.astype(dtype)
 
-    def sum_dtype(self, dtype):
-        """What to add a dtype's elements in: as wide or wider, and wrapping alike."""
-        return "float32" if dtype in dtypes.HALVES else dtype
-
-    def reshape(self, x, shape):
-        return x.reshape(shape)
-
-    def expand(self, x, shape):
-        return np.broadcast_to(x, shape)
-
-    def unsqueeze(self, x, axis):
-        return np.expand_dims(x, axis)
-
-    def tensor(self, data):
-        """Plain data as what these operations compute with."""
-        return data
-
-    def stack(self, parts):
-        return np.stack(parts)
-
-    def matmul(self, a, b):
-        return np.matmul(a, b)
-
     def permute(self, x, axes):
         return x.transpose(axes)
 
@@ -121,16 +122,9 @@ class _NumPy(object):
         """x with `value` where mask is true."""
         return np.where(mask, np.array(value, x.dtype), x)
 
-    def where(self, mask, a, b):
-        return np.where(mask, a, b)
-
     def look_up(self, entries, w, x):
         """entries[w, x], of a NumPy array and integers."""
         return entries[w, x]
-
-    def extremes(self, x):
-        """The least and the greatest of x's integers."""
-        return int(x.min()), int(x.max())
 
     def copy(self, x):
         return x.copy()
@@ -143,9 +137,6 @@ class _NumPy(object):
         """x + y, where x may be changed."""
         x += y
         return x
-
-    def sum(self, x, axis):
-        return x.sum(axis)
 
     def max(self, x, axis):
         return x.max(axis)
@@ -179,13 +170,10 @@ else:
         return not x.is_cuda if VARIABLES else x.device.type == "cpu"
 
 
-class _Torch(object):
+class _Torch(_Arrays):
     """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
 
-    name = "torch tensors"
-
-    def owns(self, x):
-        return isinstance(x, Tensor)
+    name, type = "torch tensors", Tensor
 
     def dtype(self, x):
         if VARIABLES:
@@ -250,13 +238,11 @@ class _Torch(object):
 
     def sum_dtype(self, dtype):
         # PyTorch has the wider unsigned types (2.3 on), but doesn't add them.
-        return "float32" if dtype in dtypes.HALVES else "int64" if dtype in ("uint16", "uint32", "uint64") else dtype
+        return "int64" if dtype in ("uint16", "uint32", "uint64") else super(_Torch, self).sum_dtype(dtype)
 
     def reshape(self, x, shape):
-        if VARIABLES:
-            # Not contiguous(): 0.3's gives the caller's own Variable another storage.
-            return (x if x.is_contiguous() else x.clone()).view(shape)
-        return x.reshape(shape)
+        # Not contiguous(): 0.3's gives the caller's own Variable another storage.
+        return (x if x.is_contiguous() else x.clone()).view(shape) if VARIABLES else x.reshape(shape)
 
     def expand(self, x, shape):
         return x.expand(*shape)
@@ -344,9 +330,8 @@ class _Torch(object):
 
     def extremes(self, x):
         x = raw(x)
-        if self.dtype(x) in ("uint16", "uint32", "uint64"):
-            x = x.cpu().numpy()  # these have no min()
-        return int(x.min()), int(x.max())
+        # The wider unsigned types have no min().
+        return super(_Torch, self).extremes(x.cpu().numpy() if self.dtype(x) in ("uint16", "uint32", "uint64") else x)
 
     def copy(self, x):
         return x.clone()
@@ -358,9 +343,6 @@ class _Torch(object):
     def add(self, x, y):
         # 0.3 refuses to change a Variable of which there is a view.
         return x + y if VARIABLES else x.add_(y)
-
-    def sum(self, x, axis):
-        return x.sum(axis)
 
     def max(self, x, axis):
         return self._extremum(x, x.max, axis)

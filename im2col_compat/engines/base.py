@@ -23,17 +23,18 @@ class Engine(object):
         """Columns (N, C * kernel product, L) of an image (N, C, ...)."""
         if geometry.dims > self.dims:
             return _unfold_in_parts(self, image, geometry)
-        if not autograd.by_function(image):
-            return self.im2col(image, geometry)
-        return autograd.apply_function(_Unfold, (image,), geometry, self)
+        return self._recorded("unfold", self.im2col, image, geometry)
 
     def fold(self, columns, geometry):
         """The image (N, C, ...) that columns (N, C * kernel product, L) add up to."""
         if geometry.dims > self.dims:
             return _fold_in_parts(self, columns, geometry)
-        if not autograd.by_function(columns):
-            return self.col2im(columns, geometry)
-        return autograd.apply_function(_Fold, (columns,), geometry, self)
+        return self._recorded("fold", self.col2im, columns, geometry)
+
+    def _recorded(self, function, compute, x, geometry):
+        if not autograd.by_function(x):
+            return compute(x, geometry)
+        return autograd.apply_function(_Columns, (x,), geometry, self, function)
 
     def write(self, function, x, geometry, out):
         """The result of "unfold" or "fold" into out: of the same number of elements, and otherwise any."""
@@ -55,14 +56,7 @@ def _parts(engine, geometry):
     pixels = product(last.kernel) * product(last.blocks)
     one = [(pixels,), (1,), (1,), ((0, 0),), (1,), (pixels,)]
     others = type(geometry)(geometry.batch, geometry.channels, *[a + b for a, b in zip(outer, one)])
-    shape = (
-        geometry.batch,
-        geometry.channels,
-        product(outer[1]),
-        product(outer[5]),
-        product(inner[1]),
-        product(inner[5]),
-    )
+    shape = geometry.batch, geometry.channels, product(outer[1]), product(outer[5]), product(inner[1]), product(inner[5])
     return last, others, shape
 
 
@@ -94,49 +88,33 @@ def _batched(tensor, dimension):
     return tensor.flatten(0, 1), lambda result: result.unflatten(0, (size, -1))
 
 
-@autograd.new_style
-class _Unfold(Function):
-    @staticmethod
-    def forward(image, geometry, engine):
-        return engine.im2col(image, geometry)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, ctx.geometry, ctx.engine = inputs
-
-    @staticmethod
-    def backward(ctx, grad):
-        return ctx.engine.fold(grad, ctx.geometry), None, None
-
-    @staticmethod
-    def jvp(ctx, tangent, *_):
-        return ctx.engine.unfold(tangent, ctx.geometry)
-
-    @staticmethod
-    def vmap(info, in_dims, image, geometry, engine):
-        merged, part = _batched(image, in_dims[0])
-        return part(engine.unfold(merged, geometry._replace(batch=merged.shape[0]))), 0
+_PLAIN = {"unfold": "im2col", "fold": "col2im"}
+_ADJOINT = {"unfold": "fold", "fold": "unfold"}
 
 
 @autograd.new_style
-class _Fold(Function):
+class _Columns(Function):
+    """An engine's unfold or fold."""
+
     @staticmethod
-    def forward(columns, geometry, engine):
-        return engine.col2im(columns, geometry)
+    def forward(x, geometry, engine, function):
+        return getattr(engine, _PLAIN[function])(x, geometry)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, ctx.geometry, ctx.engine = inputs
+        ctx.others = inputs[1:]
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.engine.unfold(grad, ctx.geometry), None, None
+        geometry, engine, function = ctx.others
+        return getattr(engine, _ADJOINT[function])(grad, geometry), None, None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        return ctx.engine.fold(tangent, ctx.geometry)
+        geometry, engine, function = ctx.others
+        return getattr(engine, function)(tangent, geometry)
 
     @staticmethod
-    def vmap(info, in_dims, columns, geometry, engine):
-        merged, part = _batched(columns, in_dims[0])
-        return part(engine.fold(merged, geometry._replace(batch=merged.shape[0]))), 0
+    def vmap(info, in_dims, x, geometry, engine, function):
+        merged, part = _batched(x, in_dims[0])
+        return part(getattr(engine, function)(merged, geometry._replace(batch=merged.shape[0]))), 0

@@ -1,6 +1,7 @@
 """Engine "ffi": the C library, on CPU memory."""
 
 from im2col_compat import lowlevel
+from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY, arrays_of
 from im2col_compat.engines.base import Engine
 
@@ -15,7 +16,7 @@ class FFI(Engine):
         if arrays.device(x) != "cpu":
             return "the C library reads CPU memory, and this is on {}".format(arrays.device(x))
         dtype = arrays.dtype(x)
-        if dtype not in lowlevel.DTYPES or not arrays.is_dense_kind(x):
+        if dtype not in dtypes.ITEMSIZE or not arrays.is_dense_kind(x):
             return "the C library has no {} of this layout".format(dtype)
         if not arrays.has_memory(x):
             return "what is recorded or simulated has no memory"
