@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 ROUNDS, SECONDS = 9, 0.5
-SLOW = {0.2: 3, 2.0: 1}  # seconds a call: the rounds for contestants that take longer
+SLOW = {0.05: 5, 0.2: 3, 1.0: 1}  # seconds a call: the rounds for contestants that take longer
 LEAST = 0.005  # seconds of one measurement, which repeats a shorter call
 PAUSE = 0.003  # lets the previous contestant's spinning threads go to sleep
 
