@@ -5,13 +5,13 @@ from im2col_compat.terms.function import Function
 
 
 class CText(object):
-    """A function of Op.from_c: a C expression."""
+    """A function that Op.from_c was given as a C expression."""
 
     #: For codegen.fingerprint: it does the same at each call.
     is_constant = True
 
     def __init__(self, argument, text):
-        # What is spliced into C must stay one expression.
+        # It is spliced into C, where it must stay one expression.
         if not hasattr(text, "lower"):
             raise TypeError("Op.from_c(): {} must be a C expression as text, but got {!r}".format(argument, text))
         if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):

@@ -1,4 +1,4 @@
-"""Terms that a Python function computes: by C kernels where it can be traced, else by tensor operations."""
+"""Terms: what every kind of term says, and the kind that any Python function is. The other kinds extend it."""
 
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.codegen import symbols, template
@@ -9,10 +9,9 @@ from im2col_compat.compat.probes import Function as AutogradFunction
 from im2col_compat.compat.probes import torch
 from im2col_compat.compat.warn import Once, warn
 from im2col_compat.terms import named
-from im2col_compat.terms.base import Term
 
-#: How many pieces of C one function may give: numbers in it that change from call to call must not lead to a
-#: compilation each.
+#: How many pieces of C one function may give. A number in it that changes from call to call must not lead to a
+#: compilation at each.
 MOST_SOURCES = 16
 #: How many results of tracing are kept.
 MOST_TRACES = 1000
@@ -23,29 +22,52 @@ _sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: the
 _cannot_compile = Once()
 
 
-def broadcast_shape(w, x):
-    """The shape of an operation on two operands of one rank that broadcast."""
-    return tuple(int(q if p == 1 else p) for p, q in zip(w.shape, x.shape))
+class Function(object):
+    """One number out of one weight and one input: multiply(w, x), and what differentiates it.
 
+    C kernels evaluate it where it can be traced, else tensor operations do. Other kinds of terms are subclasses that
+    answer the same questions. Nobody else asks what kind a term is. `op` is the Op that the term belongs to, with its
+    reduction, its pad value and its name in messages.
+    """
 
-class Function(Term):
-    """The kind of term for any other callable."""
+    #: Whether C kernels alone can evaluate it.
+    only_kernels = False
+    #: Whether w and x may be of different dtypes.
+    mixes_dtypes = False
+    #: Whether products are looked up, so that operands are codes: what quantized layers need.
+    looks_up = False
+
+    def __init__(self, multiply, grad_w=None, grad_x=None):
+        self.multiply, self.grad_w, self.grad_x = multiply, grad_w, grad_x
 
     @staticmethod
     def takes(multiply):
+        """Whether Op's argument `multiply` is of this kind."""
         return True
+
+    def operands(self, arrays, function, w, x):
+        """(w, x) as the paths take them, from pairs (name, value). function: what messages call the caller."""
+        return w[1], x[1]
+
+    def result_dtype(self, dtype):
+        """The dtype of the terms of operands of a dtype. Dtypes go by their names."""
+        return dtype
+
+    def pad_limits(self, dtype):
+        """The least and the greatest integer that an input of an integer dtype may be padded with."""
+        return dtypes.limits(dtype)
 
     # ---------------------------------------------------------------- kernels
 
     def kernels(self, op, dtype, arrays, level):
-        # Functions that may give something else at each call are traced at each.
+        """(Kernels, None) for operands of a dtype, or (None, the reason why there are none)."""
         key = op.fingerprint()
-        if key is None:
+        if key is None:  # functions that may do something else at each call
             return self.found(op, dtype, arrays, level)
         return _found.get(key + (dtype, arrays.name, level), lambda: self.found(op, dtype, arrays, level))
 
     def found(self, op, dtype, arrays, level):
-        """What kernels() keeps."""
+        """What kernels() returns and remembers."""
         reason = c_kernels.unfit(op, dtype)
         if reason is not None:
             return None, reason
@@ -63,18 +85,10 @@ class Function(Term):
                 "evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
             )
             return None, "it gives other C from call to call"
-        return _traced.get(key, lambda: self._compiled(op, traced, dtype, level))
-
-    def _compiled(self, op, traced, dtype, level):
-        found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype), dtype, level, repr(op))
-        if found is None:
-            _cannot_compile(
-                "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
-                "Named ops don't need a compiler".format(reason)
-            )
-        return found, reason
+        return _traced.get(key, lambda: _compiled(op, traced, dtype, level))
 
     def recordable(self, op, dtype):
+        """Whether a graph may record the op as an operator: its functions capture no tensor, which would get no gradient."""
         try:
             symbols.trace(op, dtype, TORCH)
         except symbols.Untraceable:
@@ -82,16 +96,20 @@ class Function(Term):
         return True
 
     def explained(self, op, dtype, arrays, kernels):
+        """The op's functions in C, as text."""
         texts = kernels.texts or template.of_expressions(op, symbols.trace(op, dtype, arrays), dtype)
         return texts.functions
 
     # ---------------------------------------------------------------- tensor operations
 
     def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
-        """The functions are called on small operands, made of the first elements of w and x, that broadcast as the real
-        ones will: w_broadcast and x_broadcast say along which axes. So functions that only take NumPy arrays are found,
-        and those that return a wrong type, shape or dtype: sizes differ along every axis, so that no slice of a result
-        passes for a result.
+        """(op, w, x, captures) for tensor operations: the op in a form that takes such operands, the operands as its
+        functions take them, and whether its functions capture a tensor that requires grad.
+
+        The functions are tried on small operands, made of the first elements of w and x, that broadcast as the real
+        ones will: w_broadcast and x_broadcast say along which axes. This finds functions that only take NumPy arrays,
+        and those that return a wrong type, shape or dtype. Lengths differ from axis to axis, so that no slice of a
+        result passes for a result.
         """
         if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
             return op, w, x, False
@@ -99,10 +117,9 @@ class Function(Term):
         if arrays is NUMPY:
             self._try(op, arrays, *operands)
             return op, w, x, False
-        trains = w.requires_grad or x.requires_grad
         try:
             captures = self._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
-            if trains:
+            if w.requires_grad or x.requires_grad:
                 self._try(op, arrays, *[autograd.leaf(operand, True) for operand in operands])
             return op, w, x, captures
         except Exception:
@@ -115,31 +132,34 @@ class Function(Term):
         """Call each function once; whether a result requires grad."""
         term = _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
         results = [term] + op.reduction.tried(op, arrays, term)
-        if arrays is TORCH and dtypes.differentiable(arrays.dtype(x)):
-            for argument in ("grad_w", "grad_x"):
-                surrogate = getattr(self, argument)
-                if surrogate is not None:
-                    _checked(op, argument, arrays, surrogate(w, x), w, x)
-        return arrays is TORCH and any(result.requires_grad for result in results)
+        if arrays is NUMPY:
+            return False
+        for argument in ("grad_w", "grad_x") if dtypes.differentiable(arrays.dtype(x)) else ():
+            surrogate = getattr(self, argument)
+            if surrogate is not None:
+                _checked(op, argument, arrays, surrogate(w, x), w, x)
+        return any(result.requires_grad for result in results)
 
     def has_surrogates(self, arrays, w, x):
-        """Whether functions of one's own differentiate the terms of these operands."""
+        """Whether functions of the user's differentiate the terms of these operands."""
         surrogates = self.grad_w is not None or self.grad_x is not None
         return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad)
 
     def evaluate(self, op, arrays, w, x):
-        if self.has_surrogates(arrays, w, x):
-            plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
-            term = _checked(op, "multiply", arrays, self.multiply(plain_w, plain_x), plain_w, plain_x)
-            return _Surrogate.apply(w, x, term, op)
-        return _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
+        """The terms of operands that broadcast, by tensor operations; differentiable."""
+        if not self.has_surrogates(arrays, w, x):
+            return _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
+        plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
+        term = _checked(op, "multiply", arrays, self.multiply(plain_w, plain_x), plain_w, plain_x)
+        return _Surrogate.apply(w, x, term, op)
 
     def multiplier(self, op, arrays, w, x):
+        """A function (w, x) that gives the terms of operands like w and x."""
         if not self.has_surrogates(arrays, w, x):
             term = self.multiply(w, x)
             if _checked(op, "multiply", arrays, term, w, x) is term:
-                return self.multiply  # which needs no help
-        return super(Function, self).multiplier(op, arrays, w, x)
+                return self.multiply  # it needs no help
+        return lambda w, x: self.evaluate(op, arrays, w, x)
 
     def true_partial(self, op, w, x, i, grad):
         """grad times d multiply / d operand i, where only the other operand has a surrogate."""
@@ -176,31 +196,38 @@ def _changes(op, key):
     return len(others) > MOST_SOURCES
 
 
+def _compiled(op, traced, dtype, level):
+    found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype), dtype, level, repr(op))
+    if found is None:
+        _cannot_compile(
+            "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
+            "Named ops don't need a compiler".format(reason)
+        )
+    return found, reason
+
+
 def _checked(op, argument, arrays, result, w, x):
     """What a user's function of w and x returned, in the shape and dtype that it must have."""
     if not arrays.owns(result):
-        raise TypeError(
-            "{}: {} must return one of the {}, but returned {}".format(op, argument, arrays.name, type(result).__name__)
-        )
-    shape = broadcast_shape(w, x)
-    if tuple(result.shape) != shape:
+        message = "{}: {} must return one of the {}, but returned {}"
+        raise TypeError(message.format(op, argument, arrays.name, type(result).__name__))
+    found, w_shape, x_shape = tuple(result.shape), tuple(w.shape), tuple(x.shape)
+    shape = tuple(int(q if p == 1 else p) for p, q in zip(w_shape, x_shape))
+    if found != shape:
         # A function may ignore one operand.
-        if tuple(result.shape) not in (tuple(w.shape), tuple(x.shape)):
+        if found not in (w_shape, x_shape):
             raise RuntimeError(
                 "{}: {} must work element by element: for operands of shapes {} and {} it must return shape {}, "
-                "but returned {}".format(op, argument, tuple(w.shape), tuple(x.shape), shape, tuple(result.shape))
+                "but returned {}".format(op, argument, w_shape, x_shape, shape, found)
             )
         result = arrays.expand(result, shape)
     dtype, expected = arrays.dtype(result), arrays.dtype(x)
-    if dtype != (op.term.result_dtype(expected) if argument == "multiply" else expected):
-        if dtype != "bool" or not dtypes.is_integer(expected):
-            raise TypeError(
-                "{}: {} must return the dtype of its operands, {}, but returned {}".format(
-                    op, argument, expected, dtype
-                )
-            )
-        result = arrays.cast(result, expected)
-    return result
+    if dtype == (op.term.result_dtype(expected) if argument == "multiply" else expected):
+        return result
+    if dtype == "bool" and dtypes.is_integer(expected):
+        return arrays.cast(result, expected)
+    message = "{}: {} must return the dtype of its operands, {}, but returned {}"
+    raise TypeError(message.format(op, argument, expected, dtype))
 
 
 @autograd.new_style
@@ -219,20 +246,19 @@ class _Surrogate(AutogradFunction):
     @staticmethod
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
-        op = ctx.op
-        term = op.term
-        result = []
-        for i, (operand, surrogate, argument) in enumerate(((w, term.grad_w, "grad_w"), (x, term.grad_x, "grad_x"))):
+        result, op = [None, None, grad if ctx.needs_input_grad[2] else None, None], ctx.op
+        for i, (operand, argument) in enumerate(((w, "grad_w"), (x, "grad_x"))):
+            surrogate = getattr(op.term, argument)
             if not ctx.needs_input_grad[i]:
-                result.append(None)
-            elif surrogate is not None:
-                partial = _checked(op, argument, TORCH, surrogate(w, x), w, x)
-                if TORCH.dtype(partial).startswith("complex"):
-                    partial = partial.conj()  # PyTorch's gradients are conjugate
-                result.append(_sum_to(grad * partial, operand.shape))
-            else:
-                result.append(term.true_partial(op, w, x, i, grad))
-        return result[0], result[1], grad if ctx.needs_input_grad[2] else None, None
+                continue
+            if surrogate is None:
+                result[i] = op.term.true_partial(op, w, x, i, grad)
+                continue
+            partial = _checked(op, argument, TORCH, surrogate(w, x), w, x)
+            if TORCH.dtype(partial).startswith("complex"):
+                partial = partial.conj()  # PyTorch's gradients are conjugate
+            result[i] = _sum_to(grad * partial, operand.shape)
+        return tuple(result)
 
 
 def _sum_to(value, shape):
@@ -243,20 +269,21 @@ def _sum_to(value, shape):
 
 
 def _by_arrays(function):
+    """A function of NumPy arrays as one of tensors; its results are tensors where they are arrays."""
+
     def call(*tensors):
-        like = tensors[0]
         result = function(*[raw(tensor.detach()).cpu().numpy() for tensor in tensors])
         if not NUMPY.owns(result):
             return result
         result = TORCH.tensor(torch.from_numpy(result.copy()))
-        return result.cuda() if like.is_cuda else result
+        return result.cuda() if tensors[0].is_cuda else result
 
     call.__name__ = getattr(function, "__name__", repr(function))
     return call
 
 
 def _works(op, arrays, operands):
-    # A function of its own, for on Python 2 an inner except would change what the outer one raises again.
+    # A function of its own: in Python 2 an inner except would change what the outer one raises again.
     try:
         op.term._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
     except Exception:

@@ -1,4 +1,4 @@
-"""Which kind of term an op's functions mean: the first kind that takes its `multiply`."""
+"""The kinds of terms. An op's term is of the first kind that takes its `multiply`."""
 
 from im2col_compat.terms.c_text import CTerm
 from im2col_compat.terms.function import Function

@@ -3,13 +3,14 @@
 from im2col_compat import lowlevel
 from im2col_compat.codegen.kernels import LEVELS, Kernels
 
-_names = {}  # what an op is made of: the name of its kernels in C
-#: dtypes of operands that there are kernels for.
+#: The dtypes of operands that there are kernels for.
 DTYPES = ("float32", "float64")
+
+_names = {}  # what an op is made of: the name of its kernels in C
 
 
 def register(name, op):
-    """Let ops that are made of the same as `op` be computed by the kernels of a name."""
+    """From now on the kernels of this name compute `op`, and all ops that are made of the same."""
     _names[_parts(op)] = name
 
 
@@ -18,15 +19,15 @@ def _parts(op):
 
 
 def name_of(op):
-    """The name of the kernels that are built in for an op; None where there are none."""
+    """The name of an op's kernels; None where there are none."""
     try:
         return _names.get(_parts(op))
     except TypeError:
-        return None  # a function that has no hash is none of ours
+        return None  # a function without a hash is none of ours
 
 
 def kernels(op, dtype, level):
-    """The Kernels that are built in for an op, on a dtype; None where there are none."""
+    """An op's Kernels for a dtype; None where there are none."""
     name = name_of(op) if dtype in DTYPES else None
     if name is None:
         return None

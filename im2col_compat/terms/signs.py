@@ -1,4 +1,4 @@
-"""Terms of xnor, by bits: signs packed 32 to a word, which C kernels compare all at once and count."""
+"""Products of signs, by bits: C kernels compare 32 signs at once, packed into a word, and count those that differ."""
 
 import functools
 
@@ -38,7 +38,7 @@ def product_of_signs(w, x):
 
 
 class Signs(Function):
-    """A function whose terms are products of signs."""
+    """The term product_of_signs, which xnor has."""
 
     @staticmethod
     def takes(multiply):
@@ -48,28 +48,25 @@ class Signs(Function):
         if dtype not in DTYPES or named.name_of(op) is None:
             return super(Signs, self).found(op, dtype, arrays, level)
         floats = named.kernels(op, dtype, level)
-        # Gradients are those of the kernels for floats; integers have none.
+        # The kernels for floats give the gradients; integers have none.
         address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
         origin = "built in, {}, for signs packed into words".format(LEVELS[level])
         return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level)), None
 
     def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":
-            # True is +1.
-            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))
+            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))  # True is +1
         return super(Signs, self).prepared(op, arrays, w, x, w_broadcast, x_broadcast)
 
 
 def _packed(dtype, level, layout, arrays, w, x):
-    """Dense w and x as words of signs, a group's channels being words."""
-    channels, taps = layout.channels, product(layout.kernel)
+    """Packed: dense w and x as words of signs. The words take the place of a group's channels."""
+    channels, taps, pixels, row = layout.channels, product(layout.kernel), product(layout.image), layout.image[2]
     words = -(-channels // BITS)
-    images = (layout.batch, layout.groups, channels, product(layout.image))
     strides = layout.x_strides[0], layout.x_strides[1], layout.x_strides[4]
-    x = _pack(arrays, x, dtype, images, strides, level)
-    filters = (layout.groups * layout.filters, 1, channels, taps)
-    w = _pack(arrays, w, dtype, filters, (channels * taps, taps, 1), level)
-    pixels, row = product(layout.image), layout.image[2]
+    x = _pack(arrays, x, dtype, (layout.batch, layout.groups, channels, pixels), strides, level)
+    filters = layout.groups * layout.filters
+    w = _pack(arrays, w, dtype, (filters, 1, channels, taps), (channels * taps, taps, 1), level)
     layout = layout._replace(
         channels=words,
         x_strides=(layout.groups * words * pixels, pixels, layout.image[1] * row, row, 1),
@@ -77,8 +74,7 @@ def _packed(dtype, level, layout, arrays, w, x):
         multiplications=layout.multiplications // channels * words,
         last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last,
     )
-    # Integers' sums of signs come as int64.
-    address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)
+    address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)  # by the dtype of sums
     return Packed(layout, address, 4, lowlevel.address_of(w), lowlevel.address_of(x), (w, x))
 
 

@@ -1,4 +1,4 @@
-"""Products that are looked up: the table of Op.from_table, as tensor operations and as the C kernels' rows."""
+"""Products that are looked up: the table of Op.from_table, for tensor operations and as the rows that C kernels read."""
 
 import functools
 
@@ -13,7 +13,7 @@ from im2col_compat.terms.function import Function
 
 #: Bits of an operand.
 MOST_BITS = 8
-#: The largest entry, and the least one's size.
+#: The largest absolute value of an entry.
 MOST = 2**31 - 1
 #: Results that C looks up at a time, where there are many of them and where there are few.
 WIDE, NARROW = 256, 64
@@ -27,13 +27,13 @@ class Table(object):
     """
 
     def __init__(self, entries, signed):
-        self.entries = entries
+        self.entries, self.signed = entries, signed
         self.entries.flags.writeable = False
-        self.signed = signed
         # Once, not in each call: looking through all entries takes longer than a small call.
         self._least, most = int(entries.min()), int(entries.max())
         self._largest, span = max(-self._least, most, 1), most - self._least
-        self._planes = 1 if span < 2**8 else 2 if span < 2**16 else 0  # of bytes, for permutes; 0: not by these
+        # How many bytes of an entry permutes have to look up; 0 where there are too many for permutes.
+        self._planes = 1 if span < 2**8 else 2 if span < 2**16 else 0
         self._kept = {}  # what is made of it for C
 
     @property
@@ -44,29 +44,27 @@ class Table(object):
     @property
     def ranges(self):
         """The least and the greatest w, and x."""
-        return tuple(
-            (-(size // 2), size // 2 - 1) if signed else (0, size - 1)
-            for size, signed in zip(self.entries.shape, self.signed)
-        )
+        sizes = zip(self.entries.shape, self.signed)
+        return tuple((-(size // 2), size // 2 - 1) if signed else (0, size - 1) for size, signed in sizes)
 
     def __call__(self, w, x):
         return arrays_of(w).look_up(self.entries, w, x)
 
     def kernels(self, count, masks, level):
-        """The address of the C kernels that suit `count` results best; masks: which can leave taps out."""
-        # Panels are filled up, but wide ones are looked up twice as fast.
+        """The address of the C kernels that suit `count` results best; masks: whether they must leave taps out."""
+        # Wide panels are looked up twice as fast, but a panel that isn't full costs as much as a full one.
         lanes = WIDE if -(-count // WIDE) * WIDE <= 2 * -(-count // NARROW) * NARROW else NARROW
         planes = 0 if masks else self._planes
-        key = planes, lanes, level
-        if key not in self._kept:
-            # Never another one in its place: threads may be computing with what is there.
-            self._kept.setdefault(key, self._made(planes, lanes, level))
-        return self._kept[key][0]
+        return self._keep((planes, lanes, level), lambda: self._made(planes, lanes, level))[0]
+
+    def _keep(self, key, make):
+        # What is there is never replaced: threads may be computing with it.
+        return self._kept[key] if key in self._kept else self._kept.setdefault(key, make())
 
     def _made(self, planes, lanes, level):
         entries = self.entries[np.arange(256) % self.entries.shape[0]]
         if planes:
-            # A permute of 64 bytes takes no notice of an index's upper bits.
+            # A permute of 64 bytes ignores the upper bits of an index.
             columns = max(64, entries.shape[1])
             values = (np.tile(entries, (1, columns // entries.shape[1])) - self._least).astype(np.uint16)
             parts = [(values >> shift & 255).astype(np.uint8) for shift in (0, 8)[:planes]]
@@ -78,10 +76,8 @@ class Table(object):
         return lowlevel.table_kernels(rows, 0, 0, 256, NARROW, MOST // self._largest, level)
 
     def transposed(self):
-        """The table of x and w."""
-        if "transposed" not in self._kept:
-            self._kept.setdefault("transposed", Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
-        return self._kept["transposed"]
+        """The table with x and w in each other's place."""
+        return self._keep("transposed", lambda: Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
 
     def __repr__(self):
         kinds = ["{}int{}".format("" if signed else "u", bits) for signed, bits in zip(self.signed, self.bits)]
@@ -111,24 +107,20 @@ class Lookup(Function):
         return isinstance(multiply, Table)
 
     def operands(self, arrays, function, w, x):
-        """w and x as bytes. TypeError for other than integers, ValueError for those that the table has no entry for."""
-        table = self.multiply
-        result = []
+        """w and x as bytes. TypeError where they aren't integers, ValueError where the table has no entry for one."""
+        table, result = self.multiply, []
         for (name, value), (low, high), signed in zip((w, x), table.ranges, table.signed):
             dtype = arrays.dtype(value)
             if not dtypes.is_integer(dtype):
-                raise TypeError(
-                    "{}(): {} must be of an integer dtype for {!r}, but is {}".format(function, name, table, dtype)
-                )
+                message = "{}(): {} must be of an integer dtype for {!r}, but is {}"
+                raise TypeError(message.format(function, name, table, dtype))
             least, most = dtypes.limits(dtype)
             if (least < low or most > high) and 0 not in tuple(value.shape):
                 least, most = arrays.extremes(value)
                 if least < low or most > high:
-                    raise ValueError(
-                        "{}(): {} must be from {} to {} for {!r}, but has {}".format(
-                            function, name, low, high, table, least if least < low else most
-                        )
-                    )
+                    message = "{}(): {} must be from {} to {} for {!r}, but has {}"
+                    wrong = least if least < low else most
+                    raise ValueError(message.format(function, name, low, high, table, wrong))
             byte = "int8" if signed else "uint8"
             result.append(value if dtype == byte else arrays.cast(value, byte))
         return result
@@ -137,7 +129,6 @@ class Lookup(Function):
         return "int64" if dtypes.is_integer(dtype) else dtype
 
     def pad_limits(self, dtype):
-        # A table knows fewer numbers than a dtype has.
         return self.multiply.ranges[1]
 
     def kernels(self, op, dtype, arrays, level):
@@ -145,15 +136,11 @@ class Lookup(Function):
             return None, "a table takes integers"
         if not op.reduction.fuses_products:
             return None, "C looks up terms only where they are summed"
-        by_permutes = ", by byte permutes" if lowlevel.has_permutes(level) else ""
-        origin = "looked up, {}{}".format(LEVELS[level], by_permutes)
-        return (
-            Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level)),
-            None,
-        )
+        origin = "looked up, {}{}".format(LEVELS[level], ", by byte permutes" if lowlevel.has_permutes(level) else "")
+        return Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level)), None
 
     def recordable(self, op, dtype):
-        # What comes of it depends on the operands' values: those that the table has no entry for are an error.
+        # Operands that the table has no entry for are an error, which depends on their values.
         return False
 
     def explained(self, op, dtype, arrays, kernels):
@@ -161,7 +148,7 @@ class Lookup(Function):
 
 
 def _packed(table, level, layout, arrays, w, x):
-    """The operands as they are, which are bytes, and the kernels that suit the layout best."""
+    """Packed: the operands as they are, which are bytes, and the kernels that suit the layout best."""
     count = layout.batch * product(layout.blocks)
     if layout.transposes and layout.filters > count:
         # Few rows of many features: filters take the place of positions.

@@ -1,4 +1,4 @@
-"""Multipliers that are published as C: EvoApproxLib's functions, and headers with a table, compiled and tabulated."""
+"""Multipliers that are published as C, EvoApproxLib's functions and headers with a table: compiled and tabulated."""
 
 import os
 import re
@@ -8,12 +8,11 @@ import tempfile
 
 import numpy as np
 
-from im2col_compat.codegen import compile
-from im2col_compat.codegen import template as source
+from im2col_compat.codegen import compile, template
 from im2col_compat.terms.table import MOST_BITS
 
-#: The C types of operands and products, by width and whether they are signed; what else ints are called.
-_WIDTHS = {"char": 8, "short": 16, "int": 32, "unsigned": 32, "signed": 32, "long": 64}
+#: The C types of operands and products, and their widths. A type that none of these is in is an int.
+_WIDTHS = (("char", 8), ("short", 16), ("long", 64))
 _TYPE = r"(?:(?:const|unsigned|signed|static|inline|extern|long|short|char|int|u?int\d+_t)\s+)+"
 _PARAMETER = r"\s*(" + _TYPE + r")(?:\w+)\s*"
 _FUNCTION = re.compile(r"(" + _TYPE + r")(\w+)\s*\(" + _PARAMETER + "," + _PARAMETER + r"\)\s*\{")
@@ -36,7 +35,7 @@ void im2col_compat_tabulate(int64_t *table)
 }}
 """
 
-#: In a process of its own: what divides by zero ends it.
+#: In a process of its own, since a function that divides by zero ends it.
 _RUN = """
 import ctypes, sys
 table = (ctypes.c_int64 * int(sys.argv[2]))()
@@ -46,11 +45,16 @@ with open("table", "wb") as file:
 """
 
 
+def error(kind, message, *values):
+    """An exception of Op.from_table."""
+    return kind("Op.from_table(): " + message.format(*values))
+
+
 def tabulate(text, where, signed, bits, name, directory=None):
     """(entries, signed) of a function of two integers, or of a table, in C source.
 
     where: what messages call the source. signed, bits: pairs, or None for what the types or the name say. name: which
-    function or table, where there are several. directory: where what it includes is looked for.
+    function or table, where there are several. directory: where the files that it includes are looked for.
     """
     plain = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
     functions = {match.group(2): match for match in _FUNCTION.finditer(plain)}
@@ -60,10 +64,8 @@ def tabulate(text, where, signed, bits, name, directory=None):
         stem = os.path.splitext(os.path.basename(where))[0]
         name = stem if stem in known else known[0] if len(known) == 1 else None
     if name not in known:
-        raise ValueError(
-            "Op.from_table(): name must be one of the functions of two integers, or the tables, that {} defines, {}, "
-            "but got {!r}".format(where, known, name)
-        )
+        message = "name must be one of the functions of two integers, or the tables, that {} defines, {}, but got {!r}"
+        raise error(ValueError, message, where, known, name)
     said = _NAMED.match(name)
     says_signed = None if said is None else (said.group(3) == "s",) * 2
     if name in arrays:
@@ -77,13 +79,9 @@ def tabulate(text, where, signed, bits, name, directory=None):
         if bits is None:
             bits = (MOST_BITS, MOST_BITS) if said is None else (int(said.group(1)), int(said.group(2) or said.group(1)))
             if max(bits) > MOST_BITS:
-                raise ValueError(
-                    "Op.from_table(): operands have at most {} bits, but those of {} have {}".format(
-                        MOST_BITS, name, bits
-                    )
-                )
+                raise error(ValueError, "operands have at most {} bits, but those of {} have {}", MOST_BITS, name, bits)
         shape = tuple(2**count for count in bits)
-        # What takes an unsigned operand takes the bits of a signed one.
+        # An unsigned parameter gets the bits of a signed operand.
         operands = [
             "({})({} & {})".format(parameter.strip(), value, -1 if _kind(parameter)[1] else size - 1)
             for parameter, value, size in zip(parameters, "wx", shape)
@@ -91,7 +89,7 @@ def tabulate(text, where, signed, bits, name, directory=None):
         expression = "{}({}, {})".format(name, *operands)
     entries = _compiled(text, where, expression, shape, signed, directory)
     if any(signed) and not _kind(kind)[1]:
-        # And what returns an unsigned product of signed operands returns its bits.
+        # And an unsigned result has the bits of the product of signed operands.
         product = shape[0] * shape[1]
         entries %= product
         entries[entries >= product // 2] -= product
@@ -100,29 +98,32 @@ def tabulate(text, where, signed, bits, name, directory=None):
 
 def _kind(text):
     """(width, whether it is signed) of a C type."""
-    words = [word for word in text.split() if word not in ("const", "static", "inline", "extern")]
-    exact = re.match(r"(u?)int(\d+)_t$", words[-1])
+    exact = re.search(r"\b(u?)int(\d+)_t\b", text)
     if exact:
         return int(exact.group(2)), not exact.group(1)
-    width = next((_WIDTHS[word] for word in ("char", "short", "long") if word in words), 32)
-    return width, "unsigned" not in words
+    words = text.split()
+    return next((width for word, width in _WIDTHS if word in words), 32), "unsigned" not in words
 
 
 def _compiled(text, where, expression, shape, signed, directory):
-    """The values of a C expression in w and x, or their places i and j, for all operands."""
-    tabulate = _TABULATE.format(
-        rows=shape[0], columns=shape[1], w_signed=int(signed[0]), x_signed=int(signed[1]), expression=expression
+    """The values of a C expression in w and x, or in their places i and j, for all operands."""
+    source = (
+        "#include <stdint.h>\n"
+        + text
+        + _TABULATE.format(
+            rows=shape[0], columns=shape[1], w_signed=int(signed[0]), x_signed=int(signed[1]), expression=expression
+        )
     )
-    flags = source.FLAGS + (() if directory is None else ("-I" + directory,))
+    flags = template.FLAGS + (() if directory is None else ("-I" + directory,))
     folder = tempfile.mkdtemp(prefix="im2col_compat-")
     try:
-        path = compile.library("#include <stdint.h>\n" + text + tabulate, flags, where)
+        path = compile.library(source, flags, where)
         words = [sys.executable or "python", "-c", _RUN, path, str(shape[0] * shape[1])]
         status, output = compile.run(words, folder)
         if status != 0:
             raise compile.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
         return np.fromfile(os.path.join(folder, "table"), np.int64).reshape(shape)
-    except compile.CannotCompile as error:
-        raise RuntimeError("Op.from_table(): {} can't be compiled and tabulated: {}".format(where, error))
+    except compile.CannotCompile as reason:
+        raise error(RuntimeError, "{} can't be compiled and tabulated: {}", where, reason)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
