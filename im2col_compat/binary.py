@@ -1,12 +1,12 @@
 """Layers of XNOR networks: the op xnor, and the scaling factors of XNOR-Net (arXiv 1603.05279)."""
 
-from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.arrays import TORCH as arrays
 from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import NAMED
 
 
 class _Binary(Layer):
-    """What BinaryConv2d and BinaryLinear have in common. `_mean_input(padded)`, the factor K, is theirs."""
+    """What BinaryConv2d and BinaryLinear have in common. Each has its own `_mean_input(padded)`, the factor K."""
 
     def _set_own(self, alpha=False, K=False):
         self.op, self.alpha, self.K = NAMED["xnor"], bool(alpha), bool(K)
@@ -20,9 +20,7 @@ class _Binary(Layer):
         if self.alpha:
             means = self.weight.abs().contiguous().view(self.weight.shape[0], -1).mean(1)
             result = result * self._per_filter(means)
-        if self.K:
-            result = result * self._mean_input(padded)
-        return self._biased(result)
+        return self._biased(result * self._mean_input(padded) if self.K else result)
 
 
 class BinaryConv2d(_Binary, Conv2d):
@@ -40,14 +38,11 @@ class BinaryConv2d(_Binary, Conv2d):
 
     @classmethod
     def from_conv(cls, conv, alpha=False, K=False):
-        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
-
-        Raises TypeError for another layer.
-        """
+        """A layer with the settings of an nn.Conv2d, sharing its parameters. TypeError for other layers."""
         return cls._sharing(conv, alpha, K)
 
     def _mean_input(self, padded):
-        batch, groups, arrays = tuple(padded.shape[:-3]), self.groups, TORCH
+        batch, groups = tuple(padded.shape[:-3]), self.groups
         sizes = batch + (groups, self.in_channels // groups) + tuple(padded.shape[-2:])
         means = padded.abs().contiguous().view(*sizes).mean(len(batch) + 1)
         # The mean over each window is a convolution with the settings of this one.
@@ -71,10 +66,7 @@ class BinaryLinear(_Binary, Linear):
 
     @classmethod
     def from_linear(cls, linear, alpha=False, K=False):
-        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
-
-        Raises TypeError for another layer.
-        """
+        """A layer with the sizes of an nn.Linear, sharing its parameters. TypeError for other layers."""
         return cls._sharing(linear, alpha, K)
 
     def _mean_input(self, padded):

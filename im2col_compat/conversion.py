@@ -8,6 +8,9 @@ from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear
 from im2col_compat.op import resolve
 from im2col_compat.quantized import QuantConv2d, QuantLinear
 
+#: nn.MultiheadAttention takes the weight of such a layer, and doesn't call it.
+_NEVER_CALLED = () if torch is None else getattr(torch.nn.modules.linear, "NonDynamicallyQuantizableLinear", ())
+
 
 def convert(model, op, calibrate=None, layers=None, qconfig=None):
     """A copy of a model whose convolutions and fully connected layers compute with an op.
@@ -37,20 +40,26 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
         raise ImportError("convert() is for nn.Modules: {}".format(torch_missing))
     op = resolve(op)
     is_table = op.term.looks_up
-    if not isinstance(model, _nn.Module):
+    if not isinstance(model, torch.nn.Module):
         raise TypeError("convert(): model must be an nn.Module, but is {!r}".format(model))
     if calibrate is not None and not hasattr(calibrate, "__iter__"):
         raise TypeError("convert(): calibrate must be batches, such as a DataLoader, but is {!r}".format(calibrate))
     if not is_table and (calibrate is not None or qconfig is not None):
         raise ValueError("convert(): calibrate and qconfig are for ops of Op.from_table, but op is {!r}".format(op))
     model = copy.deepcopy(model)
-    chosen = _chosen(model, layers, _QUANTIZED if is_table else _PLAIN)
-    converted = {}
+    kinds = (QuantConv2d, QuantLinear) if is_table else (Conv1d, Conv2d, Conv3d, Linear)
+    chosen, converted = _chosen(model, layers, kinds), {}
     for name, layer in chosen:
+        kind = _kind(layer, kinds)
+        if kind is None:
+            message, bases = "convert(): layer {!r} must be one of {}, but is {}", [
+                "nn." + k.base.__name__ for k in kinds
+            ]
+            raise TypeError(message.format(name, bases, type(layer).__name__))
         if is_table:
-            converted[layer] = _quantized(name, layer, op, calibrate is None, qconfig)
+            converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig)
         else:
-            converted[layer] = _plain(name, layer, op)
+            converted[layer] = _plain(layer, kind, op)
     model = _with(model, converted)
     for module in model.modules():
         if hasattr(module, "activation_relu_or_gelu"):
@@ -62,37 +71,27 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     return model
 
 
-# ---------------------------------------------------------------- which layers
+def _kind(layer, kinds):
+    """The class that a layer becomes: the first of which it is the `base`. None where it is none's."""
+    if isinstance(layer, _NEVER_CALLED):
+        return None
+    return next((kind for kind in kinds if isinstance(layer, kind.base)), None)
 
 
-_nn = torch.nn if torch is not None else None
-#: (layer of PyTorch, what it becomes).
-_PLAIN = () if _nn is None else ((_nn.Conv1d, Conv1d), (_nn.Conv2d, Conv2d), (_nn.Conv3d, Conv3d), (_nn.Linear, Linear))
-_QUANTIZED = () if _nn is None else ((_nn.Conv2d, QuantConv2d), (_nn.Linear, QuantLinear))
-#: nn.MultiheadAttention takes the weight of such a layer, and doesn't call it.
-_NEVER_CALLED = tuple(
-    getattr(module, name)
-    for module, name in ((getattr(getattr(_nn, "modules", None), "linear", None), "NonDynamicallyQuantizableLinear"),)
-    if hasattr(module, name)
-)
-
-
-def _chosen(model, layers, known):
+def _chosen(model, layers, kinds):
     """(name, module) of each layer to convert. A module in several places comes once."""
     modules = list(model.named_modules())
     if layers is None:
-        found = [pair for pair in modules if _known(pair[1], known) is not None]
+        found = [(name, module) for name, module in modules if _kind(module, kinds) is not None]
     elif callable(layers) and not isinstance(layers, type):
         found = [pair for pair in modules if layers(*pair)]
     else:
         wanted = list(layers) if isinstance(layers, (tuple, list)) else [layers]
         for one in wanted:
             if not any(_is(one, *pair) for pair in modules):
-                raise ValueError(
-                    "convert(): layers must be types or names of the model's, {}, but {!r} is none".format(
-                        [name for name, _ in modules if name], one
-                    )
-                )
+                names = [name for name, _ in modules if name]
+                message = "convert(): layers must be types or names of the model's, {}, but {!r} is none"
+                raise ValueError(message.format(names, one))
         found = [pair for pair in modules if any(_is(one, *pair) for one in wanted)]
     if not found:
         raise ValueError("convert(): the model has no layers to convert")
@@ -107,52 +106,25 @@ def _is(wanted, name, module):
     raise TypeError("convert(): layers must be types, names or a function, but got {!r}".format(wanted))
 
 
-# ---------------------------------------------------------------- what they become
-
-
-def _known(layer, known):
-    """The class that a layer becomes, or None."""
-    if isinstance(layer, _NEVER_CALLED):
-        return None
-    return next((own for base, own in known if isinstance(layer, base)), None)
-
-
-def _plain(name, layer, op):
-    own = _known(layer, _PLAIN)
-    if own is None:
-        raise _cannot(name, layer, _PLAIN)
-    new = own._sharing(layer, op)
+def _plain(layer, kind, op):
+    new = kind._sharing(layer, op)
     for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # if it was quantized
         new._buffers.pop(attribute, None)
         new.__dict__.pop(attribute, None)
     return new
 
 
-def _quantized(name, layer, op, keep, qconfig):
-    own = _known(layer, _QUANTIZED)
-    if own is None:
-        raise _cannot(name, layer, _QUANTIZED)
-    same = isinstance(layer, own) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
+def _quantized(name, layer, kind, op, keep, qconfig):
+    """keep: whether the new layer takes over the calibration of the layer."""
+    same = isinstance(layer, kind) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
     if keep and not (same and float(layer.input_scale) > 0):
-        raise ValueError(
-            "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's inputs".format(
-                name, op
-            )
-        )
-    qconfig = layer.qconfig if same else qconfig
-    new = own._sharing(layer, op, qconfig)
+        message = "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's inputs"
+        raise ValueError(message.format(name, op))
+    new = kind._sharing(layer, op, layer.qconfig if same else qconfig)
     if keep:
         new.input_scale.copy_(layer.input_scale)
         new.input_zero_point.copy_(layer.input_zero_point)
     return new
-
-
-def _cannot(name, layer, known):
-    return TypeError(
-        "convert(): layer {!r} must be one of {}, but is {}".format(
-            name, ["nn." + base.__name__ for base, _ in known], type(layer).__name__
-        )
-    )
 
 
 def _with(module, converted):
@@ -166,9 +138,6 @@ def _with(module, converted):
     return module
 
 
-# ---------------------------------------------------------------- calibration
-
-
 def _calibrate(model, layers, batches):
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -177,9 +146,14 @@ def _calibrate(model, layers, batches):
     try:
         count = 0
         with torch.no_grad():
-            for batch in _with_progress(batches):
-                model(_input_of(batch))
-                count += 1
+            for count, batch in enumerate(_with_progress(batches), 1):
+                input = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
+                if not isinstance(input, Tensor):
+                    message = (
+                        "convert(): calibrate's batches must be tensors, or tuples that begin with one, but one is {!r}"
+                    )
+                    raise TypeError(message.format(batch))
+                model(input)
         if not count:
             raise ValueError("convert(): calibrate must have batches, but there is none")
         for _, layer in layers:
@@ -187,17 +161,6 @@ def _calibrate(model, layers, batches):
     finally:
         for module in training:
             module.training = True
-
-
-def _input_of(batch):
-    input = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
-    if not isinstance(input, Tensor):
-        raise TypeError(
-            "convert(): calibrate's batches must be tensors, or tuples that begin with one, but one is {!r}".format(
-                batch
-            )
-        )
-    return input
 
 
 def _with_progress(batches):

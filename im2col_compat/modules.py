@@ -1,4 +1,4 @@
-"""nn.Module shells over the functions. Without PyTorch they can be imported, but not constructed."""
+"""Layers: the functions as nn.Modules. Without PyTorch they can be imported, but not constructed."""
 
 import functools
 import inspect
@@ -31,10 +31,8 @@ class _Shell(_Module):
     def extra_repr(self):
         return ", ".join("{}={}".format(name, getattr(self, name)) for name in self._settings)
 
-    if not hasattr(_Module, "extra_repr"):  # before 0.4
-
-        def __repr__(self):
-            return "{}({})".format(type(self).__name__, self.extra_repr())
+    def __repr__(self):  # nn.Module's shows no settings before 0.4
+        return "{}({})".format(type(self).__name__, self.extra_repr())
 
 
 class Unfold(_Shell):
@@ -68,8 +66,8 @@ def constructor(init, own):
     """An __init__ with the arguments of `init`, PyTorch's, and then those of the method `own`, ours.
 
     So each list of arguments is written once. The __init__ calls `init` and then `own`, each with its part, and Python
-    itself complains about arguments that are missing, unknown or given twice. If `init` was made by constructor(), its
-    own arguments are left out.
+    itself complains about arguments that are missing, unknown or given twice. Where constructor() made `init`, it takes
+    PyTorch's arguments alone.
     """
     init = getattr(init, "__wrapped__", init)
     most = init.__code__.co_argcount - 1
@@ -94,33 +92,32 @@ def constructor(init, own):
 class Layer(object):
     """What all layers with an op have in common.
 
-    `base` is the layer of PyTorch that they extend, `dims` its number of spatial dimensions, 0 for Linear.
+    base: the layer of PyTorch that they extend
+    dims: its number of spatial dimensions, 0 for Linear
     """
 
     def _set_own(self, op="dot"):
-        """Set what PyTorch's layer doesn't have. The arguments end the constructor's and from_conv's."""
+        """Set what PyTorch's layer doesn't have. Constructors and from_conv end with these arguments."""
         self.op = resolve(op)
 
     @classmethod
     def _sharing(cls, layer, *own):
         """A layer with the settings of a `base`, and with its parameters, not copies of them."""
         if not isinstance(layer, cls.base):
-            raise TypeError(
-                "{0}.from_{1}(): {1} must be an nn.{2}, but got {3}".format(
-                    cls.__name__, "conv" if cls.dims else "linear", cls.base.__name__, type(layer).__name__
-                )
-            )
-        if layers.is_parametrized(layer):
+            what, message = "conv" if cls.dims else "linear", "{0}.from_{1}(): {1} must be an nn.{2}, but got {3}"
+            raise TypeError(message.format(cls.__name__, what, cls.base.__name__, type(layer).__name__))
+        parametrized = layers.is_parametrized(layer)
+        if parametrized:
             # torch.nn.utils.parametrize gives each layer a class of its own, whose properties compute the parameters.
             properties = {n: value for n, value in vars(type(layer)).items() if n not in ("__dict__", "__weakref__")}
-            new = _shallow(layer, type("Parametrized" + cls.__name__, (cls,), properties))
-            # The tensors that the parameters are computed from are shared. The lists of computations are not, so that
-            # one can be removed from one layer alone.
+            cls = type("Parametrized" + cls.__name__, (cls,), properties)
+        new = _shallow(layer, cls)
+        if parametrized:
+            # The layers share the tensors that the parameters are computed from, but not the lists of computations, so
+            # that one can be removed from one layer alone.
             new.parametrizations = _shallow(layer.parametrizations)
             for name, one in list(layer.parametrizations.items()):
                 new.parametrizations[name] = _shallow(one)
-        else:
-            new = _shallow(layer, cls)
         new._set_own(*own)
         return new
 
@@ -142,11 +139,11 @@ class Layer(object):
         return self._reduced(self._padded(input), self.weight, self.op, self.bias)
 
     def _padded(self, input):
-        """The input, padded with its own pixels if the layer pads so."""
+        """The input, with its own pixels around it where padding_mode asks for them."""
         return input
 
     def _reduced(self, padded, weight, op, bias=None):
-        """What the layer computes of such an input, with another weight, op or bias than its own."""
+        """What the layer computes of such an input with this weight, op and bias."""
         return linear(padded, weight, bias, op=op)
 
     def _per_filter(self, values):
@@ -158,7 +155,7 @@ class Layer(object):
 
 
 class _Conv(Layer):
-    padding_mode = "zeros"  # layers that an older PyTorch has pickled have none
+    padding_mode = "zeros"  # of layers that an older PyTorch has pickled
 
     def __init__(
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
@@ -188,10 +185,7 @@ class _Conv(Layer):
 
     @classmethod
     def from_conv(cls, conv, op):
-        """A layer with the settings of an nn.Conv1d, 2d or 3d, and with its parameters, not copies of them.
-
-        op: as for conv2d. Raises TypeError for another layer.
-        """
+        """A layer with the settings of an nn.Conv1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
         return cls._sharing(conv, op)
 
     def _with_own(self, settings):
@@ -222,10 +216,9 @@ class Conv2d(_Conv, _Conv2d):
     Arguments are those of today's nn.Conv2d, on every version, and then
     op: as for conv2d.
 
-    padding may be "same", "valid" or ((top, bottom), (left, right)).
-    padding_mode "zeros" pads with the op's pad value. "reflect", "replicate" and "circular" pad with the input's own
-    pixels.
-    Parameters, their initialisation and the state_dict are those of nn.Conv2d.
+    padding may be "same", "valid" or ((top, bottom), (left, right)). padding_mode "zeros" pads with the op's pad value;
+    "reflect", "replicate" and "circular" pad with the input's own pixels. Parameters, their initialisation and the
+    state_dict are those of nn.Conv2d.
 
     Raises ValueError for a padding, padding_mode or op that doesn't exist.
     """
@@ -245,7 +238,7 @@ class Linear(Layer, _Linear):
     Arguments are those of today's nn.Linear, on every version, and then
     op: as for conv2d.
 
-    Parameters, their initialisation and the state_dict are those of nn.Linear.
+    Parameters, their initialisation and the state_dict are those of nn.Linear. Raises ValueError for an unknown op.
     """
 
     dims, base = 0, _Linear
@@ -258,10 +251,7 @@ class Linear(Layer, _Linear):
 
     @classmethod
     def from_linear(cls, linear, op):
-        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
-
-        op: as for conv2d. Raises TypeError for another layer.
-        """
+        """A layer with the sizes of an nn.Linear, sharing its parameters. TypeError for other layers."""
         return cls._sharing(linear, op)
 
 

@@ -11,8 +11,6 @@ from im2col_compat.terms.c_text import CText
 
 #: The named ops; ops.py fills it.
 NAMED = {}
-
-
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
     ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
@@ -23,56 +21,39 @@ DEFAULTS = (
 class Op(object):
     """A dot product: add over k of multiply(w[k], x[k]).
 
-    multiply(w, x): a function of two tensors, or of two NumPy arrays, w from the weight.
-        It works element by element on operands that broadcast, returns their dtype
-        (bool is welcome for integers), and is pure: it may be called any number of times.
-    add: "sum", "max", "min", or a function add(acc, term) of two tensors of one shape,
-        applied in the order of k (channel, kernel row, kernel column). Sums of integer
-        terms are int64, as are the terms that a function `add` gets; max and min keep
-        the dtype. NaN propagates.
+    multiply(w, x): a function of two tensors, or of two NumPy arrays, w from the weight. It works element by element on
+        operands that broadcast, returns their dtype (bool is welcome for integers), and is pure: it may be called any
+        number of times.
+    add: "sum", "max", "min", or a function add(acc, term) of two tensors of one shape, applied in the order of k
+        (channel, kernel row, kernel column). Sums of integer terms are int64, as are the terms that a function `add`
+        gets; max and min keep the dtype. NaN propagates.
     identity: what an `add` function starts from; by default the first term.
-    pad_value: what conv2d pads its input with, a number. None leaves padded taps out
-        altogether. A pad value that an integer dtype can't hold is a ValueError, but an
-        infinite one means None there.
-    grad_w(w, x), grad_x(w, x): used instead of d multiply / dw and d multiply / dx, as for
-        straight-through estimators. A second derivative differentiates them in turn.
-    normalize_grad_w: None, or a number eta: the finished gradient g of a weight of n
-        elements is scaled to eta * sqrt(n) / |g| * g, the adaptive learning rate of
-        AdderNet (arXiv 1912.13200, section 3.3; its published code has eta = 0.2).
+    pad_value: what conv2d pads its input with, a number. None leaves padded taps out altogether. A pad value that an
+        integer dtype can't hold is a ValueError, but an infinite one means None there.
+    grad_w(w, x), grad_x(w, x): used instead of d multiply / dw and d multiply / dx, as for straight-through estimators.
+        A second derivative differentiates them in turn.
+    normalize_grad_w: None, or a number eta: the finished gradient g of a weight of n elements is scaled to
+        eta * sqrt(n) / |g| * g, the adaptive learning rate of AdderNet (arXiv 1912.13200, section 3.3; its published
+        code has eta = 0.2).
+    name: what messages call it.
 
     Raises TypeError or ValueError for arguments that aren't these.
     """
 
     def __init__(
-        self,
-        multiply,
-        add="sum",
-        identity=None,
-        pad_value=0,
-        grad_w=None,
-        grad_x=None,
-        normalize_grad_w=None,
-        name=None,
-    ):
-        for argument, value, optional in (
-            ("multiply", multiply, False),
-            ("grad_w", grad_w, True),
-            ("grad_x", grad_x, True),
-        ):
-            if not callable(value) and not (optional and value is None):
+        self, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None, normalize_grad_w=None,
+        name=None
+    ):  # fmt: skip
+        for argument, value in (("multiply", multiply), ("grad_w", grad_w), ("grad_x", grad_x)):
+            if not callable(value) and (value is not None or argument == "multiply"):
                 raise TypeError("Op(): {} must be a function of two tensors, but got {!r}".format(argument, value))
         self.reduction = reductions.of(add, identity)
-        for argument, value in (
-            ("identity", identity),
-            ("pad_value", pad_value),
-            ("normalize_grad_w", normalize_grad_w),
-        ):
+        values = ("identity", identity), ("pad_value", pad_value), ("normalize_grad_w", normalize_grad_w)
+        for argument, value in values:
             if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
         self.term = kinds.of(multiply, grad_w, grad_x)
-        self.pad_value = pad_value
-        self.normalize_grad_w = normalize_grad_w
-        self.name = name
+        self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
 
     multiply = property(lambda self: self.term.multiply)
     add = property(lambda self: self.reduction.add)
@@ -84,15 +65,17 @@ class Op(object):
     def from_c(cls, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None):
         """An op written as C expressions: ``Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x=...)``.
 
-        multiply, grad_w, grad_x: expressions in w and x; add: "sum", "max", "min", or an expression in
-        acc and term. Functions go by their names in <tgmath.h> (fabs, exp, fmax), so that one text serves
-        float and double; integers wrap. identity: a number, or its text; an add of one's own needs it unless
-        sums start from the first term. "acc + term" is "sum". Only compiled kernels evaluate such an op:
-        where they can't, it is a RuntimeError. Without grad_w and grad_x, or with an add of one's own, it has
-        no gradient.
+        multiply, grad_w, grad_x: expressions in w and x. Functions go by their names in <tgmath.h> (fabs, exp, fmax),
+            so that one text serves float and double. Integers wrap.
+        add: "sum", "max", "min", or an expression in acc and term; "acc + term" is "sum".
+        identity: a number, or its text. An expression `add` starts from it, by default from the first term.
+        pad_value: as for Op.
 
-        TypeError or ValueError for arguments that aren't these. What an expression means is the compiler's
-        business: it is compiled when it is first used, and a RuntimeError has the compiler's message.
+        Only compiled kernels evaluate such an op: where they can't, it is a RuntimeError. Without grad_w and grad_x, or
+        with an expression `add`, it has no gradient.
+
+        Raises TypeError or ValueError for arguments that aren't these. Expressions are compiled when the op is first
+        used. What the compiler refuses is a RuntimeError with its message.
         """
         if isinstance(identity, str):
             try:
@@ -106,11 +89,11 @@ class Op(object):
         if add not in reductions.ADDS:
             add = CText("add", add)
         grads = [None if text is None else CText(name, text) for name, text in (("grad_w", grad_w), ("grad_x", grad_x))]
-        return cls(CText("multiply", multiply), add, identity, pad_value, grads[0], grads[1])
+        return cls(CText("multiply", multiply), add, identity, pad_value, *grads)
 
     @classmethod
     def from_table(cls, table, signed=None, bits=None, name=None, pad_value=0):
-        """An op of which the products are looked up, for approximate multipliers: a term is ``table[w, x]``, and is summed.
+        """An op whose products are looked up, for approximate multipliers: the sum of ``table[w, x]``.
 
         It takes integer tensors (of any integer dtypes, which may differ) and gives exact int64 sums.
         table: one of
@@ -120,31 +103,35 @@ class Op(object):
         - the name of a C file (``.c``, ``.h``), or C source itself, with a function of two integers as EvoApproxLib
           publishes them, ``int16_t mul8s_1KVB(int8_t w, int8_t x)``, or with a table ``lut[256][256] = {...}``
         - a Python function of two ints, which returns an int
-        signed: whether operands are; a bool, or a pair for w and x. By default no, but for C what the types of one byte
-        or a name such as mul8s_1KVB say.
+        signed: whether operands are; a bool, or a pair for w and x. By default they aren't, but in C the types of one
+            byte say it, or a name such as mul8s_1KVB.
         bits: of the operands of a function, 1 to 8, an int or a pair for w and x; by default 8, or as the name says.
         name: which of several functions or tables in C.
         pad_value: what conv2d pads with, an operand that x may have; None leaves padded taps out.
 
-        ValueError for a table of another shape or with entries beyond 32 bits, TypeError for entries that aren't integers,
-        RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands of other than integer
-        dtypes and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
+        Raises ValueError for a table of another shape or with entries beyond 32 bits, TypeError for entries that aren't
+        integers, RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands that aren't
+        integers, and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
         """
         return cls(table_sources.of(table, signed, bits, name), pad_value=pad_value)
 
     def explain(self, dtype="float32"):
-        """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text: the path, why,
-        and the C of its functions. Compiles what is to be compiled."""
+        """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text.
+
+        That is the path, the reason for it, and the C of the op's functions. Compiles them where that is needed.
+        """
         return choose.explain(self, dtype)
 
     def replace(self, **changes):
-        """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``."""
+        """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``.
+
+        Raises TypeError for other arguments, and what the constructor raises.
+        """
         arguments = dict(self._arguments(), name=None)
         unknown = sorted(set(changes) - set(arguments))
         if unknown:
             raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
-        arguments.update(changes)
-        return Op(**arguments)
+        return Op(**dict(arguments, **changes))
 
     def _arguments(self):
         return {argument: getattr(self, argument) for argument, _ in DEFAULTS}
@@ -162,7 +149,7 @@ class Op(object):
 
     @property
     def is_dot(self):
-        """Whether this is the ordinary dot product, "dot", which PyTorch and NumPy have themselves."""
+        """Whether this is "dot", the sum of products that PyTorch and NumPy have themselves."""
         return NAMED.get("dot") is self
 
     def fingerprint(self):
@@ -188,17 +175,16 @@ class Op(object):
     def __repr__(self):
         if self.name:
             return self.name
-        shown = ["add={}".format(_shown(self.add))]
+        shown = [_shown(self.multiply), "add={}".format(_shown(self.add))]
         for argument, default in DEFAULTS[2:-1]:
-            if getattr(self, argument) != default:
-                shown.append("{}={}".format(argument, _shown(getattr(self, argument))))
-        return "Op({}, {})".format(_shown(self.multiply), ", ".join(shown))
+            value = getattr(self, argument)
+            if value != default:
+                shown.append("{}={}".format(argument, _shown(value)))
+        return "Op({})".format(", ".join(shown))
 
     def __reduce_ex__(self, protocol):
         # A named op unpickles to itself, so that `op is ops.dot` goes on holding.
-        if self.is_named:
-            return resolve, (self.name,)
-        return super(Op, self).__reduce_ex__(protocol)
+        return (resolve, (self.name,)) if self.is_named else super(Op, self).__reduce_ex__(protocol)
 
     def __getstate__(self):
         return self._arguments()

@@ -1,14 +1,12 @@
 """The named dot products: ``ops.l1`` is what ``op="l1"`` means.
 
-Their functions take tensors of any PyTorch, and NumPy arrays; gradients are tensors'.
+Their functions take tensors of any PyTorch, and NumPy arrays. Those that give gradients take tensors.
 """
 
 from im2col_compat.op import NAMED, Op
 from im2col_compat.terms import named
-
-# Pickles of 0.5.0 find the function of xnor under its name here.
 from im2col_compat.terms.signs import absolute, cast, sign
-from im2col_compat.terms.signs import product_of_signs as _product_of_signs
+from im2col_compat.terms.signs import product_of_signs as _product_of_signs  # pickles of 0.5.0 look for it here
 
 
 def _named(name, *args, **kwargs):
@@ -55,7 +53,7 @@ def _plus(w, x):
     return w + x
 
 
-#: sum of w * x: the ordinary one. F.conv2d, F.linear and torch.matmul, where no engine is forced.
+#: sum of w * x, which F.conv2d (where no engine is forced), F.linear and torch.matmul compute.
 dot = _named("dot", _product)
 
 #: sum of |w - x|, with its true gradient.
@@ -67,11 +65,11 @@ adder = _named("adder", _minus_distance, grad_w=_x_minus_w, grad_x=_clipped_diff
 #: sum of (w - x) ** 2.
 l2 = _named("l2", _squared_distance)
 
-#: sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; straight-through gradients,
-#: zero where the operand's size exceeds 1 (XNOR-Net, arXiv 1603.05279). Zero padding counts nothing. Of bools, True is +1.
+#: sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; of bools, True is +1. Padded taps are left out. Gradients
+#: are straight-through, and zero where the operand's absolute value exceeds 1 (XNOR-Net, arXiv 1603.05279).
 xnor = _named("xnor", _product_of_signs, pad_value=None, grad_w=_sign_through_w, grad_x=_sign_through_x)
 
-#: max of w + x: dilation, the tropical product. The gradient goes to the first k that attains it.
+#: max of w + x: dilation. The gradient goes to the first k that attains it.
 max_plus = _named("max_plus", _plus, add="max", pad_value=-float("inf"))
 
 #: min of w + x: erosion by a mirrored, negated element.

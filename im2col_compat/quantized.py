@@ -10,63 +10,51 @@ operand lies outside the range of its codes.
 import numpy as np
 
 from im2col_compat.compat import autograd, layers
+from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import Op, resolve
 
-_exact = []
+_exact = Memo(1)
 
 
-def exact_op():
+def _exact_op():
     """The op whose table has the exact products of signed operands of eight bits."""
-    if not _exact:
-        values = np.arange(256)
-        values[128:] -= 256
-        _exact.append(Op.from_table(np.outer(values, values), signed=True))
-    return _exact[0]
+    values = np.arange(256)
+    values[128:] -= 256
+    return Op.from_table(np.outer(values, values), signed=True)
 
 
-def table_op(op, function):
-    """The Op that `op` means. TypeError, which names `function`, unless Op.from_table made it."""
-    op = exact_op() if op is None else resolve(op)
-    if not op.term.looks_up or not op.reduction.fuses_products:
-        raise TypeError("{}(): op must be made by Op.from_table, but got {!r}".format(function, op))
-    return op
-
-
-def default_qconfig(op):
+def _default_qconfig(op):
     """The QConfig, as PyTorch calls it, of an op: the observers that find the ranges of its operands.
 
     Ranges are affine for unsigned operands and symmetric for signed ones. Weights have one range for each filter.
     """
     quantization = layers.quantization()
-    (w_low, w_high), (x_low, x_high) = op.multiply.ranges
-    per_channel, per_tensor = quantization.PerChannelMinMaxObserver, quantization.MinMaxObserver
+
+    def observers(kind, ranges, operand, **more):
+        signed, (low, high) = op.multiply.signed[operand], op.multiply.ranges[operand]
+        more["qscheme"] = getattr(torch, "{}_{}".format(ranges, "symmetric" if signed else "affine"))
+        return kind.with_args(quant_min=low, quant_max=high, dtype=torch.qint8 if signed else torch.quint8, **more)
+
     return quantization.QConfig(
-        activation=per_tensor.with_args(
-            quant_min=x_low, quant_max=x_high, **_kind(op.multiply.signed[1], "per_tensor")
-        ),
-        weight=per_channel.with_args(
-            quant_min=w_low, quant_max=w_high, ch_axis=0, **_kind(op.multiply.signed[0], "per_channel")
-        ),
+        activation=observers(quantization.MinMaxObserver, "per_tensor", 1),
+        weight=observers(quantization.PerChannelMinMaxObserver, "per_channel", 0, ch_axis=0),
     )
-
-
-def _kind(signed, name):
-    scheme = "{}_{}".format(name, "symmetric" if signed else "affine")
-    return {"dtype": torch.qint8 if signed else torch.quint8, "qscheme": getattr(torch, scheme)}
 
 
 class _Quantized(Layer):
     """What QuantConv2d and QuantLinear have in common."""
 
     def _set_own(self, op=None, qconfig=None):
-        self.op, self.qconfig = table_op(op, type(self).__name__), qconfig
+        self.op, self.qconfig = _exact.get((), _exact_op) if op is None else resolve(op), qconfig
+        if not self.op.term.looks_up or not self.op.reduction.fuses_products:
+            message = "{}(): op must be made by Op.from_table, but got {!r}"
+            raise TypeError(message.format(type(self).__name__, self.op))
         #: None, or while the range of the input is being found: (what messages call the layer, its observer).
         self.calibrating = None
-        w_range, x_range = self.op.multiply.ranges
-        self._check_range("activation", self._observer("activation"), x_range)
-        self._check_range("weight", self._observer("weight"), w_range)
+        for which, expected in zip(("activation", "weight"), reversed(self.op.multiply.ranges)):
+            self._check_range(which, self._observer(which), expected)
         # On the device of the weights. NaN means that the range isn't known yet.
         self.register_buffer("input_scale", self.weight.new_full((), float("nan")).detach())
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=self.weight.device))
@@ -74,37 +62,32 @@ class _Quantized(Layer):
     def _observer(self, which):
         """A new observer for "activation" or "weight", on the device of the weight."""
         # The default is made for each use and not kept, because PyTorch 1.8 can't pickle it.
-        qconfig = default_qconfig(self.op) if self.qconfig is None else self.qconfig
+        qconfig = _default_qconfig(self.op) if self.qconfig is None else self.qconfig
         if not callable(getattr(qconfig, which, None)):
-            raise TypeError(
-                "{}: qconfig must be a QConfig, which has a function {}, but is {!r}".format(
-                    type(self).__name__, which, qconfig
-                )
-            )
+            message = "{}: qconfig must be a QConfig, which has a function {}, but is {!r}"
+            raise TypeError(message.format(type(self).__name__, which, qconfig))
         return getattr(qconfig, which)().to(self.weight.device)
 
-    def _check_range(self, name, observer, expected):
-        if getattr(observer, "ch_axis", 0) != 0 or name == "activation" and hasattr(observer, "ch_axis"):
+    def _check_range(self, which, observer, expected):
+        name = type(self).__name__
+        if getattr(observer, "ch_axis", 0) != 0 or which == "activation" and hasattr(observer, "ch_axis"):
             raise ValueError(
                 "{}: activations must have one range, and weights one or one for each filter, but the {} observer is "
-                "{!r}".format(type(self).__name__, name, observer)
+                "{!r}".format(name, which, observer)
             )
         found = tuple(int(getattr(observer, limit)) for limit in ("quant_min", "quant_max"))
         if found != expected:
-            raise ValueError(
-                "{}: the {} observer must have quant_min and quant_max {}, as {!r} has, but has {}".format(
-                    type(self).__name__, name, expected, self.op.multiply, found
-                )
-            )
+            message = "{}: the {} observer must have quant_min and quant_max {}, as {!r} has, but has {}"
+            raise ValueError(message.format(name, which, expected, self.op.multiply, found))
 
     def start_calibration(self, name=""):
         """Compute without quantization from now on, and observe the range of the input.
 
         name: what messages call the layer.
         """
-        observer = self._observer("activation")
         # The tuple hides the observer from nn.Module, so that it is no part of the state_dict.
-        self.calibrating = "layer {!r}".format(name) if name else type(self).__name__, observer
+        name = "layer {!r}".format(name) if name else type(self).__name__
+        self.calibrating = name, self._observer("activation")
 
     def finish_calibration(self):
         """Compute with codes again, for the range that was observed. ValueError without one, or if it isn't finite."""
@@ -118,27 +101,29 @@ class _Quantized(Layer):
         self.input_zero_point.copy_(zero_point.reshape(()))
 
     def forward(self, input):
+        name = type(self).__name__
         if not input.is_floating_point():
-            raise TypeError("{}: input must be of floats, but is {}".format(type(self).__name__, input.dtype))
+            raise TypeError("{}: input must be of floats, but is {}".format(name, input.dtype))
         if self.calibrating is not None:
-            name, observer = self.calibrating
-            _check_finite(name + ": its input", input)
+            called, observer = self.calibrating
+            _check_finite(called + ": its input", input)
             observer(input.detach())
             return self._biased(self._reduced(self._padded(input), self.weight, "dot"))
         if not float(self.input_scale) > 0:
             raise RuntimeError(
                 "{}: the range of its input isn't known: call convert(model, op, calibrate=loader), or "
-                "load_state_dict".format(type(self).__name__)
+                "load_state_dict".format(name)
             )
         if bool(torch.isnan(input).any()):
-            raise ValueError("{}: input must have no NaN, which there is no code for".format(type(self).__name__))
+            raise ValueError("{}: input must have no NaN, which there is no code for".format(name))
         # Half precision is too coarse for neighbouring codes, and too narrow for their sums.
         wide = torch.promote_types(input.dtype, torch.float32)
         x, weight = self._padded(input.to(wide)), self.weight.to(wide)
         w_scale, w_zero = self._weight_parameters(weight.detach())
         x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
-        w = layers.fake_quantize(weight, w_scale, w_zero, *self.op.multiply.ranges[0])
-        x = layers.fake_quantize(x, x_scale, x_zero, *self.op.multiply.ranges[1])
+        w_range, x_range = self.op.multiply.ranges
+        w = layers.fake_quantize(weight, w_scale, w_zero, *w_range)
+        x = layers.fake_quantize(x, x_scale, x_zero, *x_range)
         result = self._looked_up(x.detach(), x_scale, int(x_zero), w.detach(), w_scale, w_zero)
         if x.requires_grad or w.requires_grad:
             result = _StraightThrough.apply(self._reduced(x, w, "dot"), result)
@@ -223,9 +208,9 @@ class QuantConv2d(_Quantized, Conv2d):
 
     @classmethod
     def from_conv(cls, conv, op=None, qconfig=None):
-        """A layer with the settings of an nn.Conv2d, and with its parameters, not copies of them.
+        """A layer with the settings of an nn.Conv2d, sharing its parameters. It must be calibrated before use.
 
-        It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
+        Raises TypeError for other layers, and what the constructor raises.
         """
         return cls._sharing(conv, op, qconfig)
 
@@ -233,15 +218,15 @@ class QuantConv2d(_Quantized, Conv2d):
 class QuantLinear(_Quantized, Linear):
     """A fully connected layer of integers of a few bits, with a table of their products.
 
-    Arguments are nn.Linear's, and then op and qconfig, which are as for QuantConv2d.
+    Arguments are nn.Linear's, and then op and qconfig. All else is as for QuantConv2d, but for the shapes, (..., K).
     """
 
     __init__ = constructor(Linear.__init__, _Quantized._set_own)
 
     @classmethod
     def from_linear(cls, linear, op=None, qconfig=None):
-        """A layer with the sizes of an nn.Linear, and with its parameters, not copies of them.
+        """A layer with the sizes of an nn.Linear, sharing its parameters. It must be calibrated before use.
 
-        It must be calibrated before use. Raises TypeError for another layer, and what the constructor raises.
+        Raises TypeError for other layers, and what the constructor raises.
         """
         return cls._sharing(linear, op, qconfig)

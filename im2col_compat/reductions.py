@@ -5,7 +5,7 @@ A reduction says
     c_name          what the C template calls it
     function        the user's add, None for the others
     identity        what a user's add starts from, None for the others
-    result_dtype    the dtype of its result
+    result_dtype    the dtype of its result. Dtypes go by their names
     of_no_terms     the result where there is no term
     evaluate        how tensor operations combine terms
     held            how much memory the terms of one result take
@@ -27,7 +27,7 @@ MOST_FOLDED = 32768
 
 
 class Reduction(object):
-    """What sum, max and min have in common: all terms are there at once."""
+    """What reductions have in common. Of sum, max and min, tensor operations combine all terms at once."""
 
     function = identity = None
     #: Terms of one result up to which C gives the gradients; None for any number.
@@ -38,14 +38,16 @@ class Reduction(object):
     finite_grads = finite_terms = False
     #: How C compares a term with the best one so far.
     better = "<"
+    #: The C calls for the gradients of x and of w.
+    grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W
 
     @property
     def c_name(self):
         return self.add
 
     def result_dtype(self, dtype):
-        """The dtype of the result of terms of a dtype, by their names."""
-        return dtype
+        """The dtype of the result of terms of a dtype."""
+        return "int64" if dtypes.is_integer(dtype) else dtype
 
     def block_dtype(self, dtype):
         """The dtype in which C adds up a block of terms made of a dtype."""
@@ -62,7 +64,7 @@ class Reduction(object):
         return self.combine(arrays, terms, axis)
 
     def held(self, size, terms, filters):
-        """Bytes of one result's terms, of `size` bytes each, that a forward holds at a time, and those of a backward."""
+        """How many bytes of one result's terms, of `size` bytes each, a forward holds at a time, and a backward."""
         return size * terms, size * terms
 
     def by(self, translated):
@@ -73,6 +75,12 @@ class Reduction(object):
         """What its function makes of two terms, checked, in a list; empty where it has none."""
         return []
 
+    def calls(self, needs_w, needs_x):
+        """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
+        # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
+        calls = (needs_x, self.grad_calls[0], False, True), (needs_w, self.grad_calls[1], True, False)
+        return [call[1:] for call in calls if call[0]]
+
     def is_finite(self, pad):
         """C that tells whether a value v can't make a term infinite or NaN."""
         return "(v) - (v) == 0"
@@ -81,9 +89,6 @@ class Reduction(object):
 class Sum(Reduction):
     add = "sum"
     fuses_products = finite_grads = True
-
-    def result_dtype(self, dtype):
-        return "int64" if dtypes.is_integer(dtype) else dtype
 
     def block_dtype(self, dtype):
         # int32 holds the sum of a block of narrow integers.
@@ -109,50 +114,38 @@ class Sum(Reduction):
         blocks = [arrays.sum(terms[before + (slice(i, i + BLOCK),)], axis) for i in range(0, count, BLOCK)]
         return arrays.sum(arrays.stack(blocks), 0)
 
-    def calls(self, needs_w, needs_x):
-        """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
-        # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
-        calls = (lowlevel.GRAD_X, False, True), (lowlevel.GRAD_W, True, False)
-        return [call for call, needed in zip(calls, (needs_x, needs_w)) if needed]
-
 
 class Extremum(Reduction):
-    """max and min: the gradient goes to the first k that attains the result, and NaN propagates."""
+    """max and min: the gradient goes to the first k that attains the result, and NaN propagates.
+
+    of_no_terms: a function of a dtype: the number that never wins.
+    """
 
     finite_terms = True
 
+    def __init__(self, add, better, of_no_terms):
+        self.add, self.better, self._of_no_terms = add, better, of_no_terms
+
+    def result_dtype(self, dtype):
+        return dtype
+
+    def of_no_terms(self, op, dtype):
+        return self._of_no_terms(dtype)
+
     def start(self, dtype):
-        return literal(self.of_no_terms(None, dtype), dtype)
+        return literal(self._of_no_terms(dtype), dtype)
+
+    def combine(self, arrays, terms, axis):
+        return getattr(arrays, self.add)(terms, axis)
 
     def calls(self, needs_w, needs_x):
         return [(lowlevel.GRAD_EXTREMUM, needs_w, needs_x)]
 
     def is_finite(self, pad):
-        # Infinite padding is what a dilation or an erosion has: it makes no NaN with what isn't the other infinity.
+        # Dilations and erosions pad with infinity, which makes NaN with the other infinity alone.
         if pad in (float("inf"), -float("inf")):
             return "(v) < (ELEMENT)INFINITY" if pad < 0 else "(v) > -(ELEMENT)INFINITY"
         return super(Extremum, self).is_finite(pad)
-
-
-class Max(Extremum):
-    add = "max"
-    better = ">"
-
-    def of_no_terms(self, op, dtype):
-        return dtypes.lowest(dtype)
-
-    def combine(self, arrays, terms, axis):
-        return arrays.max(terms, axis)
-
-
-class Min(Extremum):
-    add = "min"
-
-    def of_no_terms(self, op, dtype):
-        return dtypes.highest(dtype)
-
-    def combine(self, arrays, terms, axis):
-        return arrays.min(terms, axis)
 
 
 class Fold(Reduction):
@@ -160,13 +153,11 @@ class Fold(Reduction):
 
     c_name = "fold"
     most_taps = MOST_FOLDED
+    grad_calls = lowlevel.GRAD_FOLD, lowlevel.GRAD_FOLD
 
     def __init__(self, function, identity):
         self.add = self.function = function
         self.identity = identity
-
-    def result_dtype(self, dtype):
-        return "int64" if dtypes.is_integer(dtype) else dtype
 
     def of_no_terms(self, op, dtype):
         if self.identity is None:
@@ -176,12 +167,7 @@ class Fold(Reduction):
     def start(self, dtype):
         if self.identity is None:
             return None
-        is_integer = dtypes.is_integer(dtype)
-        return literal(int(self.identity) if is_integer else self.identity, "int64" if is_integer else dtype)
-
-    def calls(self, needs_w, needs_x):
-        calls = (lowlevel.GRAD_FOLD, False, True), (lowlevel.GRAD_FOLD, True, False)
-        return [call for call, needed in zip(calls, (needs_x, needs_w)) if needed]
+        return literal(int(self.identity) if dtypes.is_integer(dtype) else self.identity, self.result_dtype(dtype))
 
     def held(self, size, terms, filters):
         # A forward holds one term at a time, and the columns, which the filters share. A backward makes many small
@@ -192,7 +178,7 @@ class Fold(Reduction):
         # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
         before = (slice(None),) * axis
         widens = dtypes.is_integer(arrays.dtype(x))
-        acc, started = None, None
+        acc, started, gone = None, None, None
         x_parts = iter(_unbind(arrays, x, axis))
         for k, w_part in enumerate(_unbind(arrays, w, axis)):
             x_part = next(x_parts)
@@ -201,13 +187,12 @@ class Fold(Reduction):
             term = multiply(w_part, x_part)
             if widens:
                 term = arrays.cast(term, "int64")
-            gone = None
             if absent is not None:
                 gone = arrays.expand(absent[before + (k,)], term.shape)
             if k == 0 and self.identity is not None:
                 acc = arrays.tensor(arrays.full(term, term.shape, self.identity))
             if acc is None:
-                # What a function returns may be its operand itself, and results are new.
+                # A function may return its operand itself, but results are new.
                 acc, started = arrays.copy(term), None if gone is None else gone == 0
                 continue
             total = self.function(acc, term) if k > 1 else self.added(op, arrays, acc, term)
@@ -232,33 +217,29 @@ class Fold(Reduction):
         """function(acc, term), in the shape and dtype that it must have."""
         total = self.function(acc, term)
         if not arrays.owns(total):
-            raise TypeError(
-                "{}: add must return one of the {}, but returned {}".format(op, arrays.name, type(total).__name__)
-            )
+            message = "{}: add must return one of the {}, but returned {}"
+            raise TypeError(message.format(op, arrays.name, type(total).__name__))
         expected, found = [(tuple(t.shape), arrays.dtype(t)) for t in (acc, total)]
         if found != expected:
-            raise RuntimeError(
-                "{}: add must return what it is given, shape {} and dtype {}, but returned shape {} and dtype {}".format(
-                    op, *(expected + found)
-                )
-            )
+            message = "{}: add must return what it is given, shape {} and dtype {}, but returned shape {} and dtype {}"
+            raise RuntimeError(message.format(op, *(expected + found)))
         return total
 
 
-WORDS = {reduction.add: reduction for reduction in (Sum(), Max(), Min())}
-#: The words, in the order in which messages name them.
-ADDS = ("sum", "max", "min")
+_WORDS = (Sum(), Extremum("max", ">", dtypes.lowest), Extremum("min", "<", dtypes.highest))
+#: What Op takes for them, in the order in which messages name them.
+ADDS = tuple(reduction.add for reduction in _WORDS)
 
 
 def of(add, identity):
-    """The reduction of Op's arguments add and identity. ValueError for what isn't one."""
+    """The reduction of Op's arguments add and identity. ValueError where add is neither a function nor a known word."""
     if callable(add):
         return Fold(add, identity)
     if add not in ADDS:
         raise ValueError("Op(): add must be one of {} or a function, but got {!r}".format(ADDS, add))
     if identity is not None:
         raise ValueError("Op(): identity is for an add function; {!r} has its own".format(add))
-    return WORDS[add]
+    return _WORDS[ADDS.index(add)]
 
 
 def is_sum(text):
@@ -267,6 +248,7 @@ def is_sum(text):
 
 
 def _unbind(arrays, terms, axis):
+    """The parts of an operand along an axis."""
     if arrays is TORCH and terms.requires_grad:
         return _Unbind.apply(terms, axis)
     return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
@@ -274,7 +256,7 @@ def _unbind(arrays, terms, axis):
 
 @new_style
 class _Unbind(Function):
-    """The parts along an axis. Indexing's own gradient fills a tensor as large as all of them for each."""
+    """The same, with a gradient that is put together once. Indexing's fills a tensor as large as all parts for each."""
 
     @staticmethod
     def forward(terms, axis):

@@ -20,8 +20,8 @@ class CText(object):
 
     def __call__(self, *_):
         raise RuntimeError(
-            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer "
-            "dtype, no engine that is forced, and no second derivative".format(self.text)
+            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer"
+            " dtype, no engine that is forced, and no second derivative".format(self.text)
         )
 
     def __repr__(self):

@@ -81,14 +81,14 @@ class Function(object):
         key = traced, op.reduction.c_name, repr(op.identity), repr(op.pad_value), dtype, level
         if not _traced.has(key) and _changes(op, key):
             warn(
-                "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is "
-                "evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
+                "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is"
+                " evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
             )
             return None, "it gives other C from call to call"
         return _traced.get(key, lambda: _compiled(op, traced, dtype, level))
 
     def recordable(self, op, dtype):
-        """Whether a graph may record the op as an operator: its functions capture no tensor, which would get no gradient."""
+        """Whether a graph may record the op as an operator. A tensor that a function captures would get no gradient."""
         try:
             symbols.trace(op, dtype, TORCH)
         except symbols.Untraceable:
@@ -232,7 +232,7 @@ def _checked(op, argument, arrays, result, w, x):
 
 @autograd.new_style
 class _Surrogate(AutogradFunction):
-    """`term`, which is multiply(w, x), differentiated by grad_w and grad_x; and as itself, for what multiply captures."""
+    """`term`, which is multiply(w, x). grad_w and grad_x give the gradients of w and x, autograd those of captures."""
 
     @staticmethod
     def forward(w, x, term, op):

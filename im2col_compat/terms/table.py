@@ -1,4 +1,4 @@
-"""Products that are looked up: the table of Op.from_table, for tensor operations and as the rows that C kernels read."""
+"""Products that are looked up: the table of Op.from_table, for tensor operations and as rows for C kernels."""
 
 import functools
 
