@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 
 from im2col_compat import __version__, backend, drawing, lowlevel
+from im2col_compat.codegen import kernels
 from im2col_compat.compat import memory
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.engines import choose as backends
-from im2col_compat.codegen import kernels
 
 
 def report():
@@ -24,11 +24,12 @@ def report():
         ("PyTorch", torch_missing if torch is None else torch.__version__),
         ("C library", lowlevel.missing or "built with {}, cffi {}".format(lowlevel.compiler(), _cffi())),
     ]
-    for name in backends.NAMES:
-        lines.append(("engine {!r}".format(str(name)), backends.why_missing(name) or "available"))
-    lines.append(("engine chosen", _chosen()))
-    lines.append(("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()]))
-    lines.append(("threads", memory.threads()))
+    lines += [("engine {!r}".format(str(name)), backends.why_missing(name) or "available") for name in backends.NAMES]
+    lines += [
+        ("engine chosen", _chosen()),
+        ("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()]),
+        ("threads", memory.threads()),
+    ]
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 
 
@@ -39,16 +40,16 @@ def _cffi():
 
 
 def _chosen():
-    kind = "NumPy array" if torch is None else "CPU tensor"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the lines above say it already
-            backend()
+            chosen = backend()
         if backends.forced():
-            return "{}, forced by use_backend or {}".format(backend(), backends.VARIABLE)
-        return "{}, the first available one that serves a float32 {}".format(backend(), kind)
+            return "{}, forced by use_backend or {}".format(chosen, backends.VARIABLE)
     except (RuntimeError, ValueError) as error:
         return "none: {}".format(error)
+    kind = "NumPy array" if torch is None else "CPU tensor"
+    return "{}, the first available one that serves a float32 {}".format(chosen, kind)
 
 
 def _size(text):
@@ -66,15 +67,12 @@ def main(arguments):
     if not arguments:
         print("\n".join(report()))
         return
-    parser = argparse.ArgumentParser(
-        prog="python -m im2col_compat", description="Without a command, print what a bug report needs."
-    )
-    about = "draw what unfold does, into a file"
+    without, about = "Without a command, print what a bug report needs.", "draw what unfold does, into a file"
+    parser = argparse.ArgumentParser(prog="python -m im2col_compat", description=without)
     command = parser.add_subparsers(metavar="COMMAND").add_parser("draw", help=about, description=about)
     size = dict(type=_size, metavar="HxW")
-    command.add_argument(
-        "--size", required=True, help="size of the image; one number stands for both, here and below", **size
-    )
+    both = "size of the image; one number stands for both, here and below"
+    command.add_argument("--size", required=True, help=both, **size)
     command.add_argument("--kernel", required=True, **size)
     for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
         command.add_argument("--" + name, default=default, help="{} if not given".format(default), **size)

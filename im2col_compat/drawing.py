@@ -33,11 +33,9 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     the columns (kh * kw, L), and how many blocks cover each pixel: fold(unfold(x)) is x times this number. The block is
     orange in each. Cells that are too small for numbers have only colours.
 
-    Raises what unfold raises for kernel_size, dilation, padding and stride, and
-    TypeError: for a size or block of a wrong type.
-    ValueError: for a size that isn't one or two positive ints, and for more than a million cells.
-    IndexError: for a block that doesn't exist.
-    ImportError: without matplotlib.
+    Raises what unfold raises for kernel_size, dilation, padding and stride, and TypeError for a size or block of a
+    wrong type, ValueError for a size that isn't one or two positive ints and for more than a million cells, IndexError
+    for a block that doesn't exist, ImportError without matplotlib.
     """
     size = integers("draw", "size", size, too_large=ValueError)
     size = size if isinstance(size, tuple) else (size, size)
@@ -73,7 +71,7 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     in_image.flat[places] = True
     in_columns[:, block] = True
 
-    heights = [_extent(padded, IMAGE)[0], _extent(columns.shape, COLUMNS)[0]]
+    heights = _extent(padded, IMAGE)[0], _extent(columns.shape, COLUMNS)[0]
     figure.set_size_inches(WIDTH, sum(heights) + GAP + 2 * (MARGIN + TITLE))
     level = MARGIN + TITLE + heights[1] + GAP
     first = _panel(figure, image, in_image, 0.27, level, IMAGE)
@@ -83,14 +81,9 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     _arrow(first, below, second, (block - 0.2, -0.5))
     _arrow(second, (block + 0.2, -0.5), third, below)
 
+    sides = _by([_by(pair, True) for pair in padding], True)
     steps = "kernel {}, stride {}, dilation {}".format(_by(kernel), _by(stride, True), _by(dilation, True))
-    _title(
-        first,
-        "image {}, padding {}".format(_by(size), _by([_by(sides, True) for sides in padding], True)),
-        steps,
-        0.33,
-        0.12,
-    )
+    _title(first, "image {}, padding {}".format(_by(size), sides), steps, 0.33, 0.12)
     which = "a column for each of the {} blocks, row by row; in orange, block {}".format(_by(blocks), block)
     _title(second, "unfold: {}".format(_by(columns.shape)), which, -0.4 - heights[1], -0.56 - heights[1])
     _title(third, "fold adds it back: {}".format(_by(size)), "how many blocks cover each pixel", 0.33, 0.12)

@@ -3,26 +3,13 @@
 from im2col_compat.compat.arrays import enter
 from im2col_compat.problem import conv_pads
 
-
-def _reflect(i, size):
-    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
-
-
-def _replicate(i, size):
-    return min(max(i, 0), size - 1)
-
-
-def _circular(i, size):
-    return i % size
-
-
+MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
 #: For each mode, functions of an axis' size: the pixel at position i, which may be in the padding; the most padding.
 _MODES = {
-    "reflect": (_reflect, lambda size: size - 1),
-    "replicate": (_replicate, lambda size: float("inf")),
-    "circular": (_circular, lambda size: size),
+    "reflect": (lambda i, size: size - 1 - abs(size - 1 - abs(i)), lambda size: size - 1),
+    "replicate": (lambda i, size: min(max(i, 0), size - 1), lambda size: float("inf")),
+    "circular": (lambda i, size: i % size, lambda size: size),
 }
-MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
 
 
 def pad_for_conv(input, weight, padding, stride, dilation, mode):
@@ -40,14 +27,11 @@ def pad_for_conv(input, weight, padding, stride, dilation, mode):
         return input  # the convolution refuses it, and says why
     pads = conv_pads(dims, weight.shape, padding, stride, dilation)
     pixel, most = _MODES[mode]
-    for axis, (before, after) in zip(range(len(x.shape) - dims, len(x.shape)), pads):
+    for axis, (before, after) in enumerate(pads, len(x.shape) - dims):
         size = int(x.shape[axis])
         if max(before, after) > most(size):
-            raise RuntimeError(
-                "conv{}d(): padding_mode={!r} needs padding of at most {} for an input of shape {}, but got {}".format(
-                    dims, mode, most(size), tuple(x.shape), pads
-                )
-            )
+            message = "conv{}d(): padding_mode={!r} needs padding of at most {} for an input of shape {}, but got {}"
+            raise RuntimeError(message.format(dims, mode, most(size), tuple(x.shape), pads))
         if before or after:
             x = arrays.take(x, [pixel(i, size) for i in range(-before, size + after)], axis)
     return leave(x)

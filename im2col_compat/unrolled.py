@@ -24,24 +24,22 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
     Raises TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
     """
     arrays, (w,), leave = enter("conv_matrix", ("weight",), (weight,))
-    dims = len(w.shape) - 2
+    dims, shape = len(w.shape) - 2, tuple(w.shape)
     if dims not in (1, 2, 3):
-        raise RuntimeError(
-            "conv_matrix(): weight must have 3, 4 or 5 dimensions, but got shape {}".format(tuple(w.shape))
-        )
+        raise RuntimeError("conv_matrix(): weight must have 3, 4 or 5 dimensions, but got shape {}".format(shape))
     if not dense and (arrays is NUMPY or VARIABLES):
         raise RuntimeError("conv_matrix(): {} have no sparse matrix here: use dense=True".format(arrays.name))
-    shape = integers("conv_matrix", "input_size", input_size)
-    shape = shape if isinstance(shape, tuple) else (shape,) * dims
-    if len(shape) == dims:
+    sizes = integers("conv_matrix", "input_size", input_size)
+    sizes = sizes if isinstance(sizes, tuple) else (sizes,) * dims
+    if len(sizes) == dims:
         (groups,) = integers("conv_matrix", "groups", (groups,))
-        shape = (int(w.shape[1]) * groups,) + shape
-    problem = conv_problem(dims, shape, w.shape, None, stride, padding, dilation, groups)
-    size = tuple(product(sizes) for sizes in (problem.result_shape, problem.x_shape))
-    count = product(problem.padded_columns.columns_shape) * problem.filters
-    memory.check_memory((count,), 4 * 8 + dtypes.ITEMSIZE[arrays.dtype(w)])
+        sizes = (int(shape[1]) * groups,) + sizes
+    problem = conv_problem(dims, sizes, shape, None, stride, padding, dilation, groups)
+    size = product(problem.result_shape), product(problem.x_shape)
+    count, itemsize = product(problem.padded_columns.columns_shape) * problem.filters, dtypes.ITEMSIZE[arrays.dtype(w)]
+    memory.check_memory((count,), 4 * 8 + itemsize)
     if dense:
-        memory.check_memory(size, dtypes.ITEMSIZE[arrays.dtype(w)])
+        memory.check_memory(size, itemsize)
     rows, columns, taps = _entries(problem)
     values = arrays.take(arrays.reshape(w, (-1,)), taps, 0)
     make = arrays.dense_matrix if dense else arrays.sparse_matrix
@@ -52,12 +50,12 @@ def _entries(problem):
     """Row, column and index of the weight of each entry, ordered by row and then column, as int64 arrays."""
     image, groups, channels = problem.image, problem.groups, problem.channels
     dims, filters = len(image), groups * problem.filters
+    # The pixel that each tap of each block is, and whether it lies inside the image: (kernel..., blocks...).
     pixel, inside = np.zeros((1,) * 2 * dims, np.int64), True
     for axis in range(dims):
-        # (kernel..., blocks...)
-        along = np.arange(problem.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * problem.dilation[axis]
-        along = along + np.arange(problem.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * problem.stride[axis]
-        along = along - problem.pads[axis][0]
+        tap = np.arange(problem.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * problem.dilation[axis]
+        block = np.arange(problem.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * problem.stride[axis]
+        along = tap + block - problem.pads[axis][0]
         pixel = pixel * image[axis] + along
         inside = inside & (along >= 0) & (along < image[axis])
     taps, length, pixels = product(problem.kernel), product(problem.blocks), product(image)
@@ -66,6 +64,6 @@ def _entries(problem):
     block, channel, tap = np.nonzero(np.broadcast_to(inside.T[:, None], (length, channels, taps)))
     n, o = np.arange(problem.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
     row = (n * filters + o) * length + block
-    column = (n * groups + o // (filters // groups)) * channels * pixels + channel * pixels + pixel[tap, block]
+    column = ((n * groups + o // problem.filters) * channels + channel) * pixels + pixel[tap, block]
     weight = np.broadcast_to((o * channels + channel) * taps + tap, row.shape)
     return row.ravel(), column.ravel(), weight.ravel()
