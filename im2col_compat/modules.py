@@ -17,12 +17,10 @@ class _NeedsTorch(object):
         raise ImportError("{} is an nn.Module: {}".format(type(self).__name__, torch_missing))
 
 
-if torch is None:
-    _Module = _Conv1d = _Conv2d = _Conv3d = _Linear = _NeedsTorch
-else:
-    _Module = torch.nn.Module
-    _Conv1d, _Conv2d, _Conv3d = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
-    _Linear = torch.nn.Linear
+#: PyTorch's layers.
+_Module, _Conv1d, _Conv2d, _Conv3d, _Linear = [
+    _NeedsTorch if torch is None else getattr(torch.nn, name) for name in "Module Conv1d Conv2d Conv3d Linear".split()
+]
 
 
 class _Shell(_Module):

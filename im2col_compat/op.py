@@ -3,7 +3,6 @@
 import numbers
 
 from im2col_compat import reductions
-from im2col_compat.codegen import fingerprint
 from im2col_compat.compat import dtypes
 from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
@@ -136,12 +135,6 @@ class Op(object):
     def _arguments(self):
         return {argument: getattr(self, argument) for argument, _ in DEFAULTS}
 
-    def computed_by(self, term, reduction):
-        """This op with another term and another reduction, which compute the same in another way."""
-        new = Op(**self._arguments())
-        new.term, new.reduction = term, reduction
-        return new
-
     @property
     def is_named(self):
         """Whether this is one of the named ops, rather than one that has a name."""
@@ -151,10 +144,6 @@ class Op(object):
     def is_dot(self):
         """Whether this is "dot", the sum of products that PyTorch and NumPy have themselves."""
         return NAMED.get("dot") is self
-
-    def fingerprint(self):
-        """A hashable that ops share only if they do the same; None for an op that may do another thing at each call."""
-        return (self.name,) if self.is_named else fingerprint.of(self)
 
     def result_dtype(self, dtype):
         """The dtype (its name) of a dot product of operands of `dtype`."""

@@ -1,17 +1,4 @@
-"""How the K terms of one result become one. A new reduction is one more class here, and its place in the C template.
-
-A reduction says
-    add             what Op takes for it: a word, or a function
-    c_name          what the C template calls it
-    function        the user's add, None for the others
-    identity        what a user's add starts from, None for the others
-    result_dtype    the dtype of its result. Dtypes go by their names
-    of_no_terms     the result where there is no term
-    evaluate        how tensor operations combine terms
-    held            how much memory the terms of one result take
-    calls           the C calls that give the gradients
-    start, better, is_finite, block_dtype ...    what the C template is told: see codegen/template.py
-"""
+"""How the K terms of one result become one. A new reduction is one more class here, and its place in the C template."""
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen.print_c import literal
@@ -27,8 +14,13 @@ MOST_FOLDED = 32768
 
 
 class Reduction(object):
-    """What reductions have in common. Of sum, max and min, tensor operations combine all terms at once."""
+    """What every reduction says. Here are the answers that most of them give. Dtypes go by their names.
 
+    add is what Op takes for it, a word or a function. start(dtype) is what C starts from, None for the first term.
+    of_no_terms(op, dtype) is the result where there is no term.
+    """
+
+    #: The user's add, and what it starts from.
     function = identity = None
     #: Terms of one result up to which C gives the gradients; None for any number.
     most_taps = None
@@ -43,6 +35,7 @@ class Reduction(object):
 
     @property
     def c_name(self):
+        """What the C template calls it."""
         return self.add
 
     def result_dtype(self, dtype):
@@ -54,7 +47,7 @@ class Reduction(object):
         return self.result_dtype(dtype)
 
     def evaluate(self, op, arrays, w, x, axis, absent):
-        """The reduction along `axis` of op's terms of w and x, without that axis.
+        """The reduction along `axis` of op's terms of w and x, without that axis, by tensor operations.
 
         absent: non-zero where a term is left out, of a shape that broadcasts to the terms'; None if nowhere.
         """
@@ -66,14 +59,6 @@ class Reduction(object):
     def held(self, size, terms, filters):
         """How many bytes of one result's terms, of `size` bytes each, a forward holds at a time, and a backward."""
         return size * terms, size * terms
-
-    def by(self, translated):
-        """This reduction with its function translated by a function of functions."""
-        return self
-
-    def tried(self, op, arrays, term):
-        """What its function makes of two terms, checked, in a list; empty where it has none."""
-        return []
 
     def calls(self, needs_w, needs_x):
         """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
@@ -206,12 +191,6 @@ class Fold(Reduction):
         if started is not None and not bool(started.all()):
             self.of_no_terms(op, arrays.dtype(acc))
         return acc
-
-    def by(self, translated):
-        return Fold(translated(self.function), self.identity)
-
-    def tried(self, op, arrays, term):
-        return [self.added(op, arrays, term, term)]
 
     def added(self, op, arrays, acc, term):
         """function(acc, term), in the shape and dtype that it must have."""

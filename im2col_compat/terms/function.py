@@ -1,7 +1,7 @@
 """Terms: what every kind of term says, and the kind that any Python function is. The other kinds extend it."""
 
+from im2col_compat.codegen import fingerprint, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
-from im2col_compat.codegen import symbols, template
 from im2col_compat.compat import autograd, dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
 from im2col_compat.compat.memo import Memo
@@ -61,7 +61,7 @@ class Function(object):
 
     def kernels(self, op, dtype, arrays, level):
         """(Kernels, None) for operands of a dtype, or (None, the reason why there are none)."""
-        key = op.fingerprint()
+        key = (op.name,) if op.is_named else fingerprint.of(op)
         if key is None:  # functions that may do something else at each call
             return self.found(op, dtype, arrays, level)
         return _found.get(key + (dtype, arrays.name, level), lambda: self.found(op, dtype, arrays, level))
@@ -114,24 +114,23 @@ class Function(object):
         if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
             return op, w, x, False
         operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
-        if arrays is NUMPY:
-            self._try(op, arrays, *operands)
-            return op, w, x, False
         try:
-            captures = self._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
-            if w.requires_grad or x.requires_grad:
-                self._try(op, arrays, *[autograd.leaf(operand, True) for operand in operands])
+            captures = self._try(op, arrays, operands, False)
+            if arrays is TORCH and (w.requires_grad or x.requires_grad):
+                self._try(op, arrays, operands, True)
             return op, w, x, captures
         except Exception:
-            by_arrays = op.computed_by(_ByArrays(self), op.reduction.by(_by_arrays))
-            if not _works(by_arrays, arrays, operands):
+            by_arrays = None if arrays is NUMPY else _by_arrays(op, operands)
+            if by_arrays is None:
                 raise
             return by_arrays, w, x, False
 
-    def _try(self, op, arrays, w, x):
+    def _try(self, op, arrays, operands, requires_grad):
         """Call each function once; whether a result requires grad."""
-        term = _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
-        results = [term] + op.reduction.tried(op, arrays, term)
+        w, x = operands if arrays is NUMPY else [autograd.leaf(operand, requires_grad) for operand in operands]
+        results = [_checked(op, "multiply", arrays, self.multiply(w, x), w, x)]
+        if op.reduction.function is not None:
+            results.append(op.reduction.added(op, arrays, results[0], results[0]))
         if arrays is NUMPY:
             return False
         for argument in ("grad_w", "grad_x") if dtypes.differentiable(arrays.dtype(x)) else ():
@@ -170,16 +169,15 @@ class Function(object):
             return autograd.partials(self.multiply(w, x), (w, x), grad, create_graph)[i]
 
 
-class _ByArrays(Function):
-    """A function that only understands NumPy arrays, called with tensors."""
+class ByArrays(Function):
+    """A function that only understands NumPy arrays, called with tensors. Autograd sees nothing of what it does."""
 
-    def __init__(self, term):
-        functions = term.multiply, term.grad_w, term.grad_x
-        super(_ByArrays, self).__init__(*[None if function is None else _by_arrays(function) for function in functions])
+    @staticmethod
+    def takes(multiply):
+        return isinstance(multiply, _OnArrays)
 
     def has_surrogates(self, arrays, w, x):
-        # Autograd sees nothing of what they do.
-        return arrays is TORCH and (w.requires_grad or x.requires_grad)
+        return w.requires_grad or x.requires_grad
 
     def true_partial(self, op, w, x, i, grad):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
@@ -268,27 +266,30 @@ def _sum_to(value, shape):
     return value
 
 
-def _by_arrays(function):
-    """A function of NumPy arrays as one of tensors; its results are tensors where they are arrays."""
+def _by_arrays(op, operands):
+    """An op like this one that calls its functions with NumPy arrays; None if they fail on these, too."""
+    functions = [name for name in ("multiply", "add", "grad_w", "grad_x") if callable(getattr(op, name))]
+    new = op.replace(name=op.name, **{name: _OnArrays(getattr(op, name)) for name in functions})
+    # In prepared(), this except would change what Python 2 raises again.
+    try:
+        new.term._try(new, TORCH, operands, False)
+    except Exception:
+        return None
+    return new
 
-    def call(*tensors):
-        result = function(*[raw(tensor.detach()).cpu().numpy() for tensor in tensors])
+
+class _OnArrays(object):
+    """A function of NumPy arrays as one of tensors."""
+
+    def __init__(self, function):
+        self.function, self.__name__ = function, getattr(function, "__name__", repr(function))
+
+    def __call__(self, *tensors):
+        result = self.function(*[raw(tensor.detach()).cpu().numpy() for tensor in tensors])
         if not NUMPY.owns(result):
             return result
         result = TORCH.tensor(torch.from_numpy(result.copy()))
         return result.cuda() if tensors[0].is_cuda else result
-
-    call.__name__ = getattr(function, "__name__", repr(function))
-    return call
-
-
-def _works(op, arrays, operands):
-    # A function of its own: in Python 2 an inner except would change what the outer one raises again.
-    try:
-        op.term._try(op, arrays, *[autograd.leaf(operand, False) for operand in operands])
-    except Exception:
-        return False
-    return True
 
 
 def _sample(arrays, tensor, broadcast):

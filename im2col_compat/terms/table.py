@@ -143,9 +143,6 @@ class Lookup(Function):
         # Operands that the table has no entry for are an error, which depends on their values.
         return False
 
-    def explained(self, op, dtype, arrays, kernels):
-        return ""
-
 
 def _packed(table, level, layout, arrays, w, x):
     """Packed: the operands as they are, which are bytes, and the kernels that suit the layout best."""

@@ -14,7 +14,8 @@ from im2col_compat.terms.table_c import error
 
 def of(table, signed, bits, name):
     """The Table of Op.from_table's arguments."""
-    signed, bits = _pair("signed", signed, _is_bool), _pair("bits", bits, _is_count)
+    signed = _pair("signed", signed, "a bool", _is_bool)
+    bits = _pair("bits", bits, "an int from 1 to {}".format(MOST_BITS), _is_count)
     if hasattr(table, "__fspath__"):
         table = table.__fspath__()
     is_text = hasattr(table, "lower")
@@ -36,12 +37,6 @@ def of(table, signed, bits, name):
     return found
 
 
-def _read(path):
-    """A file's text, of which only ASCII matters."""
-    with io.open(path, encoding="latin-1") as text:
-        return str(text.read().encode("ascii", "replace").decode("ascii"))
-
-
 def _is_bool(value):
     return isinstance(value, (bool, np.bool_))
 
@@ -50,15 +45,20 @@ def _is_count(value):
     return isinstance(value, numbers.Integral) and not _is_bool(value) and 1 <= value <= MOST_BITS
 
 
-def _pair(name, value, is_valid):
-    """For w and for x."""
+def _pair(name, value, kind, is_valid):
+    """A value for w and one for x; None for None."""
     if value is None:
         return None
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(is_valid(item) for item in pair):
-        kind = "a bool" if is_valid is _is_bool else "an int from 1 to {}".format(MOST_BITS)
         raise error(ValueError, "{} must be {}, or a pair for w and x, but got {!r}", name, kind, value)
     return pair
+
+
+def _read(path):
+    """A file's text, of which only ASCII matters."""
+    with io.open(path, encoding="latin-1") as text:
+        return str(text.read().encode("ascii", "replace").decode("ascii"))
 
 
 def _of_array(array, signed):
