@@ -149,10 +149,8 @@ def _calibrate(model, layers, batches):
             for count, batch in enumerate(_with_progress(batches), 1):
                 input = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
                 if not isinstance(input, Tensor):
-                    message = (
-                        "convert(): calibrate's batches must be tensors, or tuples that begin with one, but one is {!r}"
-                    )
-                    raise TypeError(message.format(batch))
+                    what = "tensors, or tuples that begin with one"
+                    raise TypeError("convert(): calibrate's batches must be {}, but one is {!r}".format(what, batch))
                 model(input)
         if not count:
             raise ValueError("convert(): calibrate must have batches, but there is none")

@@ -17,7 +17,6 @@ class _NeedsTorch(object):
         raise ImportError("{} is an nn.Module: {}".format(type(self).__name__, torch_missing))
 
 
-#: PyTorch's layers.
 _Module, _Conv1d, _Conv2d, _Conv3d, _Linear = [
     _NeedsTorch if torch is None else getattr(torch.nn, name) for name in "Module Conv1d Conv2d Conv3d Linear".split()
 ]
@@ -90,8 +89,7 @@ def constructor(init, own):
 class Layer(object):
     """What all layers with an op have in common.
 
-    base: the layer of PyTorch that they extend
-    dims: its number of spatial dimensions, 0 for Linear
+    `base` is PyTorch's layer that they extend, `dims` its number of spatial dimensions, 0 for Linear.
     """
 
     def _set_own(self, op="dot"):

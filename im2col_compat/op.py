@@ -8,8 +8,7 @@ from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
 from im2col_compat.terms.c_text import CText
 
-#: The named ops; ops.py fills it.
-NAMED = {}
+NAMED = {}  # the named ops; ops.py fills it
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
     ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
@@ -137,7 +136,7 @@ class Op(object):
 
     @property
     def is_named(self):
-        """Whether this is one of the named ops, rather than one that has a name."""
+        """Whether this is one of the named ops. Others may have been given a name, too."""
         return NAMED.get(self.name) is self
 
     @property

@@ -4,7 +4,7 @@ from im2col_compat.compat.arrays import enter
 from im2col_compat.problem import conv_pads
 
 MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
-#: For each mode, functions of an axis' size: the pixel at position i, which may be in the padding; the most padding.
+#: For each mode: which pixel of an axis is at position i, in the padding or not; how much padding there may be.
 _MODES = {
     "reflect": (lambda i, size: size - 1 - abs(size - 1 - abs(i)), lambda size: size - 1),
     "replicate": (lambda i, size: min(max(i, 0), size - 1), lambda size: float("inf")),

@@ -53,32 +53,33 @@ class _Quantized(Layer):
             raise TypeError(message.format(type(self).__name__, self.op))
         #: None, or while the range of the input is being found: (what messages call the layer, its observer).
         self.calibrating = None
-        for which, expected in zip(("activation", "weight"), reversed(self.op.multiply.ranges)):
-            self._check_range(which, self._observer(which), expected)
+        for which in ("activation", "weight"):
+            self._observer(which)
         # On the device of the weights. NaN means that the range isn't known yet.
         self.register_buffer("input_scale", self.weight.new_full((), float("nan")).detach())
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=self.weight.device))
 
     def _observer(self, which):
-        """A new observer for "activation" or "weight", on the device of the weight."""
+        """A new observer for "activation" or "weight", on the device of the weight. Raises what the constructor raises."""
+        name, (w_range, x_range) = type(self).__name__, self.op.multiply.ranges
         # The default is made for each use and not kept, because PyTorch 1.8 can't pickle it.
         qconfig = _default_qconfig(self.op) if self.qconfig is None else self.qconfig
         if not callable(getattr(qconfig, which, None)):
             message = "{}: qconfig must be a QConfig, which has a function {}, but is {!r}"
-            raise TypeError(message.format(type(self).__name__, which, qconfig))
-        return getattr(qconfig, which)().to(self.weight.device)
-
-    def _check_range(self, which, observer, expected):
-        name = type(self).__name__
+            raise TypeError(message.format(name, which, qconfig))
+        observer = getattr(qconfig, which)().to(self.weight.device)
         if getattr(observer, "ch_axis", 0) != 0 or which == "activation" and hasattr(observer, "ch_axis"):
             raise ValueError(
                 "{}: activations must have one range, and weights one or one for each filter, but the {} observer is "
                 "{!r}".format(name, which, observer)
             )
-        found = tuple(int(getattr(observer, limit)) for limit in ("quant_min", "quant_max"))
+        found, expected = (int(observer.quant_min), int(observer.quant_max)), (
+            x_range if which == "activation" else w_range
+        )
         if found != expected:
             message = "{}: the {} observer must have quant_min and quant_max {}, as {!r} has, but has {}"
             raise ValueError(message.format(name, which, expected, self.op.multiply, found))
+        return observer
 
     def start_calibration(self, name=""):
         """Compute without quantization from now on, and observe the range of the input.

@@ -7,10 +7,8 @@ from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.autograd import new_style
 from im2col_compat.compat.probes import Function, torch
 
-#: Terms summed in one go. Blocks of sums keep long sums accurate where sum() is a plain loop.
-BLOCK = 512
-#: Terms of one result up to which C differentiates a user's add: it keeps them all.
-MOST_FOLDED = 32768
+BLOCK = 512  # terms summed in one go: blocks of sums keep long sums accurate where sum() is a plain loop
+MOST_FOLDED = 32768  # terms of one result up to which C differentiates a user's add: it keeps them all
 
 
 class Reduction(object):
@@ -20,18 +18,12 @@ class Reduction(object):
     of_no_terms(op, dtype) is the result where there is no term.
     """
 
-    #: The user's add, and what it starts from.
-    function = identity = None
-    #: Terms of one result up to which C gives the gradients; None for any number.
-    most_taps = None
-    #: Whether a term that is a product may be added by fused multiply-adds.
-    fuses_products = False
-    #: Whether C has variants of gradients, and of terms, for finite operands.
-    finite_grads = finite_terms = False
-    #: How C compares a term with the best one so far.
-    better = "<"
-    #: The C calls for the gradients of x and of w.
-    grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W
+    function = identity = None  # the user's add, and what it starts from
+    most_taps = None  # terms of one result up to which C gives the gradients; None for any number
+    fuses_products = False  # whether a term that is a product may be added by fused multiply-adds
+    finite_grads = finite_terms = False  # whether C has variants of gradients, and of terms, for finite operands
+    better = "<"  # how C compares a term with the best one so far
+    grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W  # the C calls for the gradients of x and of w
 
     @property
     def c_name(self):
@@ -103,7 +95,7 @@ class Sum(Reduction):
 class Extremum(Reduction):
     """max and min: the gradient goes to the first k that attains the result, and NaN propagates.
 
-    of_no_terms: a function of a dtype: the number that never wins.
+    of_no_terms: a function that gives the number of a dtype that never wins.
     """
 
     finite_terms = True

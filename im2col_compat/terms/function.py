@@ -10,11 +10,9 @@ from im2col_compat.compat.probes import torch
 from im2col_compat.compat.warn import Once, warn
 from im2col_compat.terms import named
 
-#: How many pieces of C one function may give. A number in it that changes from call to call must not lead to a
-#: compilation at each.
+#: How many pieces of C one function may give: where it captures a number that changes, each call gives another.
 MOST_SOURCES = 16
-#: How many results of tracing are kept.
-MOST_TRACES = 1000
+MOST_TRACES = 1000  # how many results of tracing are kept
 
 _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
@@ -30,12 +28,9 @@ class Function(object):
     reduction, its pad value and its name in messages.
     """
 
-    #: Whether C kernels alone can evaluate it.
-    only_kernels = False
-    #: Whether w and x may be of different dtypes.
-    mixes_dtypes = False
-    #: Whether products are looked up, so that operands are codes: what quantized layers need.
-    looks_up = False
+    only_kernels = False  # whether C kernels alone can evaluate it
+    mixes_dtypes = False  # whether w and x may be of different dtypes
+    looks_up = False  # whether products are looked up, so that operands are codes, as quantized layers need
 
     def __init__(self, multiply, grad_w=None, grad_x=None):
         self.multiply, self.grad_w, self.grad_x = multiply, grad_w, grad_x

@@ -3,9 +3,7 @@
 from im2col_compat import lowlevel
 from im2col_compat.codegen.kernels import LEVELS, Kernels
 
-#: The dtypes of operands that there are kernels for.
-DTYPES = ("float32", "float64")
-
+DTYPES = ("float32", "float64")  # of operands that there are kernels for
 _names = {}  # what an op is made of: the name of its kernels in C
 
 

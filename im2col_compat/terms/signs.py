@@ -13,8 +13,7 @@ from im2col_compat.terms.function import Function
 
 #: Signs in a word: as many as a lane of results has bits, so that a vector of words gives a vector of results.
 BITS = 32
-#: What can be packed.
-DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")
+DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")  # of what can be packed
 
 
 def absolute(v):

@@ -11,12 +11,9 @@ from im2col_compat.compat.arrays import arrays_of
 from im2col_compat.problem import product
 from im2col_compat.terms.function import Function
 
-#: Bits of an operand.
-MOST_BITS = 8
-#: The largest absolute value of an entry.
-MOST = 2**31 - 1
-#: Results that C looks up at a time, where there are many of them and where there are few.
-WIDE, NARROW = 256, 64
+MOST_BITS = 8  # of an operand
+MOST = 2**31 - 1  # the largest absolute value of an entry
+WIDE, NARROW = 256, 64  # results that C looks up at a time, where there are many of them and where there are few
 
 
 class Table(object):

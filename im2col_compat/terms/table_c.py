@@ -107,18 +107,13 @@ def _kind(text):
 
 def _compiled(text, where, expression, shape, signed, directory):
     """The values of a C expression in w and x, or in their places i and j, for all operands."""
-    source = (
-        "#include <stdint.h>\n"
-        + text
-        + _TABULATE.format(
-            rows=shape[0], columns=shape[1], w_signed=int(signed[0]), x_signed=int(signed[1]), expression=expression
-        )
-    )
+    (rows, columns), (w_signed, x_signed) = shape, [int(sign) for sign in signed]
+    tabulate = _TABULATE.format(rows=rows, columns=columns, w_signed=w_signed, x_signed=x_signed, expression=expression)
     flags = template.FLAGS + (() if directory is None else ("-I" + directory,))
     folder = tempfile.mkdtemp(prefix="im2col_compat-")
     try:
-        path = compile.library(source, flags, where)
-        words = [sys.executable or "python", "-c", _RUN, path, str(shape[0] * shape[1])]
+        path = compile.library("#include <stdint.h>\n" + text + tabulate, flags, where)
+        words = [sys.executable or "python", "-c", _RUN, path, str(rows * columns)]
         status, output = compile.run(words, folder)
         if status != 0:
             raise compile.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
