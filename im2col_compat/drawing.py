@@ -100,9 +100,7 @@ def _figure():
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("draw() needs matplotlib ({}). To have it: pip install matplotlib".format(error))
-    figure = Figure(facecolor="white")
-    FigureCanvasAgg(figure)  # before matplotlib 3.1, savefig needs it
-    return figure
+    return FigureCanvasAgg(Figure(facecolor="white")).figure  # before matplotlib 3.1, savefig needs a canvas
 
 
 def _extent(cells, limit):

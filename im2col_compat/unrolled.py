@@ -5,7 +5,8 @@ import numpy as np
 from im2col_compat.compat import dtypes, memory
 from im2col_compat.compat.arrays import NUMPY, enter
 from im2col_compat.compat.probes import VARIABLES
-from im2col_compat.problem import conv_problem, integers, product
+from im2col_compat.engines.slices import Slices
+from im2col_compat.problem import Geometry, conv_problem, integers, product
 
 
 def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, dense=False):
@@ -48,20 +49,14 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
 
 def _entries(problem):
     """Row, column and index of the weight of each entry, ordered by row and then column, as int64 arrays."""
-    image, groups, channels = problem.image, problem.groups, problem.channels
-    dims, filters = len(image), groups * problem.filters
-    # The pixel that each tap of each block is, and whether it lies inside the image: (kernel..., blocks...).
-    pixel, inside = np.zeros((1,) * 2 * dims, np.int64), True
-    for axis in range(dims):
-        tap = np.arange(problem.kernel[axis]).reshape((-1,) + (1,) * (2 * dims - 1 - axis)) * problem.dilation[axis]
-        block = np.arange(problem.blocks[axis]).reshape((-1,) + (1,) * (dims - 1 - axis)) * problem.stride[axis]
-        along = tap + block - problem.pads[axis][0]
-        pixel = pixel * image[axis] + along
-        inside = inside & (along >= 0) & (along < image[axis])
+    image, groups, channels, filters = problem.image, problem.groups, problem.channels, problem.groups * problem.filters
     taps, length, pixels = product(problem.kernel), product(problem.blocks), product(image)
-    pixel, inside = pixel.reshape(taps, length), inside.reshape(taps, length)
+    geometry = Geometry(1, 1, image, problem.kernel, problem.dilation, problem.pads, problem.stride, problem.blocks)
+    # Which pixel each tap of each block is; -1 in the padding, which im2col fills with zeros.
+    numbers = np.arange(1, pixels + 1, dtype=np.int64).reshape((1, 1) + image)
+    pixel = Slices().im2col(numbers, geometry)[0] - 1
     # The ordered entries of one filter, then those of all filters and images.
-    block, channel, tap = np.nonzero(np.broadcast_to(inside.T[:, None], (length, channels, taps)))
+    block, channel, tap = np.nonzero(np.broadcast_to(pixel.T[:, None] >= 0, (length, channels, taps)))
     n, o = np.arange(problem.batch).reshape(-1, 1, 1), np.arange(filters).reshape(-1, 1)
     row = (n * filters + o) * length + block
     column = ((n * groups + o // problem.filters) * channels + channel) * pixels + pixel[tap, block]
