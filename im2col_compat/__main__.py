@@ -16,13 +16,16 @@ from im2col_compat.engines import choose as backends
 
 def report():
     """The lines that ``python -m im2col_compat`` prints."""
+    library = lowlevel.missing
+    if not library:
+        library = "built with {}, cffi {}".format(lowlevel.compiler(), __import__("_cffi_backend").__version__)
     lines = [
         ("im2col_compat", __version__),
         ("Python", "{} {}".format(platform.python_implementation(), platform.python_version())),
         ("platform", platform.platform()),
         ("NumPy", np.__version__),
         ("PyTorch", torch_missing if torch is None else torch.__version__),
-        ("C library", lowlevel.missing or "built with {}, cffi {}".format(lowlevel.compiler(), _cffi())),
+        ("C library", library),
     ]
     lines += [("engine {!r}".format(str(name)), backends.why_missing(name) or "available") for name in backends.NAMES]
     lines += [
@@ -31,12 +34,6 @@ def report():
         ("threads", memory.threads()),
     ]
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
-
-
-def _cffi():
-    import _cffi_backend
-
-    return _cffi_backend.__version__
 
 
 def _chosen():

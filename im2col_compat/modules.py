@@ -8,8 +8,7 @@ from im2col_compat.compat import layers
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear
 from im2col_compat.op import resolve
-from im2col_compat.padding import MODES as PADDING_MODES
-from im2col_compat.padding import pad_for_conv
+from im2col_compat.padding import MODES, pad_for_conv
 
 
 class _NeedsTorch(object):
@@ -157,7 +156,7 @@ class _Conv(Layer):
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
         padding_mode="zeros", device=None, dtype=None
     ):  # fmt: skip
-        name, modes = type(self).__name__, ("zeros",) + PADDING_MODES
+        name, modes = type(self).__name__, ("zeros",) + MODES
         if padding_mode not in modes:
             raise ValueError("{}(): padding_mode must be one of {}, but got {!r}".format(name, modes, padding_mode))
         # Old versions of nn.Conv2d take neither names nor pairs. So these are set afterwards.

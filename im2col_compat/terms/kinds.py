@@ -10,6 +10,4 @@ KINDS = (CTerm, Lookup, Signs, ByArrays, Function)
 
 def of(multiply, grad_w, grad_x):
     """The term of Op's arguments."""
-    for kind in KINDS:
-        if kind.takes(multiply):
-            return kind(multiply, grad_w, grad_x)
+    return next(kind for kind in KINDS if kind.takes(multiply))(multiply, grad_w, grad_x)

@@ -11,9 +11,9 @@ import numpy as np
 from im2col_compat.codegen import compile, template
 from im2col_compat.terms.table import MOST_BITS
 
-#: The C types of operands and products, and their widths. A type that none of these is in is an int.
-_WIDTHS = (("char", 8), ("short", 16), ("long", 64))
+#: The C types of operands and products, and those of one byte.
 _TYPE = r"(?:(?:const|unsigned|signed|static|inline|extern|long|short|char|int|u?int\d+_t)\s+)+"
+_BYTE = re.compile(r"\bchar\b|\bu?int8_t\b")
 _PARAMETER = r"\s*(" + _TYPE + r")(?:\w+)\s*"
 _FUNCTION = re.compile(r"(" + _TYPE + r")(\w+)\s*\(" + _PARAMETER + "," + _PARAMETER + r"\)\s*\{")
 _ARRAY = re.compile(r"(" + _TYPE + r")(\w+)\s*\[\s*(\d+)\s*\]\s*\[\s*(\d+)\s*\]\s*=\s*\{")
@@ -74,8 +74,8 @@ def tabulate(text, where, signed, bits, name, directory=None):
         expression = name + "[i][j]"
     else:
         kind, parameters = functions[name].group(1), functions[name].group(3, 4)
-        narrow = all(_kind(parameter)[0] == MOST_BITS for parameter in parameters)
-        signed = signed or says_signed or tuple(narrow and _kind(parameter)[1] for parameter in parameters)
+        narrow = all(_BYTE.search(parameter) for parameter in parameters)
+        signed = signed or says_signed or tuple(narrow and _is_signed(parameter) for parameter in parameters)
         if bits is None:
             bits = (MOST_BITS, MOST_BITS) if said is None else (int(said.group(1)), int(said.group(2) or said.group(1)))
             if max(bits) > MOST_BITS:
@@ -83,12 +83,12 @@ def tabulate(text, where, signed, bits, name, directory=None):
         shape = tuple(2**count for count in bits)
         # An unsigned parameter gets the bits of a signed operand.
         operands = [
-            "({})({} & {})".format(parameter.strip(), value, -1 if _kind(parameter)[1] else size - 1)
+            "({})({} & {})".format(parameter.strip(), value, -1 if _is_signed(parameter) else size - 1)
             for parameter, value, size in zip(parameters, "wx", shape)
         ]
         expression = "{}({}, {})".format(name, *operands)
     entries = _compiled(text, where, expression, shape, signed, directory)
-    if any(signed) and not _kind(kind)[1]:
+    if any(signed) and not _is_signed(kind):
         # And an unsigned result has the bits of the product of signed operands.
         product = shape[0] * shape[1]
         entries %= product
@@ -96,13 +96,8 @@ def tabulate(text, where, signed, bits, name, directory=None):
     return entries, signed
 
 
-def _kind(text):
-    """(width, whether it is signed) of a C type."""
-    exact = re.search(r"\b(u?)int(\d+)_t\b", text)
-    if exact:
-        return int(exact.group(2)), not exact.group(1)
-    words = text.split()
-    return next((width for word, width in _WIDTHS if word in words), 32), "unsigned" not in words
+def _is_signed(kind):
+    return not re.search(r"\bunsigned\b|\buint", kind)
 
 
 def _compiled(text, where, expression, shape, signed, directory):
