@@ -92,12 +92,8 @@ def _run(function, arrays, x, unbatched, geometry, shape, out):
 def _check_out(function, arrays, x, out, shape):
     has, expected = [(arrays.dtype(t), arrays.device(t)) for t in (out, x)]
     if tuple(out.shape) != shape or has != expected:
-        raise RuntimeError(
-            "{}(): out must have shape {}, dtype and device {}, but has {} and {}".format(
-                function, shape, expected, tuple(out.shape), has
-            )
-        )
+        text = "{}(): out must have shape {}, dtype and device {}, but has {} and {}"
+        raise RuntimeError(text.format(function, shape, expected, tuple(out.shape), has))
     if autograd.requires_grad(x) or autograd.requires_grad(out) or graphs.transformed():
-        raise RuntimeError(
-            "{}(): out can't be given where input or out requires grad, or is transformed".format(function)
-        )
+        text = "{}(): out can't be given where input or out requires grad, or is transformed"
+        raise RuntimeError(text.format(function))

@@ -90,11 +90,8 @@ def integers(function, name, value, too_large=TypeError, pairs=False):
     """
     result = _integers(value, 2 if pairs else 1) if hasattr(value, "__iter__") else _integer(value)
     if result is None:
-        raise TypeError(
-            "{}(): argument '{}' must be an int or a tuple of ints{}, but got {!r} of type {}".format(
-                function, name, " or pairs of ints" if pairs else "", value, type(value).__name__
-            )
-        )
+        text = "{}(): argument '{}' must be an int or a tuple of ints{}, but got {!r} of type {}"
+        raise TypeError(text.format(function, name, " or pairs of ints" if pairs else "", value, type(value).__name__))
     for item in _flat(result):
         if abs(item) > INT64_MAX:
             raise too_large("{}(): argument '{}' must fit int64, but got {}".format(function, name, item))
@@ -177,19 +174,15 @@ def _blocks(image, kernel, dilation, padding, stride):
 def _checked(function, geometry):
     """The last checks, common to unfold and fold."""
     if min(geometry.blocks) < 1:
-        raise RuntimeError(
+        text = (
             "{}(): an image of size {} with kernel_size={}, dilation={}, padding={}, stride={} has {} blocks, "
-            "but there must be at least one in each direction".format(
-                function, geometry.image, *(geometry[3:7] + (geometry.blocks,))
-            )
+            "but there must be at least one in each direction"
         )
+        raise RuntimeError(text.format(function, geometry.image, *(geometry[3:7] + (geometry.blocks,))))
     for size, pads in zip(geometry.image, geometry.padding):
         if size + 2 * max(pads) > INT64_MAX:
-            raise RuntimeError(
-                "{}(): an image of size {} with padding={} is larger than int64".format(
-                    function, geometry.image, geometry.padding
-                )
-            )
+            text = "{}(): an image of size {} with padding={} is larger than int64"
+            raise RuntimeError(text.format(function, geometry.image, geometry.padding))
     for shape in (geometry.image_shape, geometry.columns_shape):
         if product(max(1, size) for size in shape) > INT64_MAX:
             raise RuntimeError("{}(): a result of shape {} has more elements than int64".format(function, shape))
@@ -340,9 +333,8 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     stride = _each(function, "stride", _spread(stride, dims), dims)
     dilation = _each(function, "dilation", _spread(dilation, dims), dims)
     if len(shape) not in (dims + 1, dims + 2):
-        raise RuntimeError(
-            "{}(): input must have shape {}, but got shape {}".format(function, _shapes(dims), tuple(shape))
-        )
+        text = "{}(): input must have shape {}, but got shape {}"
+        raise RuntimeError(text.format(function, _shapes(dims), tuple(shape)))
     if len(weight_shape) != dims + 2 or 0 in weight_shape:
         raise RuntimeError(
             "{}(): weight must have shape (O, C / groups, kernel_size of {} values) without zeros, "
@@ -361,11 +353,8 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
             )
         )
     if channels != group_channels * groups:
-        raise RuntimeError(
-            "{}(): weight of shape {} with groups={} needs an input of {} channels, but got shape {}".format(
-                function, tuple(weight_shape), groups, group_channels * groups, tuple(shape)
-            )
-        )
+        text = "{}(): weight of shape {} with groups={} needs an input of {} channels, but got shape {}"
+        raise RuntimeError(text.format(function, tuple(weight_shape), groups, group_channels * groups, tuple(shape)))
     if bias_shape is not None and tuple(bias_shape) != (filters,):
         raise RuntimeError("{}(): bias must have shape ({},), but got {}".format(function, filters, tuple(bias_shape)))
     pads = _conv_pads(function, padding, kernel, dilation, stride)
@@ -386,15 +375,11 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
 def linear_problem(shape, weight_shape, bias_shape):
     """The problem of F.linear on shapes (..., K), (O, K) or (K,), (O,) or None."""
     if len(shape) < 1 or len(weight_shape) not in (1, 2) or shape[-1] != weight_shape[-1]:
-        raise RuntimeError(
-            "linear(): input must have shape (..., K) and weight (O, K) or (K,), but got {} and {}".format(
-                tuple(shape), tuple(weight_shape)
-            )
-        )
+        text = "linear(): input must have shape (..., K) and weight (O, K) or (K,), but got {} and {}"
+        raise RuntimeError(text.format(tuple(shape), tuple(weight_shape)))
     if bias_shape is not None and tuple(bias_shape) != tuple(weight_shape[:-1]):
-        raise RuntimeError(
-            "linear(): bias must have shape {}, but got {}".format(tuple(weight_shape[:-1]), tuple(bias_shape))
-        )
+        text = "linear(): bias must have shape {}, but got {}"
+        raise RuntimeError(text.format(tuple(weight_shape[:-1]), tuple(bias_shape)))
     sizes, weight_sizes = tuple(int(size) for size in shape), tuple(int(size) for size in weight_shape)
     w_shape = weight_sizes if len(weight_sizes) == 2 else (1,) + weight_sizes
     result_shape = sizes[:-1] + weight_sizes[:-1]
@@ -406,9 +391,8 @@ def matmul_problem(a_shape, b_shape):
     """The problem of torch.matmul on shapes (..., M, K) and (..., K, N)."""
     shapes = tuple(a_shape), tuple(b_shape)
     if not shapes[0] or not shapes[1] or shapes[0][-1] != shapes[1][-2 if len(shapes[1]) > 1 else 0]:
-        raise RuntimeError(
-            "matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}".format(*shapes)
-        )
+        text = "matmul(): a and b must have shapes (..., M, K) and (..., K, N), but got {} and {}"
+        raise RuntimeError(text.format(*shapes))
     w, x = [tuple(int(size) for size in shape) for shape in shapes]
     w, x = w if len(w) > 1 else (1,) + w, x if len(x) > 1 else x + (1,)
     rank = max(len(w), len(x))

@@ -37,11 +37,8 @@ def quantization():
             return found
         except (AttributeError, ImportError, TypeError):
             continue
-    raise ImportError(
-        "quantized layers need observers of torch.quantization that take quant_min (PyTorch 1.7 on), but here is {}".format(
-            torch_missing or torch.__version__
-        )
-    )
+    text = "quantized layers need observers of torch.quantization that take quant_min (PyTorch 1.7 on), but here is {}"
+    raise ImportError(text.format(torch_missing or torch.__version__))
 
 
 def fake_quantize(x, scale, zero_point, low, high):

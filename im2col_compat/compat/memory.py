@@ -29,11 +29,8 @@ def check_memory(shape, itemsize):
     for length in shape:
         size *= length
     if size > MOST_MEMORY:
-        raise RuntimeError(
-            "not enough memory: a result of shape {} needs {} bytes, but this machine has {}".format(
-                tuple(shape), size, MACHINE_MEMORY
-            )
-        )
+        text = "not enough memory: a result of shape {} needs {} bytes, but this machine has {}"
+        raise RuntimeError(text.format(tuple(shape), size, MACHINE_MEMORY))
 
 
 _PROCESS = os.getpid()

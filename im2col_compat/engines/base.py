@@ -56,7 +56,14 @@ def _parts(engine, geometry):
     pixels = product(last.kernel) * product(last.blocks)
     one = [(pixels,), (1,), (1,), ((0, 0),), (1,), (pixels,)]
     others = type(geometry)(geometry.batch, geometry.channels, *[a + b for a, b in zip(outer, one)])
-    shape = geometry.batch, geometry.channels, product(outer[1]), product(outer[5]), product(inner[1]), product(inner[5])
+    shape = (
+        geometry.batch,
+        geometry.channels,
+        product(outer[1]),
+        product(outer[5]),
+        product(inner[1]),
+        product(inner[5]),
+    )
     return last, others, shape
 
 

@@ -41,17 +41,11 @@ def _check_alike(op, problem, arrays, names, w, x, b):
         dtype = arrays.dtype(tensor)
         if dtype != expected and (name == "bias" or not op.term.mixes_dtypes):
             if name != "bias" or dtype != op.result_dtype(expected):
-                raise RuntimeError(
-                    "{}(): {} must have {}'s dtype {}, but has {}".format(
-                        problem.function, name, first, expected, dtype
-                    )
-                )
+                text = "{}(): {} must have {}'s dtype {}, but has {}"
+                raise RuntimeError(text.format(problem.function, name, first, expected, dtype))
         if arrays.device(tensor) != device:
-            raise RuntimeError(
-                "{}(): {} must be on {}'s device {}, but is on {}".format(
-                    problem.function, name, first, device, arrays.device(tensor)
-                )
-            )
+            text = "{}(): {} must be on {}'s device {}, but is on {}"
+            raise RuntimeError(text.format(problem.function, name, first, device, arrays.device(tensor)))
 
 
 def kernels_for(op, dtype, arrays):
