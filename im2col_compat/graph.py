@@ -39,21 +39,17 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
         return None
     if input.dim() not in (dims + 1, dims + 2) or weight.dim() != dims + 2 or groups < 1 or weight.shape[0] % groups:
         return None
-    if input.shape[-dims - 1] != weight.shape[1] * groups or not _fits(bias, input, weight.shape[0]):
+    if input.shape[-dims - 1] != weight.shape[1] * groups:
         return None
     function = "conv_same" if padding == "same" else "conv"
-    result = _record(function, op, input, weight, sizes[0] + sizes[1] + sizes[2] + (groups,))
-    return result if result is None or bias is None else result + bias.reshape((-1,) + (1,) * dims)
+    return _record(function, op, input, weight, sizes[0] + sizes[1] + sizes[2] + (groups,), bias, dims)
 
 
 def linear(op, input, weight, bias):
     """linear's result, recorded; or None."""
     if not _alike(input, weight) or input.dim() < 1 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
         return None
-    if not _fits(bias, input, weight.shape[0]):
-        return None
-    result = _record("linear", op, input, weight, ())
-    return result if result is None or bias is None else result + bias
+    return _record("linear", op, input, weight, (), bias)
 
 
 def matmul(op, a, b):
@@ -88,13 +84,15 @@ def _fits(bias, input, filters):
     return alike and bias.dim() == 1 and bias.shape[0] == filters
 
 
-def _record(function, op, first, second, numbers):
+def _record(function, op, first, second, numbers, bias=None, dims=0):
+    """The result, a bias of `second`'s filters included."""
     # A plain function is another Op at each call.
     op = op if isinstance(op, Op) else NAMED.get(op) if isinstance(op, str) else None
-    name = None if op is None or op.is_dot else key(op, first.dtype)
+    name = None if op is None or op.is_dot or not _fits(bias, first, second.shape[0]) else key(op, first.dtype)
     if name is None:
         return None
-    return torch.ops.im2col_compat.dot(first, second, numbers, function, name)
+    result = torch.ops.im2col_compat.dot(first, second, numbers, function, name)
+    return result if bias is None else result + (bias.reshape((-1,) + (1,) * dims) if dims else bias)
 
 
 def key(op, dtype):
