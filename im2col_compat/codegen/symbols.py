@@ -1,8 +1,8 @@
 """A user's op as expressions: its functions are called with symbols, which record what is done to them.
 
-Whatever a symbol can't record exactly as tensors would compute it raises Untraceable,
-even where the function swallows the exception: then tensors evaluate the function.
-Numbers that a function captures become constants: kernels.py says when an op is traced anew.
+What a symbol can't record exactly as tensors would compute it raises Untraceable, and counts even where the function
+swallows the exception: tensors evaluate the function then. Numbers that a function captures become constants, so an op
+that captures any is traced at each call (see fingerprint.py).
 """
 
 import collections
@@ -22,25 +22,24 @@ from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
 Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term")
 
-#: More operations than this, or deeper nested, are left to tensors.
+#: A function of more operations, or of deeper nested ones, is left to tensors.
 MOST_NODES = 2000
 MOST_DEPTH = 64
 
 
 class _Foreign(Exception):
-    """A function wants what only the other kind of array has."""
+    """A function uses what only the other kind of array has."""
 
 
 def trace(op, dtype, arrays=None):
-    """The expressions of an op's functions, for operands of a dtype (its name). Raises Untraceable.
+    """The expressions of an op's functions, for operands of a dtype (its name). Untraceable where there are none.
 
-    arrays: TORCH or NUMPY, what the functions expect; TORCH by default,
-    where there is one. As for tensors, functions that only understand arrays serve too.
+    arrays: what the functions are called with, TORCH or NUMPY; by default TORCH where it is installed. Functions that
+    only understand NumPy's arrays serve for tensors too, as they do where tensor operations evaluate them.
 
-    Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a
-    word; grad_w and grad_x, d term / dw and d term / dx or their surrogates; add_acc and
-    add_term, the derivatives of add. Integers and NumPy's arrays have no gradients (None),
-    and an add function of integers gets int64.
+    Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a word; grad_w and grad_x,
+    d term / dw and d term / dx or their surrogates; add_acc and add_term, the derivatives of add. Integers and NumPy's
+    arrays have no gradients (None), and an add function of integers gets int64.
     """
     arrays = arrays or TORCH or NUMPY
     differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
@@ -64,22 +63,20 @@ def _trace(op, dtype, arrays, differentiable):
     if dtype not in ex.C_TYPES:
         raise Untraceable("operands are {}, which the compiler has no arithmetic for".format(dtype))
     term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays)
-    integer = dtypes.is_integer(dtype)
-    add = grad_w = grad_x = add_acc = add_term = None
+    add, partials = None, [None] * 4
     if callable(op.add):
-        add = _expression(op.add, "add", ("acc", "term"), "int64" if integer else dtype, arrays, bools=False)
+        total = "int64" if dtypes.is_integer(dtype) else dtype
+        add = _expression(op.add, "add", ("acc", "term"), total, arrays, bools=False)
     if differentiable:
-        partials = []
-        for argument, name in (("grad_w", "w"), ("grad_x", "x")):
+        for i, (argument, name) in enumerate((("grad_w", "w"), ("grad_x", "x"))):
             surrogate = getattr(op, argument)
             if surrogate is None:
-                partials.append(_derivative(term, name, "multiply"))
+                partials[i] = _derivative(term, name, "multiply")
             else:
-                partials.append(_expression(surrogate, argument, ("w", "x"), dtype, arrays))
-        grad_w, grad_x = partials
+                partials[i] = _expression(surrogate, argument, ("w", "x"), dtype, arrays)
         if add is not None:
-            add_acc, add_term = [_derivative(add, name, "add") for name in ("acc", "term")]
-    return Traced(term, add, grad_w, grad_x, add_acc, add_term)
+            partials[2:] = [_derivative(add, name, "add") for name in ("acc", "term")]
+    return Traced(term, add, *partials)
 
 
 def _derivative(expression, name, argument):
@@ -95,7 +92,7 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
     try:
         _check_code(function)
         symbols = [session.symbol(ex.operand(name, dtype)) for name in names]
-        result = _callable_with_symbols(function)(*symbols)
+        result = (_substituted(function, {}) if NEEDS_STAND_INS else function)(*symbols)
         if session.failure is None:
             return _result(session, result, bools)
         reason = session.failure
@@ -129,15 +126,12 @@ class _Session(object):
     """One function being traced: the dtype of its operands, what they pose as, and what went wrong first."""
 
     def __init__(self, dtype, arrays):
-        self.dtype = dtype
-        self.arrays = arrays
-        self.failure = None
-        self.foreign = None
+        self.dtype, self.arrays, self.numpy = dtype, arrays, arrays is NUMPY
+        self.failure = self.foreign = None
         self.count = 0
-        self.numpy = arrays is NUMPY
 
     def fail(self, reason):
-        # Kept, for the function may swallow the exception and go on otherwise than it would have with tensors.
+        # Kept: the function may swallow the exception, and go on as it wouldn't have with tensors.
         self.failure = self.failure or reason
         raise Untraceable(reason)
 
@@ -152,7 +146,7 @@ class _Session(object):
         return type(value) is Symbol
 
     def perform(self, name, args, kwargs=None, ufunc=False):
-        """A Symbol of what an operation makes of its arguments. ufunc: NumPy computes it, whatever the operands are."""
+        """A Symbol of what an operation makes of its arguments. ufunc: whether NumPy computes it, even of tensors."""
         kwargs = {key: value for key, value in (kwargs or {}).items() if not (key == "out" and value is None)}
         self.numpy = ufunc or self.arrays is NUMPY
         try:
@@ -163,7 +157,7 @@ class _Session(object):
             self.fail("{}() is called with arguments that the compiler doesn't know".format(name))
 
     def lift(self, value, dtype=None):
-        """An operand of an operation as a node, a number in a dtype (by default the session's)."""
+        """The node of an operand: a symbol's, or a number's in a dtype, by default the session's."""
         if type(value) is Symbol:
             if value._session is not self:
                 self.fail("it keeps an operand from one call to another")
@@ -175,30 +169,26 @@ class _Session(object):
             self.fail("it uses a captured {}".format("array" if isinstance(value, np.ndarray) else "tensor"))
         if isinstance(value, (bool, np.bool_)):
             return ex.constant(bool(value), "bool")
-        if not isinstance(value, numbers.Real) and not isinstance(value, (np.floating, np.integer)):
+        whole = isinstance(value, (numbers.Integral, np.integer))
+        if not whole and not isinstance(value, (float, np.floating)):
             self.fail("it combines its operands with {!r}".format(type(value).__name__))
-        if isinstance(value, np.generic) and self.numpy:
-            # By NumPy's rules the type of a NumPy scalar counts.
-            if np.result_type(value.dtype, dtype) != np.dtype(dtype):
-                self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
-        if isinstance(value, (numbers.Integral, np.integer)):
-            value = int(value)
+        # By NumPy's rules the type of a NumPy scalar counts.
+        if self.numpy and isinstance(value, np.generic) and np.result_type(value.dtype, dtype) != np.dtype(dtype):
+            self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
+        value = int(value) if whole else float(value)
+        if whole:
             low, high = (-(2**53), 2**53) if ex.is_float(dtype) else dtypes.limits(dtype)
             if not low <= value <= high:
                 self.fail("{} can't hold {}".format(dtype, value))
-        elif isinstance(value, (float, np.floating)):
-            value = float(value)
-            if not ex.is_float(dtype):
-                self.fail("it makes floats of integers, with {!r}".format(value))
-        else:
-            self.fail("it combines its operands with {!r}".format(type(value).__name__))
+        elif not ex.is_float(dtype):
+            self.fail("it makes floats of integers, with {!r}".format(value))
         node = ex.constant(value, dtype)
         if ex.is_float(dtype) and abs(node.value) == float("inf") and abs(value) != float("inf"):
             self.fail("{} can't hold {!r}".format(dtype, value))
         return node
 
     def together(self, values, what):
-        """Operands as nodes in the dtype that they have together: nodes of numbers, or of bools."""
+        """The nodes of operands in the dtype that they have together: nodes of numbers, or of bools."""
         kinds = {self.lift(value).dtype for value in values if type(value) is Symbol}
         dtype = self._promoted(kinds - {"bool"})
         nodes = [self.lift(value, dtype) for value in values]
@@ -276,10 +266,9 @@ class Symbol(object):
             return self._dtype()
         if array and name in ("min", "max"):
             session.fail("{}() is a reduction".format(name))
-        if name == "where" and not array:
-            return functools.partial(_call_method, self, "where_method")
-        if name in OPERATIONS:
-            return functools.partial(_call_method, self, name)
+        operation = "where_method" if name == "where" and not array else name
+        if operation in OPERATIONS:
+            return lambda *args, **kwargs: session.perform(operation, (self,) + args, kwargs)
         session.fail(_unknown(name))
 
     def _dtype(self):
@@ -302,16 +291,15 @@ class Symbol(object):
 
     @classmethod
     def __torch_function__(cls, function, *rest):
-        # torch 1.5 doesn't pass the types.
-        args, kwargs = (tuple(rest) + ((), None))[1:3] if len(rest) != 2 or _passes_types(rest) else rest
+        # After the function torch gives types, args and kwargs, but 1.5 no types.
+        args, kwargs = rest if len(rest) == 2 and isinstance(rest[1], dict) else (rest + ((), None))[1:3]
         return _call_torch(function, args, kwargs or {})
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         session = self._session
         if method != "__call__":
             session.fail("np.{}.{} is a reduction".format(ufunc.__name__, method))
-        out = kwargs.pop("out", None)
-        if out is not None or kwargs:
+        if kwargs.pop("out", None) is not None or kwargs:
             session.fail("np.{} is called with out= or other arguments".format(ufunc.__name__))
         name = _UFUNCS.get(ufunc)
         if name is None:
@@ -320,14 +308,6 @@ class Symbol(object):
 
     def __array_function__(self, function, types, args, kwargs):
         return _call_numpy(function, self._session, args, kwargs)
-
-
-def _passes_types(rest):
-    return not isinstance(rest[1], dict)
-
-
-def _call_method(symbol, name, *args, **kwargs):
-    return symbol._session.perform(name, (symbol,) + args, kwargs)
 
 
 def _define(name, operation, reflected=False):
@@ -385,14 +365,12 @@ _refuse("copy deepcopy reduce_ex reduce", "it copies its operands (copy)")
 
 
 def _torch_functions():
-    """PyTorch's functions and what operation each is."""
+    """PyTorch's functions -> the names of their operations."""
     found = {}
-    if torch is None:
-        return found
-    special = getattr(torch, "special", None)
-    for name in set(OPERATIONS) - METHODS:
+    for name in () if torch is None else set(OPERATIONS) - METHODS:
         # Of the functional module only what is its own: 0.3's has operator.mul in it.
-        for module in (torch, special) + ((torch.nn.functional,) if name in FUNCTIONAL else ()):
+        functional = [torch.nn.functional] if name in FUNCTIONAL else []
+        for module in [torch, getattr(torch, "special", None)] + functional:
             function = getattr(module, name, None)
             if callable(function) and not isinstance(function, type):
                 found[function] = name
@@ -410,13 +388,13 @@ _TORCH_FUNCTIONS = _torch_functions()
 
 
 def _session_of(values):
+    """The session of a symbol among values, or in lists and tuples among them; None if there is none."""
     for value in values:
         if type(value) is Symbol:
             return value._session
-        if isinstance(value, (list, tuple)):
-            session = _session_of(value)
-            if session is not None:
-                return session
+        session = _session_of(value) if isinstance(value, (list, tuple)) else None
+        if session is not None:
+            return session
     return None
 
 
@@ -526,10 +504,6 @@ def _cells(function):
             yield cell, cell.cell_contents
         except ValueError:
             yield cell, None
-
-
-def _callable_with_symbols(function):
-    return _substituted(function, {}) if NEEDS_STAND_INS else function
 
 
 def _substituted(value, memo):
