@@ -1,8 +1,8 @@
 """Expressions of numbers: nodes, the record that describes a scalar function, and arithmetic. Knows nothing of tensors.
 
-An expression is a Node. Its dtype is the name of a float's or an integer's, or "bool". Equal expressions are one object,
-so a repeated part is recognised by identity. Floats are never reassociated, and a simplification never changes a value,
-a NaN or an infinity.
+An expression is a Node. Its dtype is the name of a float's or an integer's, or "bool". Equal expressions are one
+object, so a repeated part is recognised by identity. Floats are never reassociated, and a simplification never changes
+a value, a NaN or an infinity.
 """
 
 import collections
@@ -21,7 +21,7 @@ class Untraceable(Exception):
 
 
 class Range(collections.namedtuple("Range", "up down nan never_negative never_zero")):
-    """What is known of a value: whether it may be +inf, -inf or NaN; whether it is at least 0, or not 0, if it isn't NaN."""
+    """What is known of a value: whether it may be +inf, -inf or NaN; whether it is 0 or more, or not 0, unless NaN."""
 
     __slots__ = ()
 
@@ -122,7 +122,7 @@ def node(function, dtype, args=(), value=None):
 
 
 def postorder(expression, without=()):
-    """Every node of an expression once, operands before what uses them, except those in `without` and what only they use."""
+    """Every node of an expression once, operands before what uses them; not those in `without`, nor what is below."""
     found, seen, stack = [], set(without), [(expression, False)]
     while stack:
         here, ready = stack.pop()
@@ -154,11 +154,6 @@ TRUE, FALSE = constant(True, "bool"), constant(False, "bool")
 def is_constant(node, value=None):
     """Whether a node is a constant, and equal to `value` if that is given; 0 equals zeros of either sign."""
     return node.function is CONSTANT and (value is None or node.value == value)
-
-
-def is_zero(node):
-    """Whether an expression is 0 wherever it is evaluated."""
-    return is_constant(node, 0) or node.function is gate and all(is_constant(arg, 0) for arg in node.args[1:])
 
 
 def _folded(function, args):
@@ -207,7 +202,7 @@ def literal(value, dtype):
 
 
 def _simplified(of_known, of_equal):
-    """The rewrite of a function of two conditions: of_known(a constant's value, the other), and what it is of a and a."""
+    """The rewrite of a function of two conditions: of_known(a constant's value, the other) and of_equal(both)."""
 
     def rewrite(a, b):
         for one, other in ((a, b), (b, a)):
@@ -305,10 +300,6 @@ def _product_range(y, a, b):
     return Range(True, True, a.nan or b.nan or any(clashes), a.never_negative and b.never_negative)
 
 
-def _difference_range(y, a, b):
-    return Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down)
-
-
 def _quotient_range(y, a, b):
     return Range(True, True, a.nan or b.nan or not b.never_zero or (a.up or a.down) and (b.up or b.down))
 
@@ -330,7 +321,8 @@ add = Function(
 )  # fmt: skip
 sub = Function(
     "sub", "input other alpha==1", "no masks", "sub subtract", python="sub", value=np.subtract, derivative=(1, -1),
-    c="({} - {})", macro="DIFFERENCE", range=_difference_range,
+    c="({} - {})", macro="DIFFERENCE",
+    range=lambda y, a, b: Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down),
 )  # fmt: skip
 mul = Function(
     "mul", "input other", "any", "mul multiply", python="mul", value=np.multiply, rewrite=_product, c="({} * {})",

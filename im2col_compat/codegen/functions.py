@@ -271,16 +271,6 @@ isfinite = Function("isfinite", rewrite=lambda a: lt(absolute(a), float("inf")))
 # ---------------------------------------------------------------- activations
 
 
-def _softplus(a, beta, threshold):
-    scaled = a * beta
-    return select(gt(scaled, threshold), a, log1p(exp(scaled)) / beta)
-
-
-def _softplus_by(y, a, beta, threshold):
-    scaled = exp(a * beta)
-    return select(gt(a * beta, threshold), _one(a), scaled / (scaled + 1))
-
-
 def _tanh_of_gelu(a):
     return tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * (a * a * a)))
 
@@ -334,7 +324,13 @@ elu = _activation(
     "elu", "input alpha=1 inplace==False", lower=lambda a, alpha: select(lt(a, 0), expm1(a) * alpha, a),
     derivative=(lambda y, a, alpha: select(gt(a, 0), _one(a), alpha * exp(a)), None),
 )  # fmt: skip
-softplus = _activation("softplus", "input beta=1 threshold=20", lower=_softplus, derivative=(_softplus_by, None, None))
+softplus = _activation(
+    "softplus", "input beta=1 threshold=20",
+    lower=lambda a, beta, most: select(gt(a * beta, most), a, log1p(exp(a * beta)) / beta),
+    derivative=(
+        lambda y, a, beta, most: select(gt(a * beta, most), _one(a), exp(a * beta) / (exp(a * beta) + 1)), None, None
+    ),
+)  # fmt: skip
 softsign = _activation("softsign", "input", rewrite=lambda a: a / (absolute(a) + 1))
 silu = _activation(
     "silu", lower=lambda a: a / (1 + exp(-a)), derivative=lambda y, a: sigmoid(a) * (1 + a * (1 - sigmoid(a)))

@@ -34,7 +34,7 @@ NUMPY_FLOORS, TORCH_FLOORS = _floors()
 #: name -> function(session, *arguments) that returns a node.
 OPERATIONS = {}
 #: The names that are methods' only, not PyTorch's functions'; the names of functions in torch.nn.functional.
-METHODS, FUNCTIONAL = set(), set()
+METHODS, FUNCTIONAL = set(), {"gelu"}
 
 
 def operation(names, methods=False):
@@ -112,7 +112,7 @@ KINDS = {
     "floats": _floats, "numbers": _numbers, "any": _any, "no masks": _without_masks, "ordered": _ordered,
     "compared": _compared, "divided": _divided, "bits": _bits,
     "shifted": _unless(_is_bool, "a shift of bools is unknown to the compiler", _bits),
-    "truth": lambda session, values, what: [session.truth(value) for value in values],
+    "truth": lambda session, values, what: [ex.convert(session.lift(value), "bool") for value in values],
 }  # fmt: skip
 
 
@@ -203,12 +203,10 @@ def _round(session, input, decimals=0):
     return fn.rounded(*_floats(session, [input], "round"))
 
 
+@operation("copy", methods=True)
 @operation("positive clone contiguous")
 def _same(session, input):
     return session.lift(input)
-
-
-operation("copy", methods=True)(_same)
 
 
 @operation("detach")
@@ -220,9 +218,6 @@ def _detach(session, input):
 @operation("gelu")
 def _gelu(session, input, approximate="none"):
     return {"none": fn.gelu, "tanh": fn.gelu_tanh}[approximate](*_floats(session, [input], "gelu"))
-
-
-FUNCTIONAL.add("gelu")
 
 
 @operation("clamp clip")

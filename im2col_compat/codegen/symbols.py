@@ -27,7 +27,7 @@ MOST_NODES = 2000
 MOST_DEPTH = 64
 
 
-class _Foreign(Exception):
+class _Foreign(Untraceable):
     """A function uses what only the other kind of array has."""
 
 
@@ -45,18 +45,16 @@ def trace(op, dtype, arrays=None):
     differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
     try:
         return _trace(op, dtype, arrays, differentiable)
-    except _Foreign as error:
-        if arrays is NUMPY:
-            raise Untraceable(str(error))
-        reason = str(error)
-    except Untraceable:
-        raise
+    except Untraceable as error:
+        if arrays is NUMPY or not isinstance(error, _Foreign):
+            raise
+        foreign = error
     except Exception as error:
         raise Untraceable("tracing it raises {}: {}".format(type(error).__name__, error))
     try:
         return _trace(op, dtype, NUMPY, differentiable)
     except Exception:
-        raise Untraceable(reason)
+        raise foreign
 
 
 def _trace(op, dtype, arrays, differentiable):
@@ -107,19 +105,15 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
 
 def _result(session, result, bools):
     if type(result) is not Symbol:
-        session.fail("it returns {}, which was not made from its operands".format(_kind(result)))
+        kind = "a number" if isinstance(result, (numbers.Number, np.generic)) else type(result).__name__
+        kind = kind if arrays_of(result) is None else "a tensor or an array"
+        session.fail("it returns {}, which was not made from its operands".format(kind))
     node, dtype = result._node, session.dtype
     if node.dtype == "bool" and (not bools or ex.is_float(dtype)):
         session.fail("it returns bools, where its operands are {}".format(dtype))
     if node.dtype not in ("bool", dtype):
         session.fail("it changes the dtype from {} to {}".format(dtype, node.dtype))
     return ex.convert(node, dtype)
-
-
-def _kind(value):
-    if arrays_of(value) is not None:
-        return "a tensor or an array"
-    return "a number" if isinstance(value, (numbers.Number, np.generic)) else type(value).__name__
 
 
 class _Session(object):
@@ -211,36 +205,29 @@ class _Session(object):
             found = dtype_name(promote(*pair))
         return found if found in ex.C_TYPES else self.fail("it makes {}".format(found))
 
-    def truth(self, value):
-        """An operand as a condition."""
-        return ex.convert(self.lift(value), "bool")
-
 
 # ---------------------------------------------------------------- symbols
 
-_REDUCTIONS = set(
-    "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax "
-    "median mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero".split()
-)
-_SHAPES = set(
-    "shape size dim ndim ndimension numel nelement view reshape unsqueeze squeeze expand expand_as t T mT transpose "
-    "permute flatten ravel stride strides repeat chunk split narrow swapaxes broadcast_to broadcast_tensors "
-    "expand_dims stack cat concatenate unbind nbytes itemsize".split()
-)
-_NUMBERS = set("item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__".split())
+#: Why there are no operations of some names: {0} is the name, {1} the name without underscores.
+_REASONS = {
+    "{0}() is a reduction":
+        "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax "
+        "median mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero",
+    "it looks at, or changes, the shape of its operands ({0})":
+        "shape size dim ndim ndimension numel nelement view reshape unsqueeze squeeze expand expand_as t T mT "
+        "transpose permute flatten ravel stride strides repeat chunk split narrow swapaxes broadcast_to "
+        "broadcast_tensors expand_dims stack cat concatenate unbind nbytes itemsize",
+    "it converts its operands to Python numbers or arrays ({1})":
+        "item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__",
+}  # fmt: skip
+_REASON_OF = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
 
 def _unknown(name):
     """Why there is no operation of this name."""
-    if name in _REDUCTIONS:
-        return "{}() is a reduction".format(name)
-    if name in _SHAPES:
-        return "it looks at, or changes, the shape of its operands ({})".format(name)
-    if name in _NUMBERS:
-        return "it converts its operands to Python numbers or arrays ({})".format(name.strip("_"))
-    if name.endswith("_") and not name.endswith("__"):
-        return "it changes a tensor in place ({})".format(name)
-    return "{} is unknown to the compiler".format(name)
+    in_place = name.endswith("_") and not name.endswith("__")
+    otherwise = "it changes a tensor in place ({0})" if in_place else "{0} is unknown to the compiler"
+    return _REASON_OF.get(name, otherwise).format(name, name.strip("_"))
 
 
 class Symbol(object):
@@ -255,8 +242,7 @@ class Symbol(object):
     def __getattr__(self, name):
         session = self._session
         if name.startswith("__"):
-            # Protocols that NumPy and PyTorch look for.
-            raise AttributeError(name)
+            raise AttributeError(name)  # a protocol that NumPy or PyTorch looks for
         array = session.arrays is NUMPY
         if not hasattr(np.ndarray if array else Tensor, name):
             if hasattr(Tensor if array else np.ndarray, name):
@@ -399,12 +385,12 @@ def _session_of(values):
 
 
 def _call_torch(function, args, kwargs):
-    session = _session_of(list(args) + list(kwargs.values()))
-    name = _TORCH_FUNCTIONS.get(function)
+    values = list(args) + list(kwargs.values())
+    session, name = _session_of(values), _TORCH_FUNCTIONS.get(function)
     if session.arrays is NUMPY:
         session.fail("it calls torch for NumPy arrays")
     if name is None:
-        for value in list(args) + list(kwargs.values()):
+        for value in values:
             if type(value) is not Symbol and arrays_of(value) is not None:
                 session.lift(value)
         short = getattr(function, "__name__", str(function))
@@ -430,14 +416,14 @@ def _dispatches(function):
         return False
 
 
-#: Where either doesn't (before torch 1.7 and NumPy 1.17), functions are given stand-ins for both.
+#: Before torch 1.7 and NumPy 1.17 their functions don't: a user's functions are given stand-ins for both modules then.
 NEEDS_STAND_INS = not _dispatches(np.zeros_like) or torch is not None and not _dispatches(torch.abs)
 
 # ---------------------------------------------------------------- stand-ins
 
 
 class _StandIn(object):
-    """A module, whose functions a symbol can be given to."""
+    """A module of PyTorch's or NumPy's, with functions that take symbols."""
 
     def __init__(self, module):
         self.__module = module
@@ -447,20 +433,22 @@ class _StandIn(object):
 
 
 def _is_theirs(name):
-    return (name or "").split(".")[0] in ("torch", "numpy")
+    return name.split(".")[0] in ("torch", "numpy")
 
 
 def _stand_in(value):
-    """What a function gets to see for a module or function of PyTorch's or NumPy's; anything else is itself."""
+    """What a user's function is given for a module or function of PyTorch's or NumPy's; anything else is itself."""
     if isinstance(value, types.ModuleType):
         return _StandIn(value) if _is_theirs(value.__name__) else value
     if isinstance(value, (type, np.ufunc)) or not callable(value) or isinstance(value, types.MethodType):
         return value
+    module = getattr(value, "__module__", None) or ""
+    # Old versions' functions in C name no module.
+    theirs = isinstance(value, types.BuiltinFunctionType) and getattr(torch, value.__name__, None) is value
     try:
-        known = value in _TORCH_FUNCTIONS or value in _NUMPY_FUNCTIONS
-    except TypeError:
-        return value
-    if not known and not _is_theirs(getattr(value, "__module__", None)) and not _is_builtin_of_torch(value):
+        if not (value in _TORCH_FUNCTIONS or value in _NUMPY_FUNCTIONS or theirs or _is_theirs(module)):
+            return value
+    except TypeError:  # it can't be hashed
         return value
 
     @functools.wraps(value, assigned=())
@@ -468,24 +456,16 @@ def _stand_in(value):
         session = _session_of(list(args) + list(kwargs.values()))
         if session is None:
             return value(*args, **kwargs)
-        if value in _NUMPY_FUNCTIONS or (getattr(value, "__module__", None) or "").startswith("numpy"):
+        if value in _NUMPY_FUNCTIONS or module.startswith("numpy"):
             return _call_numpy(value, session, args, kwargs)
         return _call_torch(value, args, kwargs)
 
     return call
 
 
-def _is_builtin_of_torch(value):
-    # Those of old versions name no module.
-    if torch is None or not isinstance(value, types.BuiltinFunctionType):
-        return False
-    name = getattr(value, "__name__", "")
-    return getattr(torch, name, None) is value
-
-
 def _plain(value):
     """Whether this is a Python function of the user's."""
-    return isinstance(value, types.FunctionType) and not _is_theirs(value.__module__)
+    return isinstance(value, types.FunctionType) and not _is_theirs(value.__module__ or "")
 
 
 def _names(code):
@@ -516,15 +496,12 @@ def _substituted(value, memo):
         return memo[value]
     scope = dict(value.__globals__)
     cells = []
-    closure = None
-    if value.__closure__:
-        # One that refers to itself through a cell can't be made before its cell.
+    for cell, content in _cells(value):
+        # A function that refers to itself through a cell stays as it is there: it can't be made before its cell.
         memo[value] = value
-        for cell, content in _cells(value):
-            changed = _substituted(content, memo)
-            cells.append(cell if changed is content else _cell(changed))
-        closure = tuple(cells)
-    copy = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, closure)
+        changed = _substituted(content, memo)
+        cells.append(cell if changed is content else _cell(changed))
+    copy = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, tuple(cells) or None)
     copy.__kwdefaults__ = getattr(value, "__kwdefaults__", None)
     memo[value] = copy
     for name in _names(value.__code__):
@@ -538,7 +515,7 @@ def _cell(value):
 
 
 def _check_code(function):
-    """Refuse functions that treat tensors by their type: a symbol has none of theirs."""
+    """Refuse functions that ask for the type of their operands: a symbol is neither a tensor nor an array."""
     seen, waiting = set(), [getattr(function, "__func__", function)]
     while waiting:
         here = waiting.pop()
