@@ -26,22 +26,14 @@ _temporary = None  # (the directory that a process made and removes, the process
 
 def name(source, flags, command, identity):
     """A file's name: the digest of all that the library depends on."""
-    everything = (
-        _MAGIC,
-        source,
-        flags,
-        command,
-        identity,
-        sys.platform,
-        os.uname()[4] if hasattr(os, "uname") else platform.machine(),  # the latter starts a process on old Pythons
-        struct.calcsize("P"),
-        _libc(),
-        _processor() if any("native" in word for word in command + flags) else None,
-    )
-    return hashlib.sha256(repr(everything).encode("utf-8")).hexdigest() + ".so"
+    machine = os.uname()[4] if hasattr(os, "uname") else platform.machine()  # which starts a process on old Pythons
+    processor = _processor() if any("native" in word for word in command + flags) else None
+    depends = (_MAGIC, source, flags, command, identity, sys.platform, machine, struct.calcsize("P"), libc(), processor)
+    return hashlib.sha256(repr(depends).encode("utf-8")).hexdigest() + ".so"
 
 
-def _libc():
+def libc():
+    """The C library and its version; None where that isn't told."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION")
     except (AttributeError, EnvironmentError, ValueError):
@@ -49,13 +41,13 @@ def _libc():
 
 
 def _processor():
-    """What -march=native depends on: home directories are shared by machines that differ."""
+    """What -march=native depends on, since different machines may share a home directory."""
     try:
         with open("/proc/cpuinfo", "rb") as stream:
             block = stream.read(16384).split(b"\n\n")[0]
     except EnvironmentError:
         return platform.node()
-    # The other lines tell the first core from the rest, or vary with its clock.
+    # The other lines differ from core to core, or vary with the clock.
     kept = (b"vendor", b"cpu family", b"model", b"stepping", b"flags", b"Features", b"features", b"isa", b"CPU ")
     return [line for line in block.splitlines() if line.startswith(kept)] or platform.node()
 
@@ -65,7 +57,7 @@ def _trailer(content):
 
 
 def intact(path):
-    """Whether the file is there, as it was written, and nobody else can have written it."""
+    """Whether the file is there as it was written, and nobody else can have written it."""
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode) or (hasattr(os, "geteuid") and not _only_ours(info)):
@@ -111,7 +103,7 @@ def _wanted():
     if chosen:
         return os.path.abspath(chosen)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # to be ignored then, says its specification
+    if not os.path.isabs(base):  # its specification says to ignore it then
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home) or not os.path.isdir(home):
             raise OSError("there is no home directory")
@@ -164,7 +156,7 @@ def _only_ours(info):
 
 
 def passing():
-    """The directory of this process alone, removed when it ends; a parent's is not this process's."""
+    """The directory of this process alone, which isn't a parent's; removed when the process ends."""
     global _temporary
     pid = os.getpid()
     if _temporary is None or _temporary[1] != pid or not os.path.isdir(_temporary[0]):
@@ -177,7 +169,7 @@ def passing():
 
 
 def is_passing(path):
-    """Whether a library is in the directory of a process alone."""
+    """Whether a library is in the directory of this process alone, or of its parent alone."""
     return _temporary is not None and os.path.dirname(path) == _temporary[0]
 
 

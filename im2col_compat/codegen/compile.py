@@ -17,6 +17,7 @@ COMPILERS = ("cc", "gcc", "clang")
 #: Seconds after which a compiler is killed.
 LIMIT = 120
 
+_now = getattr(time, "monotonic", time.time)
 _memo = {}  # (source, flags): path
 _lock = threading.Lock()
 _pid = os.getpid()
@@ -29,10 +30,10 @@ class CannotCompile(Exception):
 def library(source, flags, what):
     """The path of a shared library made from C source, ready to be loaded. CannotCompile where there is none.
 
-    source: str. flags: tuple of str, the compiler's options; those that start with "-l" follow the source, and no
-    path in them may be relative. what: a short name for the line on sys.stderr that tells of a compilation.
+    flags: a tuple of the compiler's options, without relative paths; those that start with "-l" follow the source.
+    what: the library's name in the line on sys.stderr that tells of a compilation.
 
-    What was found or compiled is remembered, a failure isn't. Threads may call it at once; so may forked children.
+    Libraries are remembered, failures aren't. Threads may call it at once; so may forked children.
     """
     key = (source, tuple(flags))
     if _pid != os.getpid():
@@ -47,7 +48,7 @@ def library(source, flags, what):
 
 
 def _after_fork():
-    """Forget what belongs to the parent: its lock, which may be held, and what is in its temporary directory."""
+    """Forget what belongs to the parent: its lock, which may be held, and libraries in its temporary directory."""
     global _lock, _memo, _pid
     _lock = threading.Lock()
     _memo = dict((key, path) for key, path in list(_memo.items()) if not cache.is_passing(path))
@@ -55,12 +56,12 @@ def _after_fork():
 
 
 if hasattr(os, "register_at_fork"):
-    # Elsewhere the first call in the child does it: two threads that race there compile twice, which is harmless.
+    # Elsewhere a child's first call does it. Two threads that race to it compile twice, which is harmless.
     os.register_at_fork(after_in_child=_after_fork)
 
 
 def _find(source, flags, what):
-    """The path of the library: from the cache directory where that can be used, else from the temporary one."""
+    """The path of the library: in the cache directory where that can be used, else in a temporary one."""
     words = command()
     name = cache.name(source, flags, words, _identity(words))
     why = None
@@ -74,7 +75,7 @@ def _find(source, flags, what):
                 _announce(what, _now() - started, directory, why)
             return path
         except EnvironmentError as error:
-            # A compiler that fails is among these: a full disk shows in too many ways to tell it from other failures.
+            # Also where the compiler fails, for it may be a full disk, which shows in too many ways to tell.
             why = error
     raise CannotCompile(str(why) if why.errno is None else "its library can't be written: {}".format(why))
 
@@ -111,9 +112,9 @@ def executable(name):
 
 
 def _identity(command):
-    """What tells the compiler from another one, or another version, of the same name."""
-    # Not what it answers to --version: to start a process takes 10 to 25 ms where torch is loaded, and this 0.1 ms.
-    # All words, since CC may be "ccache gcc".
+    """What changes where the compiler's name becomes another compiler's, or another version's."""
+    # Not its answer to --version: with torch loaded it takes 10 to 25 ms to start a process, and this takes 0.1 ms.
+    # For all words, since CC may be "ccache gcc".
     programs = [os.path.realpath(path) for path in map(executable, command) if path is not None]
     try:
         return [(path, os.stat(path).st_size, os.stat(path).st_mtime) for path in programs]
@@ -122,14 +123,14 @@ def _identity(command):
 
 
 def run(words, directory):
-    """Exit status and output of a program that works in `directory`. CannotCompile where it doesn't start or end."""
+    """Exit status and output of a program run in `directory`. CannotCompile where it doesn't start or doesn't end."""
     name = os.path.basename(words[0])
     late = []
     try:
         process = _start(words, directory)
     except (EnvironmentError, RuntimeError, ValueError) as error:  # RuntimeError: the interpreter is ending
         raise CannotCompile("{} can't be run: {}".format(name, error))
-    # Not a daemon: Python 2.7 prints its traceback where the interpreter ends before it notices that it is cancelled.
+    # Not a daemon: Python 2.7 prints a traceback of one that is cancelled just before the interpreter ends.
     timer = threading.Timer(LIMIT, lambda: (late.append(True), _kill(process)))
     try:
         timer.start()
@@ -150,19 +151,13 @@ def run(words, directory):
 def _start(words, directory):
     options = {}
     if os.name == "posix":
-        # In a session of its own, it can be killed together with the programs that it starts.
+        # In a session of its own: so it can be killed together with the programs that it starts.
         options = {"start_new_session": True} if sys.version_info >= (3,) else {"preexec_fn": os.setsid}
     with open(os.devnull, "rb") as nothing:
         return subprocess.Popen(
-            list(words),
-            stdin=nothing,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env=dict(os.environ, LC_ALL="C", TMPDIR=directory),
-            close_fds=os.name == "posix",
-            **options
-        )
+            list(words), stdin=nothing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory,
+            env=dict(os.environ, LC_ALL="C", TMPDIR=directory), close_fds=os.name == "posix", **options
+        )  # fmt: skip
 
 
 def _kill(process):
@@ -179,16 +174,15 @@ def _kill(process):
 
 def _compile(source, flags, command, path):
     """Put the library at `path`. EnvironmentError where that fails."""
-    # What the compiler writes stays below this directory, whatever ends it.
+    # What the compiler writes stays in this directory, whatever ends it.
     work = tempfile.mkdtemp(prefix="tmp", dir=os.path.dirname(path))
     try:
         text, result = os.path.join(work, "source.c"), os.path.join(work, "library.so")
         cache.write(text, "wb", source if isinstance(source, bytes) else source.encode("utf-8"))
-        first = tuple(flag for flag in flags if not flag.startswith("-l"))
-        last = tuple(flag for flag in flags if flag.startswith("-l")) + ("-lm",)
-        words = command + first + ("-shared", "-fPIC", "-o", result, text) + last
-        status, output = run(words, work)
-        # The status is 0 whatever happened where the process ignores SIGCHLD.
+        libraries = tuple(flag for flag in flags if flag.startswith("-l")) + ("-lm",)
+        options = tuple(flag for flag in flags if not flag.startswith("-l")) + ("-shared", "-fPIC", "-o", result)
+        status, output = run(command + options + (text,) + libraries, work)
+        # Where this process ignores SIGCHLD the status is 0, whatever happened.
         if status != 0 or not os.path.isfile(result) or not os.path.getsize(result):
             raise EnvironmentError("{} failed: {}".format(os.path.basename(command[0]), _complaint(status, output)))
         cache.put(result, path)
@@ -202,11 +196,6 @@ def _complaint(status, output):
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines[-1:] or ["exit status {}".format(status)])[0]
-
-
-# The announcement
-
-_now = getattr(time, "monotonic", time.time)
 
 
 def _announce(what, seconds, directory, why):

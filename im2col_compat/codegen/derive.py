@@ -9,9 +9,9 @@ from im2col_compat.codegen.ranges import never_nan
 
 
 def derivative(expression, name):
-    """d expression / d operand `name`, by PyTorch's conventions; something that is_zero where there is none.
+    """d expression / d operand `name`, by PyTorch's conventions; a gate of zeros where there is none.
 
-    Accumulated from the result back, as backward does it, so that infinities meet in the same order.
+    It is accumulated from the result back, as in backward, so that infinities meet in the same order.
     """
     order = postorder(expression)
     depends = set()
@@ -20,20 +20,19 @@ def derivative(expression, name):
         if below or node.function is OPERAND and node.value == name:
             depends.add(node)
     adjoint = {expression: constant(1, expression.dtype)}
-    found = None
     for node in reversed(order):
-        if node not in depends or node not in adjoint:
-            continue
-        if node.function is OPERAND:
-            found = adjoint[node]
-            continue
-        for i, arg in enumerate(node.args):
+        for i, arg in enumerate(node.args if node in adjoint else ()):
             partial = _partial(node, i) if arg in depends else None
             if partial is not None:
-                part = convert(_chained(adjoint[node], partial), arg.dtype)
+                # Not times(): what it makes of a sign would hide that it is one. But what a gate stops is 0.
+                chain = _gated if partial.function is gate else _product
+                part = convert(chain(adjoint[node], partial), arg.dtype)
                 adjoint[arg] = add(adjoint[arg], part) if arg in adjoint else part
+    for node in depends:
+        if node.function is OPERAND and node in adjoint:
+            return adjoint[node]
     zero = constant(0, expression.dtype)
-    return gate(FALSE, zero, zero) if found is None else found
+    return gate(FALSE, zero, zero)
 
 
 def _partial(node, i):
@@ -47,10 +46,7 @@ def _partial(node, i):
     return partial if partial is None or isinstance(partial, Node) else constant(partial, node.dtype)
 
 
-def _chained(gradient, partial):
-    # A gradient that a gate stops is zero; what times() makes of a sign would hide that it is one.
-    if partial.function is gate:
-        return _gated(gradient, partial)
+def _product(gradient, partial):
     if partial.function is div and is_constant(partial.args[0], 1):
         return div(gradient, partial.args[1])
     return mul(gradient, partial)
@@ -59,7 +55,7 @@ def _chained(gradient, partial):
 def times(gradient, expression, finite=False, memo=None):
     """gradient * expression, the product moved to where it costs least.
 
-    finite: whether the gradient and the operands are finite, so that those that aren't need not come out as PyTorch has them.
+    finite: whether the gradient and the operands are finite, so that the product needs to be PyTorch's for these alone.
     """
     memo = {} if memo is None else memo
     key = gradient, expression
@@ -70,12 +66,10 @@ def times(gradient, expression, finite=False, memo=None):
 
 def _times(gradient, expression, finite, memo):
     function, args = expression.function, expression.args
-    if function is CONSTANT:
-        if expression.value == 1:
-            return gradient
-        if expression.value == 0 and finite:
-            return expression
-        return mul(gradient, expression)
+    if is_constant(expression, 1):
+        return gradient
+    if finite and is_constant(expression, 0):
+        return expression
     if function is neg:
         return neg(times(gradient, args[0], finite, memo))
     if function in (sign, numpy_sign):
@@ -86,11 +80,9 @@ def _times(gradient, expression, finite, memo):
         return select(args[0], *[times(gradient, arg, finite, memo) for arg in args[1:]])
     if function is mul and any(_is_cheap(arg) for arg in args):
         return times(times(gradient, args[0], finite, memo), args[1], finite, memo)
-    if function is div and is_constant(args[0], 1):
-        return div(gradient, args[1])
     if function is add and any(_is_cheap(arg) for arg in args):
         return add(*[times(gradient, arg, finite, memo) for arg in args])
-    return mul(gradient, expression)
+    return _product(gradient, expression)
 
 
 def _gated(gradient, stopped, finite=False, memo=None):
@@ -99,7 +91,7 @@ def _gated(gradient, stopped, finite=False, memo=None):
 
 
 def _is_cheap(node, levels=6):
-    """Whether a gradient had better be multiplied with a part of this, not too far down, than with its value."""
+    """Whether a gradient had better be multiplied with a part of this, at most so many levels down, than with it."""
     if node.function is CONSTANT:
         return node.value in (0, 1, -1)
     if node.function in (neg, mul, add, select):

@@ -1,8 +1,8 @@
 """Expressions of numbers: nodes, the record that describes a scalar function, and arithmetic. Knows nothing of tensors.
 
-An expression is a Node. Its dtype is a float's or an integer's name, or "bool". Equal expressions are one object, so a
-repeated part is recognised by identity. Floats are never reassociated, and nothing that would change a value, NaN or
-infinity is simplified.
+An expression is a Node. Its dtype is the name of a float's or an integer's, or "bool". Equal expressions are one
+object, so a repeated part is recognised by identity. Floats are never reassociated, and a simplification never changes
+a value, a NaN or an infinity.
 """
 
 import collections
@@ -21,7 +21,7 @@ class Untraceable(Exception):
 
 
 class Range(collections.namedtuple("Range", "up down nan never_negative never_zero")):
-    """What is known of a value: whether it may be +inf, -inf and NaN; whether it is 0 or more, or not 0, unless NaN."""
+    """What is known of a value: whether it may be +inf, -inf or NaN; whether it is 0 or more, or not 0, unless NaN."""
 
     __slots__ = ()
 
@@ -33,40 +33,34 @@ ANYTHING, FINITE = Range(True, True, True), Range(False, False, False)
 
 
 class Function(object):
-    """A scalar function's record. A call of it, with nodes and numbers, makes a node.
+    """The record of a scalar function. Called with nodes and numbers, it makes a node.
 
-    names: what PyTorch, its tensors, torch.special and NumPy's ufuncs call it, wherever it is found; its name by
-        default, None if nobody may call it. functional: its names in torch.nn.functional. python: the operator's.
-    takes: the arguments. One with a default takes a number alone; one with == takes that number alone.
-    kind: what operands it is defined for, a key of operations.KINDS.
+    names: what PyTorch, its tensors, torch.special and NumPy's ufuncs call it, wherever they have it; by default its
+        name, None if nobody may call it. functional: its names in torch.nn.functional. python: its operator's name.
+    takes: the arguments. One with a default takes only a number; one with == takes only that number.
+    kind: for which operands it is defined, a key of operations.KINDS.
     value: NumPy's function, where a result of constants is computed at once.
     rewrite: f(*args), another expression that is built instead; None where there is none.
     derivative: for each operand f(result, *args), or a number; None where that is always 0. () if all are.
     lower: f(*args), the same in terms of other functions; None where C has it.
-    c: a C function's name without the suffix of its type, or a format of the operands' texts.
-    vectors: since which glibc there are functions of whole vectors (libmvec, x86-64); None: it is an instruction.
-    macro: what prints it in a balanced text. free: it costs no more than a sum.
+    c: the name of a C function without its type's suffix, or a format of the operands' texts.
+    vectors: the first glibc (libmvec, x86-64) that has the C function for whole vectors; None for an instruction.
+    macro: what prints it in a balanced text. free: whether it costs no more than a sum.
     range: f(result, *ranges of the operands), a Range; by default that of what it is lowered to.
     result: the result's dtype; the last operand's by default.
-    numpy: the Function that it is where NumPy computes it; itself by default.
+    numpy: the Function that NumPy computes instead; itself by default.
     """
 
     def __init__(
         self, name, takes="input", kind="floats", names="", functional="", python="", value=None, rewrite=None,
         derivative=None, lower=None, c=None, vectors=None, macro=None, free=False, range=None, result=None, numpy=None,
     ):  # fmt: skip
-        self.name, self.takes, self.kind, self.value, self.rewrite, self.lower = (
-            name,
-            takes,
-            kind,
-            value,
-            rewrite,
-            lower,
-        )
+        self.name, self.takes, self.kind, self.value = name, takes, kind, value
+        self.rewrite, self.lower, self.range, self.result = rewrite, lower, range, result
         self.names, self.functional = [] if names is None else (names or name).split(), functional.split()
         self.python, self.c, self.vectors, self.macro, self.free = python.split(), c, vectors, macro, free
         self.derivative = (derivative,) if callable(derivative) or derivative == 1 else derivative
-        self.range, self.result, self.numpy = range, result, numpy or self
+        self.numpy = numpy or self
         FUNCTIONS.append(self)
 
     def __call__(self, *args):
@@ -82,9 +76,9 @@ class Function(object):
         return self.name
 
 
-#: Not made by calls: see operand() and constant().
+#: The functions of what operand() and constant() make.
 OPERAND, CONSTANT = Function("operand", names=None, free=True), Function("constant", names=None, free=True)
-#: Since no glibc.
+#: For Function's `vectors`: no glibc has it.
 NEVER = (float("inf"),)
 
 
@@ -98,10 +92,7 @@ def width(dtype):
 
 
 class Node(object):
-    """One operation: its function, dtype, operands, and value: a constant's, or an operand's name.
-
-    Nodes can be added, subtracted, multiplied, divided and negated, with each other and with numbers.
-    """
+    """One operation: its function, dtype and operands, and a value: that of a constant, or the name of an operand."""
 
     __slots__ = ("function", "dtype", "args", "value", "depth", "__weakref__")
 
@@ -118,8 +109,8 @@ _nodes = weakref.WeakValueDictionary()
 
 
 def node(function, dtype, args=(), value=None):
-    """The one node that this is, as it stands."""
-    # repr tells -0.0 from 0.0, and finds NaN again. Arguments live as long as their node, so ids are no one else's.
+    """The one node of these; nothing is simplified."""
+    # repr tells -0.0 from 0.0, and finds NaN again. A node keeps its arguments alive, so their ids are no one else's.
     key = function, dtype, tuple(map(id, args)), repr(value)
     found = _nodes.get(key)
     if found is None:
@@ -161,17 +152,12 @@ TRUE, FALSE = constant(True, "bool"), constant(False, "bool")
 
 
 def is_constant(node, value=None):
-    """Whether a node is a constant; a given one, zeros of either sign being one, if `value` is given."""
+    """Whether a node is a constant, and equal to `value` if that is given; 0 equals zeros of either sign."""
     return node.function is CONSTANT and (value is None or node.value == value)
 
 
-def is_zero(node):
-    """Whether an expression is 0 wherever it is evaluated."""
-    return is_constant(node, 0) or node.function is gate and all(is_constant(arg, 0) for arg in node.args[1:])
-
-
 def _folded(function, args):
-    """The constant that a function of constants is; through selects of constants; None if it isn't one."""
+    """What a function of constants is, or of one select between constants; None of other arguments."""
     if all(arg.function is CONSTANT for arg in args):
         with np.errstate(all="ignore"):
             value = function.value(*[np.array([arg.value], arg.dtype) for arg in args])[0]
@@ -187,7 +173,7 @@ def _folded(function, args):
 
 
 def literal(value, dtype):
-    """A constant as C: the shortest text that reads back as the same."""
+    """A constant in C: the shortest text that reads back as the same."""
     if dtype == "bool":
         return "1" if value else "0"
     if not is_float(dtype):
@@ -215,25 +201,16 @@ def literal(value, dtype):
 # ---------------------------------------------------------------- conditions
 
 
-def _both(a, b):
-    for one, other in ((a, b), (b, a)):
-        if is_constant(one):
-            return other if one.value else one
-    return a if a is b else None
+def _simplified(of_known, of_equal):
+    """The rewrite of a function of two conditions: of_known(a constant's value, the other) and of_equal(both)."""
 
+    def rewrite(a, b):
+        for one, other in ((a, b), (b, a)):
+            if is_constant(one):
+                return of_known(one.value, other)
+        return of_equal(a) if a is b else None
 
-def _either(a, b):
-    for one, other in ((a, b), (b, a)):
-        if is_constant(one):
-            return one if one.value else other
-    return a if a is b else None
-
-
-def _exclusive(a, b):
-    for one, other in ((a, b), (b, a)):
-        if is_constant(one):
-            return negation(other) if one.value else other
-    return FALSE if a is b else None
+    return rewrite
 
 
 def _negation(a):
@@ -256,16 +233,14 @@ def _selected(condition, a, b):
 
 def _comparison(name, names, sign, value, of_bools=None):
     return Function(
-        name, "input other", "ordered" if of_bools is None else "compared", name + " " + names, python=name,
-        value=value, derivative=(), free=True,
-        c="({} " + sign + " {})", result="bool", rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
+        name, "input other", "compared" if of_bools else "ordered", name + " " + names, python=name, value=value,
+        derivative=(), free=True, c="({} " + sign + " {})", result="bool",
+        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
     )  # fmt: skip
 
 
-def _logic(name, rewrite, c, names=None):
-    return Function(
-        name, "input other", "truth", names, rewrite=rewrite, derivative=(), c=c, free=True, result="bool"
-    )  # fmt: skip
+def _logic(name, rewrite, c, names, takes="input other"):
+    return Function(name, takes, "truth", names, rewrite=rewrite, derivative=(), c=c, free=True, result="bool")
 
 
 lt = _comparison("lt", "less", "<", np.less)
@@ -274,12 +249,13 @@ gt = _comparison("gt", "greater", ">", np.greater)
 ge = _comparison("ge", "greater_equal", ">=", np.greater_equal)
 eq = _comparison("eq", "equal", "==", np.equal, lambda a, b: negation(exclusive(a, b)))
 ne = _comparison("ne", "not_equal", "!=", np.not_equal, lambda a, b: exclusive(a, b))
-both = _logic("and", _both, "({} & {})", "logical_and")
-either = _logic("or", _either, "({} | {})", "logical_or")
-exclusive = _logic("xor", _exclusive, "(({0} & (!{1})) | ((!{0}) & {1}))", "logical_xor")
-negation = Function(
-    "not", "input", "truth", "logical_not", rewrite=_negation, derivative=(), c="(!{})", free=True, result="bool"
+both = _logic("and", _simplified(lambda known, b: b if known else FALSE, lambda a: a), "({} & {})", "logical_and")
+either = _logic("or", _simplified(lambda known, b: TRUE if known else b, lambda a: a), "({} | {})", "logical_or")
+exclusive = _logic(
+    "xor", _simplified(lambda known, b: negation(b) if known else b, lambda a: FALSE),
+    "(({0} & (!{1})) | ((!{0}) & {1}))", "logical_xor",
 )  # fmt: skip
+negation = _logic("not", _negation, "(!{})", "logical_not", "input")
 
 
 def passes(condition, gradient):
@@ -304,7 +280,7 @@ _OF_BRANCHES = (
 select = Function(
     "select", names=None, rewrite=_selected, derivative=_OF_BRANCHES, c="({} ? {} : {})", free=True, range=_of_branches
 )
-#: A select that a gradient passes through: a zero is one even times infinity.
+#: A select that a gradient goes through: where it is 0, even an infinite gradient becomes 0.
 gate = Function("gate", names=None, derivative=_OF_BRANCHES, range=_of_branches)
 
 # ---------------------------------------------------------------- arithmetic
@@ -322,10 +298,6 @@ def _product_range(y, a, b):
         return Range(True, False, a.nan, True)
     clashes = [(a.up or a.down) and not b.never_zero, (b.up or b.down) and not a.never_zero]
     return Range(True, True, a.nan or b.nan or any(clashes), a.never_negative and b.never_negative)
-
-
-def _difference_range(y, a, b):
-    return Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down)
 
 
 def _quotient_range(y, a, b):
@@ -349,7 +321,8 @@ add = Function(
 )  # fmt: skip
 sub = Function(
     "sub", "input other alpha==1", "no masks", "sub subtract", python="sub", value=np.subtract, derivative=(1, -1),
-    c="({} - {})", macro="DIFFERENCE", range=_difference_range,
+    c="({} - {})", macro="DIFFERENCE",
+    range=lambda y, a, b: Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down),
 )  # fmt: skip
 mul = Function(
     "mul", "input other", "any", "mul multiply", python="mul", value=np.multiply, rewrite=_product, c="({} * {})",
@@ -397,7 +370,7 @@ sign = Function(
 
 
 def _of_a_float(dtype):
-    """x86 makes the least integer of a float that none can hold. C leaves that open, and gcc makes use of it."""
+    """x86 makes the least integer of a float that no integer holds. C leaves that open, and gcc makes use of it."""
     least = -(2 ** (width(dtype) - 1))
     cast = Function("cast to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype)
 

@@ -1,7 +1,7 @@
 """What an op's functions depend on, so that a function is traced again only where it may have changed.
 
-A function that reaches nothing but its operands, PyTorch, NumPy and other such functions does the same at each
-call. One that captures anything else, a number that is annealed from call to call say, may not.
+A function that reaches only its operands, PyTorch, NumPy and other such functions does the same at each call. One that
+captures anything else may not: a number, for one, that is annealed from call to call.
 """
 
 import types
@@ -11,21 +11,19 @@ _FIXED = ("torch", "numpy", "math", "operator")
 
 
 def of(op):
-    """A hashable that ops share only if they do the same; None for an op that may do another thing at each call."""
+    """A hashable that only ops share that do the same; None for an op that may do another thing at each call."""
     functions = [op.multiply, op.add, op.grad_w, op.grad_x]
-    prints = [part if part is None or isinstance(part, str) else _of_function(part, ()) for part in functions]
+    prints = [_of_function(part) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
         return None
     # By their text: to Python, -0.0 is 0.0 and 1 is True.
     return tuple(prints) + (repr(op.identity), repr(op.pad_value))
 
 
-def _of_function(function, callers):
-    if getattr(function, "is_constant", False):
+def _of_function(function):
+    if isinstance(function, str) or getattr(function, "is_constant", False) or _is_in_c(function):
         return function
-    if isinstance(function, types.FunctionType):
-        return _of_python(function, callers)
-    return function if _is_in_c(function) else None
+    return _of_python(function) if isinstance(function, types.FunctionType) else None
 
 
 def _is_in_c(function):
@@ -40,7 +38,7 @@ def _is_in_c(function):
     )
 
 
-def _of_python(function, callers):
+def _of_python(function, callers=()):
     code = function.__code__
     captures = function.__closure__ or function.__defaults__ or getattr(function, "__kwdefaults__", None)
     if captures or function.__dict__ or function in callers:

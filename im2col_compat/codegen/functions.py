@@ -17,12 +17,16 @@ def _one(a):
     return constant(1, a.dtype)
 
 
+def _positive(y, a):
+    return Range(True, False, a.nan, True)
+
+
 def _bounded(y, *of):
     return Range(False, False, any(each.nan for each in of))
 
 
-def _as_operand(y, a):
-    return Range(a.up, a.down, a.nan)
+def _periodic(y, a):
+    return Range(False, False, a.nan or a.up or a.down)
 
 
 def _as_operands(y, *of):
@@ -31,32 +35,22 @@ def _as_operands(y, *of):
 
 # ---------------------------------------------------------------- exponentials and the like
 
-exp = Function(
-    "exp", value=np.exp, c="exp", vectors=(2, 22), derivative=lambda y, a: y,
-    range=lambda y, a: Range(True, False, a.nan, True),
-)  # fmt: skip
-log = Function("log", value=np.log, c="log", vectors=(2, 22), derivative=lambda y, a: 1 / a)
-log2 = Function("log2", c="log2", vectors=(2, 35), derivative=lambda y, a: 1 / (a * math.log(2)))
-exp2 = Function(
-    "exp2", c="exp2", vectors=(2, 35), derivative=lambda y, a: y * math.log(2),
-    range=lambda y, a: Range(True, False, a.nan, True),
-)  # fmt: skip
-log1p = Function("log1p", c="log1p", vectors=(2, 35), derivative=lambda y, a: 1 / (a + 1))
-expm1 = Function(
-    "expm1", c="expm1", vectors=(2, 35), derivative=lambda y, a: y + 1, range=lambda y, a: Range(True, False, a.nan)
-)
-tanh = Function("tanh", c="tanh", vectors=(2, 35), derivative=lambda y, a: 1 - y * y, range=_bounded)
-erf = Function(
-    "erf", c="erf", vectors=(2, 35), derivative=lambda y, a: 2 / math.sqrt(math.pi) * exp(-(a * a)), range=_bounded
-)
-sin = Function(
-    "sin", c="sin", vectors=(2, 22), derivative=lambda y, a: cos(a),
-    range=lambda y, a: Range(False, False, a.nan or a.up or a.down),
-)  # fmt: skip
-cos = Function(
-    "cos", c="cos", vectors=(2, 22), derivative=lambda y, a: -sin(a),
-    range=lambda y, a: Range(False, False, a.nan or a.up or a.down),
-)  # fmt: skip
+
+def _library(name, since, derivative, **facts):
+    """A function of the C library, which has it for whole vectors since a version of glibc."""
+    return Function(name, c=name, vectors=since, derivative=derivative, **facts)
+
+
+exp = _library("exp", (2, 22), lambda y, a: y, range=_positive, value=np.exp)
+log = _library("log", (2, 22), lambda y, a: 1 / a, value=np.log)
+log2 = _library("log2", (2, 35), lambda y, a: 1 / (a * math.log(2)))
+exp2 = _library("exp2", (2, 35), lambda y, a: y * math.log(2), range=_positive)
+log1p = _library("log1p", (2, 35), lambda y, a: 1 / (a + 1))
+expm1 = _library("expm1", (2, 35), lambda y, a: y + 1, range=lambda y, a: Range(True, False, a.nan))
+tanh = _library("tanh", (2, 35), lambda y, a: 1 - y * y, range=_bounded)
+erf = _library("erf", (2, 35), lambda y, a: 2 / math.sqrt(math.pi) * exp(-(a * a)), range=_bounded)
+sin = _library("sin", (2, 22), lambda y, a: cos(a), range=_periodic)
+cos = _library("cos", (2, 22), lambda y, a: -sin(a), range=_periodic)
 sigmoid = Function(
     "sigmoid", names="sigmoid expit", functional="sigmoid", lower=lambda a: 1 / (1 + exp(-a)),
     derivative=lambda y, a: (1 - y) * y, range=lambda y, a: Range(False, False, a.nan, True),
@@ -86,22 +80,16 @@ def _power_by_exponent(y, base, exponent):
     return raised if never is FALSE else stops(never, raised)
 
 
-def _power(base, exponent):
-    plain = _plain_power(base, exponent)
-    if plain is not None or not is_constant(exponent):
-        return plain
-    # Not -3 and -4: the reciprocal of a power overflows before a negative power vanishes.
-    square = base * base
-    expanded = {3: lambda: square * base, 4: lambda: square * square, -2: lambda: 1 / square}
-    expanded.update({0.5: lambda: sqrt(base), -0.5: lambda: 1 / sqrt(base)})
-    return expanded[exponent.value]() if exponent.value in expanded else None
-
-
-def _plain_power(base, exponent):
+def _power(base, exponent, numpy=False):
+    """What a power is without pow(), None where it isn't. NumPy computes fewer powers so than PyTorch does."""
     if not is_constant(exponent):
         return None
-    plain = {0: lambda: _one(base), 1: lambda: base, 2: lambda: base * base, -1: lambda: 1 / base}
-    return plain[exponent.value]() if exponent.value in plain else None
+    square = base * base
+    plain = {0: _one(base), 1: base, 2: square, -1: 1 / base}
+    if not numpy:
+        # Not -3 and -4: the reciprocal of a power overflows before a negative power vanishes.
+        plain.update({3: square * base, 4: square * square, -2: 1 / square, 0.5: sqrt(base), -0.5: 1 / sqrt(base)})
+    return plain.get(exponent.value)
 
 
 def _power_range(y, base, exponent):
@@ -111,20 +99,15 @@ def _power_range(y, base, exponent):
     return ANYTHING
 
 
-def _integer_power(a, exponent):
-    """a ** exponent of integers, for an exponent from 0 to 4."""
-    result = _one(a) if exponent == 0 else a
-    for _ in range(exponent - 1):
-        result = result * a
-    return result
-
-
 def _of_integers(base, exponent):
     if is_float(base.dtype):
         return None
-    if is_constant(exponent) and 0 <= exponent.value <= 4:
-        return _integer_power(base, exponent.value)
-    raise Untraceable("integers to this power are unknown to the compiler")
+    if not is_constant(exponent) or not 0 <= exponent.value <= 4:
+        raise Untraceable("integers to this power are unknown to the compiler")
+    result = base if exponent.value else _one(base)
+    for _ in range(exponent.value - 1):
+        result = result * base
+    return result
 
 
 def _pow(name, **facts):
@@ -134,18 +117,17 @@ def _pow(name, **facts):
     )  # fmt: skip
 
 
-#: PyTorch doesn't compute the powers 3, 4, 0.5, -0.5 and -2 by pow(), as NumPy does.
-numpy_power = _pow("numpy_pow", names=None, lower=_plain_power)
+numpy_power = _pow("numpy_pow", names=None, lower=lambda base, exponent: _power(base, exponent, True))
 power = _pow("pow", names="pow power", lower=_power, numpy=numpy_power)
 square = Function("square", kind="numbers", rewrite=lambda a: power(a, 2) if is_float(a.dtype) else a * a)
 
 # ---------------------------------------------------------------- rounding
 
-floor = Function("floor", value=np.floor, c="floor", derivative=(), range=_as_operand)
-ceil = Function("ceil", value=np.ceil, c="ceil", derivative=(), range=_as_operand)
-trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=(), range=_as_operand)
-rounded = Function("round", names=None, value=np.rint, c="rint", derivative=(), range=_as_operand)
-detached = Function("detach", names=None, lower=lambda a: a, derivative=(), range=_as_operand)
+floor = Function("floor", value=np.floor, c="floor", derivative=(), range=_as_operands)
+ceil = Function("ceil", value=np.ceil, c="ceil", derivative=(), range=_as_operands)
+trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=(), range=_as_operands)
+rounded = Function("round", names=None, value=np.rint, c="rint", derivative=(), range=_as_operands)
+detached = Function("detach", names=None, lower=lambda a: a, derivative=(), range=_as_operands)
 frac = Function("frac", lower=lambda a: a - trunc(a), derivative=1)
 
 # ---------------------------------------------------------------- division with a remainder
@@ -161,26 +143,27 @@ def _fmod_of_integers(a, b):
     return constant(0, a.dtype) if b.value in (1, -1) else c_rest(a, b)
 
 
+def _is_opposite(rest, b):
+    """Whether the rest of a truncated quotient, unless it is 0, has another sign than the divisor."""
+    return exclusive(lt(b, 0), lt(rest, 0)) if is_float(b.dtype) else (lt if b.value > 0 else gt)(rest, 0)
+
+
 def _remainder(a, b, numpy=False):
     rest = fmod(a, b)
+    moved = select(_is_opposite(rest, b), rest + b, rest)
     if not is_float(a.dtype):
-        other = lt if b.value > 0 else gt
-        return select(other(rest, 0), rest + b, rest)
-    opposite = exclusive(lt(b, 0), lt(rest, 0))
-    whole = copysign(constant(0, a.dtype), b) if numpy else rest
-    return select(ne(rest, 0), select(opposite, rest + b, rest), whole)
+        return moved
+    # NumPy gives a remainder of 0 the divisor's sign.
+    return select(ne(rest, 0), moved, copysign(constant(0, a.dtype), b) if numpy else rest)
 
 
 def _floor_of_quotient(a, b):
     if not is_float(a.dtype):
         quotient = _trunc_of_quotient(a, b)
-        if b.value in (1, -1):
-            return quotient
-        rest = c_rest(a, b)
-        return select((lt if b.value > 0 else gt)(rest, 0), quotient - 1, quotient)
+        return quotient if b.value in (1, -1) else select(_is_opposite(c_rest(a, b), b), quotient - 1, quotient)
     rest = fmod(a, b)
     near = (a - rest) / b
-    near = select(both(ne(rest, 0), exclusive(lt(b, 0), lt(rest, 0))), near - 1, near)
+    near = select(both(ne(rest, 0), _is_opposite(rest, b)), near - 1, near)
     low = floor(near)
     low = select(gt(near - low, 0.5), low + 1, low)
     return select(eq(b, 0), a / b, select(ne(near, 0), low, copysign(constant(0, a.dtype), a / b)))
@@ -192,73 +175,64 @@ def _trunc_of_quotient(a, b):
     return {1: a, -1: -a}[b.value] if b.value in (1, -1) else c_quotient(a, b)
 
 
-fmod = Function(
-    "fmod", "input other", "divided", c="fmod", vectors=NEVER, lower=_fmod_of_integers,
-    derivative=(1, lambda y, a, b: -trunc_quotient(a, b)),
-)  # fmt: skip
+def _division(name, lower, derivative=(), names=None, **facts):
+    return Function(name, "input other", "divided", names, lower=lower, derivative=derivative, **facts)
+
+
+fmod = _division("fmod", _fmod_of_integers, (1, lambda y, a, b: -trunc_quotient(a, b)), "fmod", c="fmod", vectors=NEVER)
 _by_remainder = (1, lambda y, a, b: -floor_quotient(a, b))
-#: NumPy gives a remainder of 0 the divisor's sign.
-numpy_remainder = Function(
-    "numpy_remainder", "input other", "divided", names=None, lower=lambda a, b: _remainder(a, b, True),
-    derivative=_by_remainder,
-)  # fmt: skip
-remainder = Function(
-    "remainder", "input other", "divided", "remainder mod", python="mod", lower=_remainder, derivative=_by_remainder,
-    numpy=numpy_remainder,
-)  # fmt: skip
-floor_quotient = Function(
-    "floor_quotient", "input other", "divided", names=None, lower=_floor_of_quotient, derivative=()
-)  # fmt: skip
+numpy_remainder = _division("numpy_remainder", lambda a, b: _remainder(a, b, True), _by_remainder)
+remainder = _division("remainder", _remainder, _by_remainder, "remainder mod", python="mod", numpy=numpy_remainder)
+floor_quotient = _division("floor_quotient", _floor_of_quotient)
 #: // has no derivative in PyTorch, where div(rounding_mode="floor") has one.
-floor_divide = Function("floor_divide", "input other", "divided", python="floordiv", lower=_floor_of_quotient)
-trunc_quotient = Function(
-    "trunc_quotient", "input other", "divided", names=None, lower=_trunc_of_quotient, derivative=()
-)  # fmt: skip
+floor_divide = _division("floor_divide", _floor_of_quotient, None, "floor_divide", python="floordiv")
+trunc_quotient = _division("trunc_quotient", _trunc_of_quotient)
 
 # ---------------------------------------------------------------- of two numbers or more
 
 
-def _extremum(kind):
+def _extremum(name, better, worse, value, range):
+    """The lesser or the greater of two numbers; NaN if either is."""
+
     def lower(a, b):
         for chosen, other in ((a, b), (b, a)):
             # One comparison will do where one side isn't NaN.
             if not is_float(a.dtype) or is_constant(chosen) and chosen.value == chosen.value:
-                return select(kind(chosen, other), chosen, other)
-        return select(either(kind(a, b), ne(a, a)), a, b)
+                return select(better(chosen, other), chosen, other)
+        return select(either(better(a, b), ne(a, a)), a, b)
 
-    def gradient(a, b):
+    def share(a, b):
         return select(eq(a, b), constant(0.5, a.dtype), _one(a))
 
-    contrary = gt if kind is lt else lt
-    return lower, (
-        lambda y, a, b: stops(contrary(a, b), gradient(a, b)),
-        lambda y, a, b: stops(kind(a, b), gradient(a, b)),
-    )
+    return Function(
+        name, "input other", "numbers", name + "imum", value=value, lower=lower, range=range,
+        derivative=(lambda y, a, b: stops(worse(a, b), share(a, b)), lambda y, a, b: stops(better(a, b), share(a, b))),
+    )  # fmt: skip
 
 
-_lower, _derivative = _extremum(lt)
-#: The lesser; NaN if either is.
-minimum = Function(
-    "min", "input other", "numbers", "minimum", value=np.minimum, lower=_lower, derivative=_derivative,
-    range=lambda y, a, b: _as_operands(y, a, b)._replace(never_negative=a.never_negative and b.never_negative),
-)  # fmt: skip
-_lower, _derivative = _extremum(gt)
-maximum = Function(
-    "max", "input other", "numbers", "maximum", value=np.maximum, lower=_lower, derivative=_derivative,
-    range=_as_operands,
-)  # fmt: skip
+def _minimum_range(y, a, b):
+    return _as_operands(y, a, b)._replace(never_negative=a.never_negative and b.never_negative)
+
+
+minimum = _extremum("min", lt, gt, np.minimum, _minimum_range)
+maximum = _extremum("max", gt, lt, np.maximum, _as_operands)
+
+
+def _where(condition):
+    """A derivative that is 1 where a condition of the operands holds, and 0 elsewhere."""
+    return lambda y, a, *others: passes(condition(a, *others), _one(a))
+
+
+def _clamping(name, lower, *derivative):
+    return Function(name, names=None, lower=lower, derivative=derivative, range=_as_operands)
+
+
+clamp_min = _clamping("clamp_min", lambda a, low: maximum(low, a), _where(ge), _where(lt))
+clamp_max = _clamping("clamp_max", lambda a, high: minimum(high, a), _where(le), _where(gt))
 #: a, but at least low, and then at most high.
-clamp_min = Function(
-    "clamp_min", names=None, lower=lambda a, low: maximum(low, a), range=_as_operands,
-    derivative=(lambda y, a, low: passes(ge(a, low), _one(a)), lambda y, a, low: passes(lt(a, low), _one(a))),
-)  # fmt: skip
-clamp_max = Function(
-    "clamp_max", names=None, lower=lambda a, high: minimum(high, a), range=_as_operands,
-    derivative=(lambda y, a, high: passes(le(a, high), _one(a)), lambda y, a, high: passes(gt(a, high), _one(a))),
-)  # fmt: skip
-clamp = Function(
-    "clamp", names=None, lower=lambda a, low, high: minimum(high, maximum(low, a)), range=_as_operands,
-    derivative=(lambda y, a, low, high: passes(both(ge(a, low), le(a, high)), _one(a)), None, None),
+clamp = _clamping(
+    "clamp", lambda a, low, high: minimum(high, maximum(low, a)),
+    _where(lambda a, low, high: both(ge(a, low), le(a, high))), None, None,
 )  # fmt: skip
 copysign = Function(
     "copysign", "input other", c="copysign", free=True,
@@ -272,13 +246,11 @@ def _over_squares(a, b):
     return select(eq(squares, 0), constant(0, a.dtype), 1 / squares)
 
 
-atan2 = Function(
-    "atan2", "input other", names="atan2 arctan2", c="atan2", vectors=(2, 35), range=_bounded,
-    derivative=(lambda y, a, b: b * _over_squares(a, b), lambda y, a, b: -a * _over_squares(a, b)),
+atan2 = _library(
+    "atan2", (2, 35), (lambda y, a, b: b * _over_squares(a, b), lambda y, a, b: -a * _over_squares(a, b)),
+    takes="input other", names="atan2 arctan2", range=_bounded,
 )  # fmt: skip
-hypot = Function(
-    "hypot", "input other", c="hypot", vectors=(2, 35), derivative=(lambda y, a, b: a / y, lambda y, a, b: b / y)
-)  # fmt: skip
+hypot = _library("hypot", (2, 35), (lambda y, a, b: a / y, lambda y, a, b: b / y), takes="input other")
 logaddexp = Function(
     "logaddexp", "input other",
     lower=lambda a, b: select(
@@ -288,9 +260,7 @@ logaddexp = Function(
 )  # fmt: skip
 lerp = Function(
     "lerp", "input end weight",
-    lower=lambda a, b, weight: select(
-        lt(absolute(weight), 0.5), a + weight * (b - a), b - (b - a) * (1 - weight)
-    ),
+    lower=lambda a, b, weight: select(lt(absolute(weight), 0.5), a + weight * (b - a), b - (b - a) * (1 - weight)),
     derivative=(lambda y, a, b, weight: 1 - weight, lambda y, a, b, weight: weight, lambda y, a, b, weight: b - a),
 )  # fmt: skip
 addcmul = Function("addcmul", "input tensor1 tensor2 value=1", rewrite=lambda a, b, c, value: a + value * b * c)
@@ -299,16 +269,6 @@ isinf = Function("isinf", rewrite=lambda a: eq(absolute(a), float("inf")))
 isfinite = Function("isfinite", rewrite=lambda a: lt(absolute(a), float("inf")))
 
 # ---------------------------------------------------------------- activations
-
-
-def _softplus(a, beta, threshold):
-    scaled = a * beta
-    return select(gt(scaled, threshold), a, log1p(exp(scaled)) / beta)
-
-
-def _softplus_by(y, a, beta, threshold):
-    scaled = exp(a * beta)
-    return select(gt(a * beta, threshold), _one(a), scaled / (scaled + 1))
 
 
 def _tanh_of_gelu(a):
@@ -334,51 +294,49 @@ def _hard(a):
     return minimum(maximum(a + 3, constant(0, a.dtype)), constant(6, a.dtype))
 
 
+def _activation(name, takes="input inplace==False", **facts):
+    return Function(name, takes, names=None, functional=name, **facts)
+
+
 relu = Function(
     "relu", "input inplace==False", "numbers", functional="relu",
     lower=lambda a: select(gt(constant(0, a.dtype), a), constant(0, a.dtype), a),
     derivative=lambda y, a: stops(le(a, 0), _one(a)), range=lambda y, a: Range(a.up, False, a.nan, True),
 )  # fmt: skip
 relu6 = Function("relu6", "input inplace==False", functional="relu6", rewrite=lambda a: hardtanh(a, 0, 6))
-leaky_relu = Function(
-    "leaky_relu", "input negative_slope=0.01 inplace==False", names=None, functional="leaky_relu",
-    rewrite=lambda a, slope: select(gt(a, 0), a, a * slope),
+leaky_relu = _activation(
+    "leaky_relu", "input negative_slope=0.01 inplace==False", rewrite=lambda a, slope: select(gt(a, 0), a, a * slope)
+)
+hardtanh = _activation(
+    "hardtanh", "input min_val=-1 max_val=1 inplace==False", lower=lambda a, low, high: minimum(maximum(a, low), high),
+    derivative=(_where(lambda a, low, high: both(gt(a, low), lt(a, high))), None, None),
 )  # fmt: skip
-hardtanh = Function(
-    "hardtanh", "input min_val=-1 max_val=1 inplace==False", names=None, functional="hardtanh",
-    lower=lambda a, low, high: minimum(maximum(a, low), high),
-    derivative=(lambda y, a, low, high: passes(both(gt(a, low), lt(a, high)), _one(a)), None, None),
-)  # fmt: skip
-hardsigmoid = Function(
-    "hardsigmoid", "input inplace==False", names=None, functional="hardsigmoid", lower=lambda a: _hard(a) / 6,
-    # Of doubles PyTorch's is a float's sixth too.
+hardsigmoid = _activation(
+    "hardsigmoid", lower=lambda a: _hard(a) / 6,
+    # PyTorch's is a float's sixth for doubles, too.
     derivative=lambda y, a: passes(both(gt(a, -3), lt(a, 3)), constant(np.float32(1.0 / 6), a.dtype)),
 )  # fmt: skip
-hardswish = Function(
-    "hardswish", "input inplace==False", names=None, functional="hardswish", lower=lambda a: a * _hard(a) / 6,
+hardswish = _activation(
+    "hardswish", lower=lambda a: a * _hard(a) / 6,
     derivative=lambda y, a: stops(le(a, -3), select(ge(a, 3), _one(a), a / 3 + 0.5)),
 )  # fmt: skip
-elu = Function(
-    "elu", "input alpha=1 inplace==False", names=None, functional="elu",
-    lower=lambda a, alpha: select(lt(a, 0), expm1(a) * alpha, a),
+elu = _activation(
+    "elu", "input alpha=1 inplace==False", lower=lambda a, alpha: select(lt(a, 0), expm1(a) * alpha, a),
     derivative=(lambda y, a, alpha: select(gt(a, 0), _one(a), alpha * exp(a)), None),
 )  # fmt: skip
-softplus = Function(
-    "softplus", "input beta=1 threshold=20", names=None, functional="softplus", lower=_softplus,
-    derivative=(_softplus_by, None, None),
+softplus = _activation(
+    "softplus", "input beta=1 threshold=20",
+    lower=lambda a, beta, most: select(gt(a * beta, most), a, log1p(exp(a * beta)) / beta),
+    derivative=(
+        lambda y, a, beta, most: select(gt(a * beta, most), _one(a), exp(a * beta) / (exp(a * beta) + 1)), None, None
+    ),
 )  # fmt: skip
-softsign = Function("softsign", names=None, functional="softsign", rewrite=lambda a: a / (absolute(a) + 1))
-silu = Function(
-    "silu", "input inplace==False", names=None, functional="silu", lower=lambda a: a / (1 + exp(-a)),
-    derivative=lambda y, a: sigmoid(a) * (1 + a * (1 - sigmoid(a))),
-)  # fmt: skip
-mish = Function(
-    "mish", "input inplace==False", names=None, functional="mish", lower=lambda a: a * tanh(log1p(exp(a))),
-    derivative=_mish_by,
-)  # fmt: skip
-gelu = Function(
-    "gelu", names=None, lower=lambda a: a * 0.5 * (1 + erf(a * math.sqrt(0.5))), derivative=_gelu_by
-)  # fmt: skip
+softsign = _activation("softsign", "input", rewrite=lambda a: a / (absolute(a) + 1))
+silu = _activation(
+    "silu", lower=lambda a: a / (1 + exp(-a)), derivative=lambda y, a: sigmoid(a) * (1 + a * (1 - sigmoid(a)))
+)
+mish = _activation("mish", lower=lambda a: a * tanh(log1p(exp(a))), derivative=_mish_by)
+gelu = Function("gelu", names=None, lower=lambda a: a * 0.5 * (1 + erf(a * math.sqrt(0.5))), derivative=_gelu_by)
 gelu_tanh = Function(
     "gelu_tanh", names=None, lower=lambda a: 0.5 * a * (1 + _tanh_of_gelu(a)), derivative=_gelu_tanh_by
 )  # fmt: skip
@@ -386,40 +344,16 @@ gelu_tanh = Function(
 # ---------------------------------------------------------------- bits of integers, and bools
 
 
-def _of_bools(function):
-    return lambda a, b: function(a, b) if a.dtype == "bool" else None
+def _bitwise(name, value, sign, of_bools):
+    return Function(
+        "bit" + name, "input other", "bits", "bitwise_" + name, python=name, value=value, c="({} " + sign + " {})",
+        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
+    )  # fmt: skip
 
 
-bitwise_and = Function(
-    "bitand",
-    "input other",
-    "bits",
-    "bitwise_and",
-    python="and",
-    value=np.bitwise_and,
-    rewrite=_of_bools(both),
-    c="({} & {})",
-)
-bitwise_or = Function(
-    "bitor",
-    "input other",
-    "bits",
-    "bitwise_or",
-    python="or",
-    value=np.bitwise_or,
-    rewrite=_of_bools(either),
-    c="({} | {})",
-)
-bitwise_xor = Function(
-    "bitxor",
-    "input other",
-    "bits",
-    "bitwise_xor",
-    python="xor",
-    value=np.bitwise_xor,
-    rewrite=_of_bools(exclusive),
-    c="({} ^ {})",
-)
+bitwise_and = _bitwise("and", np.bitwise_and, "&", both)
+bitwise_or = _bitwise("or", np.bitwise_or, "|", either)
+bitwise_xor = _bitwise("xor", np.bitwise_xor, "^", exclusive)
 invert = Function(
     "invert", "input", "bits", "bitwise_not invert", python="invert", value=np.invert, c="(~{})",
     rewrite=lambda a: negation(a) if a.dtype == "bool" else None,
@@ -444,7 +378,7 @@ def _right_shift(a, b):
     return c_right_shift(a, select(_inside(b), b, most))
 
 
-#: By less than 0, or more bits than there are, is by all of them, as in PyTorch.
+#: As in PyTorch, a shift by less than 0, or by more bits than there are, is one by all of them.
 left_shift = Function(
     "lshift", "input other", "shifted", "bitwise_left_shift left_shift", python="lshift", lower=_left_shift
 )

@@ -23,7 +23,7 @@ _libraries = Memo(1000)  # source: (address, reason)
 
 
 def level():
-    """The instruction set in use, as an index into LEVELS. ValueError for an unknown name in the environment."""
+    """The instruction set in use, as an index into LEVELS. ValueError if the environment names an unknown one."""
     name = _environment.get(_KEY)
     if not name:
         return lowlevel.level()
@@ -45,21 +45,13 @@ class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pac
 
     __slots__ = ()
 
-    @property
-    def has_gradients(self):
-        return self.address is not None and (self.texts is None or self.texts.gradients)
-
-    @property
-    def itemsize(self):
-        return dtypes.ITEMSIZE[self.dtype]
-
-    @property
-    def result_itemsize(self):
-        return dtypes.ITEMSIZE[self.result_dtype]
+    has_gradients = property(lambda self: self.address is not None and (self.texts is None or self.texts.gradients))
+    itemsize = property(lambda self: dtypes.ITEMSIZE[self.dtype])
+    result_itemsize = property(lambda self: dtypes.ITEMSIZE[self.result_dtype])
 
 
-#: Operands that were packed for a forward: the layout of and the kernels for them, bytes an element, their addresses, and
-#: what must live as long as these.
+#: Operands that were packed for a forward: the layout that they were packed for, the address of its kernels, bytes an
+#: element, the operands' addresses, and what must live as long as they are used.
 Packed = namedtuple("Packed", "layout address itemsize w x kept")
 
 
@@ -79,15 +71,15 @@ def compiled(texts, dtype, best, what):
     reason = template.unsupported(texts)
     if reason is not None:
         return None, reason
+    reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
         address, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
         if address:
             origin = "compiled, " + LEVELS[lower]
             return Kernels(address, dtype, texts.reduction.result_dtype(dtype), origin, texts, None), None
-        if lower == best:
-            first = reason
-    return None, first
+        reasons.append(reason)
+    return None, reasons[0]
 
 
 def _load(source, flags, what):

@@ -1,4 +1,4 @@
-"""What may be done to operands, by name: the records of functions, and what needs more than they say.
+"""What may be done to operands, by name: what the records of functions describe, and what needs more than they say.
 
 An operation is called with the session that traces and with the arguments as the user gave them, and returns a node.
 """
@@ -28,21 +28,19 @@ def _floors():
         yield False
 
 
-#: Whether floor_divide is today's, of NumPy and of PyTorch.
+#: Whether NumPy's floor_divide is today's, and whether PyTorch's is.
 NUMPY_FLOORS, TORCH_FLOORS = _floors()
 
 #: name -> function(session, *arguments) that returns a node.
 OPERATIONS = {}
-#: Names of methods that are no functions of PyTorch; names of functions in torch.nn.functional.
-METHODS, FUNCTIONAL = set(), set()
+#: The names that are methods' only, not PyTorch's functions'; the names of functions in torch.nn.functional.
+METHODS, FUNCTIONAL = set(), {"gelu"}
 
 
 def operation(names, methods=False):
     def register(function):
-        for name in names.split():
-            OPERATIONS[name] = function
-            if methods:
-                METHODS.add(name)
+        OPERATIONS.update(dict.fromkeys(names.split(), function))
+        METHODS.update(names.split() if methods else ())
         return function
 
     return register
@@ -51,32 +49,35 @@ def operation(names, methods=False):
 # ---------------------------------------------------------------- operands
 
 
-def _numbers(session, values, what):
-    nodes = session.together(values, what)
-    if nodes[0].dtype == "bool":
-        session.fail("{} of bools is not arithmetic that the compiler knows".format(what))
-    return nodes
+def _any(session, values, what):
+    return session.together(values, what)
 
 
-def _floats(session, values, what):
-    nodes = _numbers(session, values, what)
-    if not ex.is_float(nodes[0].dtype):
-        session.fail("{}() makes floats of integers".format(what))
-    return nodes
+def _unless(refused, reason, nodes_of=_any):
+    """What gives the nodes of operands, unless their dtype is refused for a reason."""
+
+    def checked(session, values, what):
+        nodes = nodes_of(session, values, what)
+        if refused(nodes[0].dtype):
+            session.fail(reason.format(what))
+        return nodes
+
+    return checked
+
+
+def _is_bool(dtype):
+    return dtype == "bool"
+
+
+_numbers = _unless(_is_bool, "{} of bools is not arithmetic that the compiler knows")
+_floats = _unless(lambda dtype: not ex.is_float(dtype), "{}() makes floats of integers", _numbers)
+_ordered = _unless(_is_bool, "bools are compared by size")
 
 
 def _without_masks(session, values, what):
-    for value in values:
-        if session.is_symbol(value) and session.lift(value).dtype == "bool":
-            session.fail("{} with bools is not arithmetic that the compiler knows".format(what))
+    if any(session.is_symbol(value) and session.lift(value).dtype == "bool" for value in values):
+        session.fail("{} with bools is not arithmetic that the compiler knows".format(what))
     return _numbers(session, values, what)
-
-
-def _ordered(session, values, what):
-    nodes = session.together(values, what)
-    if nodes[0].dtype == "bool":
-        session.fail("bools are compared by size")
-    return nodes
 
 
 def _compared(session, values, what):
@@ -106,18 +107,12 @@ def _bits(session, values, what):
     return nodes
 
 
-def _shifted(session, values, what):
-    nodes = _bits(session, values, what)
-    if nodes[0].dtype == "bool":
-        session.fail("a shift of bools is unknown to the compiler")
-    return nodes
-
-
 #: What operands a function is defined for -> function(session, values, what) that returns the nodes.
 KINDS = {
-    "floats": _floats, "numbers": _numbers, "any": lambda session, values, what: session.together(values, what),
-    "no masks": _without_masks, "ordered": _ordered, "compared": _compared, "divided": _divided, "bits": _bits,
-    "shifted": _shifted, "truth": lambda session, values, what: [session.truth(value) for value in values],
+    "floats": _floats, "numbers": _numbers, "any": _any, "no masks": _without_masks, "ordered": _ordered,
+    "compared": _compared, "divided": _divided, "bits": _bits,
+    "shifted": _unless(_is_bool, "a shift of bools is unknown to the compiler", _bits),
+    "truth": lambda session, values, what: [ex.convert(session.lift(value), "bool") for value in values],
 }  # fmt: skip
 
 
@@ -208,12 +203,10 @@ def _round(session, input, decimals=0):
     return fn.rounded(*_floats(session, [input], "round"))
 
 
+@operation("copy", methods=True)
 @operation("positive clone contiguous")
 def _same(session, input):
     return session.lift(input)
-
-
-operation("copy", methods=True)(_same)
 
 
 @operation("detach")
@@ -225,9 +218,6 @@ def _detach(session, input):
 @operation("gelu")
 def _gelu(session, input, approximate="none"):
     return {"none": fn.gelu, "tanh": fn.gelu_tanh}[approximate](*_floats(session, [input], "gelu"))
-
-
-FUNCTIONAL.add("gelu")
 
 
 @operation("clamp clip")
@@ -283,24 +273,24 @@ def _masked_fill(session, input, mask, value):
     return ex.select(condition, *_numbers(session, [value, input], "masked_fill"))
 
 
-def _filled(session, input, value, dtype=None):
+@operation("full_like")
+def _full_like(session, input, fill_value, dtype=None):
     node = session.lift(input)
     if node.dtype == "bool":
         session.fail("it makes constant bools")
     if dtype is not None and dtype_name(dtype) != node.dtype:
         session.fail("it makes a constant of another dtype, {}".format(dtype))
-    return session.lift(value, node.dtype)
+    return session.lift(fill_value, node.dtype)
 
 
-operation("zeros_like")(lambda session, input, dtype=None: _filled(session, input, 0, dtype))
-operation("ones_like")(lambda session, input, dtype=None: _filled(session, input, 1, dtype))
-operation("full_like")(lambda session, input, fill_value, dtype=None: _filled(session, input, fill_value, dtype))
+operation("zeros_like")(lambda session, input, dtype=None: _full_like(session, input, 0, dtype))
+operation("ones_like")(lambda session, input, dtype=None: _full_like(session, input, 1, dtype))
 
 # ---------------------------------------------------------------- dtypes
 
 
 def dtype_name(dtype):
-    """The name of what PyTorch or NumPy take for a dtype; None if that isn't known."""
+    """The name of a dtype, in any form in which PyTorch or NumPy take one; None of anything else."""
     if isinstance(dtype, str) and dtype.startswith("torch."):
         return dtypes.OLD_DTYPE.get(dtype.split(".")[-1])
     if torch is not None and hasattr(torch, "dtype") and isinstance(dtype, torch.dtype):
@@ -314,7 +304,7 @@ def dtype_name(dtype):
 
 
 def _cast(session, node, name):
-    # PyTorch itself has two opinions on a float that an integer of 8 or 16 bits can't hold; of others it is x86's.
+    # What a float gives that its integer can't hold: PyTorch's is x86's for 32 and 64 bits, and varies for 8 and 16.
     whole = name != "bool" and not ex.is_float(name) and ex.is_float(node.dtype)
     exact = name in ("int32", "int64") and platform.machine() in ("x86_64", "AMD64") if whole else name in ex.C_TYPES
     if name != "bool" and not exact:
@@ -324,13 +314,10 @@ def _cast(session, node, name):
 
 @operation("to type astype", methods=True)
 def _to(session, input, dtype):
-    node = session.lift(input)
-    if session.is_symbol(dtype):
-        return _cast(session, node, session.lift(dtype).dtype)
-    name = dtype_name(dtype)
+    name = session.lift(dtype).dtype if session.is_symbol(dtype) else dtype_name(dtype)
     if name is None:
         session.fail("it moves or converts a tensor to {!r}".format(dtype))
-    return _cast(session, node, name)
+    return _cast(session, session.lift(input), name)
 
 
 @operation("type_as", methods=True)

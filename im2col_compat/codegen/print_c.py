@@ -1,5 +1,7 @@
 """Expressions as C."""
 
+import collections
+
 from im2col_compat.codegen.derive import times
 from im2col_compat.codegen.expression import (
     C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, literal, negation, node, operand, postorder,
@@ -8,7 +10,7 @@ from im2col_compat.codegen.expression import (
 
 
 def _lowered(expression, lower=None):
-    """The same in terms of what C has. lower: the nodes that are known, and what they are in these terms."""
+    """An expression in terms of what C has. lower: nodes of which it is known, and what they are in these terms."""
     lower = {} if lower is None else lower
     for here in postorder(expression, lower):
         lower[here] = _lower(here, [lower[arg] for arg in here.args])
@@ -21,7 +23,7 @@ def _lower(here, args):
     if here.function in (select, gate):
         condition, chosen, other = args
         if condition.function is exclusive:
-            # A comparison of comparisons is what gcc vectorises eight times worse, or not at all.
+            # gcc vectorises a comparison of comparisons eight times worse, or not at all.
             p, q = condition.args
             return select(p, select(q, other, chosen), select(q, chosen, other))
         return select(*args)
@@ -32,32 +34,36 @@ def _lower(here, args):
 
 
 def functions(expression):
-    """The sorted names of the C functions that an expression calls and the compiler must have as vectors."""
+    """The names of the C functions that an expression calls and that the compiler must have as vectors, sorted."""
     called = [here.function for here in postorder(_lowered(expression))]
     return sorted({function.c for function in called if function.vectors is not None})
+
+
+def definition(kind, name, parameters, lines):
+    """C of a function, from the texts of its type, its parameters and its statements."""
+    return "static inline __attribute__((always_inline)) {} {}({}) {{\n{}}}\n".format(
+        kind, name, ", ".join(parameters), "".join("    {}\n".format(line) for line in lines)
+    )
 
 
 def c_function(name, parameters, expression, dtype, balanced=False):
     """C of a function that returns an expression of its parameters, (name, dtype) pairs.
 
-    balanced: two parameters `fused` and `one` come first, and the sum or difference of an
-    expression that needs nothing dearer than one is printed as PLUS(a, b) or DIFFERENCE(a, b).
+    balanced: two parameters `fused` and `one` come first, and the sum or the difference of an expression is printed as
+    PLUS(a, b) or DIFFERENCE(a, b), if there is only one and nothing costs more.
     """
     expression = _lowered(expression)
     lines, result = _body(expression, balanced and _is_balanceable(expression, dtype))
     declared = ["const {} {}".format(C_TYPES[kind], parameter) for parameter, kind in parameters]
     if balanced:
         declared[:0] = ["const int fused", "const {} one".format(C_TYPES[dtype])]
-    lines.append("return {};".format(result))
-    return "static inline __attribute__((always_inline)) {} {}({}) {{\n{}}}\n".format(
-        C_TYPES[dtype], name, ", ".join(declared), "".join("    {}\n".format(line) for line in lines)
-    )
+    return definition(C_TYPES[dtype], name, declared, lines + ["return {};".format(result)])
 
 
 def c_times_function(name, gradient, parameters, expression, dtype, finite=False):
     """C of a function that returns `gradient` times an expression; the gradient is its first parameter.
 
-    finite: see times(). Where that changes nothing the text is the same.
+    finite: see times(); the text is the same where that changes nothing.
     """
     product = times(operand(gradient, dtype), expression, finite)
     return c_function(name, [(gradient, dtype)] + list(parameters), product, dtype)
@@ -72,15 +78,12 @@ def _is_balanceable(expression, dtype):
 def _body(expression, macros):
     """(statements, text of the result) of a lowered expression."""
     nodes = postorder(expression)
-    uses = {}
-    for here in nodes:
-        for arg in here.args:
-            uses[arg] = uses.get(arg, 0) + 1
+    uses = collections.Counter(arg for here in nodes for arg in here.args)
     texts, lines = {}, []
     taken = {here.value for here in nodes if here.function is OPERAND}
     for here in nodes:
         text = _text(here, [texts[arg] for arg in here.args], macros)
-        if here.args and uses.get(here, 0) > 1:
+        if here.args and uses[here] > 1:
             # gcc vectorises a condition better where it is used than as a number; a long one is worth naming.
             if here.dtype != "bool" or len(text) > 300:
                 name = "t{}".format(len(lines))
@@ -115,9 +118,6 @@ def _text(here, args, macros):
     if function.c[0] != "(":
         return "{}{}({})".format(function.c, "f" if dtype == "float32" else "", ", ".join(map(_bare, args)))
     text = function.c.format(*args)
-    # C computes small integers as int.
-    return (
-        text
-        if dtype not in C_TYPES or is_float(dtype) or function is select
-        else "(({}){})".format(C_TYPES[dtype], text)
-    )
+    if dtype not in C_TYPES or is_float(dtype) or function is select:
+        return text
+    return "(({}){})".format(C_TYPES[dtype], text)  # C computes small integers as int

@@ -1,8 +1,8 @@
 """A user's op as expressions: its functions are called with symbols, which record what is done to them.
 
-Whatever a symbol can't record exactly as tensors would compute it raises Untraceable,
-even where the function swallows the exception: then tensors evaluate the function.
-Numbers that a function captures become constants: kernels.py says when an op is traced anew.
+What a symbol can't record exactly as tensors would compute it raises Untraceable, and counts even where the function
+swallows the exception: tensors evaluate the function then. Numbers that a function captures become constants, so an op
+that captures any is traced at each call (see fingerprint.py).
 """
 
 import collections
@@ -22,64 +22,59 @@ from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
 Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term")
 
-#: More operations than this, or deeper nested, are left to tensors.
+#: A function of more operations, or of deeper nested ones, is left to tensors.
 MOST_NODES = 2000
 MOST_DEPTH = 64
 
 
-class _Foreign(Exception):
-    """A function wants what only the other kind of array has."""
+class _Foreign(Untraceable):
+    """A function uses what only the other kind of array has."""
 
 
 def trace(op, dtype, arrays=None):
-    """The expressions of an op's functions, for operands of a dtype (its name). Raises Untraceable.
+    """The expressions of an op's functions, for operands of a dtype (its name). Untraceable where there are none.
 
-    arrays: TORCH or NUMPY, what the functions expect; TORCH by default,
-    where there is one. As for tensors, functions that only understand arrays serve too.
+    arrays: what the functions are called with, TORCH or NUMPY; by default TORCH where it is installed. Functions that
+    only understand NumPy's arrays serve for tensors too, as they do where tensor operations evaluate them.
 
-    Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a
-    word; grad_w and grad_x, d term / dw and d term / dx or their surrogates; add_acc and
-    add_term, the derivatives of add. Integers and NumPy's arrays have no gradients (None),
-    and an add function of integers gets int64.
+    Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a word; grad_w and grad_x,
+    d term / dw and d term / dx or their surrogates; add_acc and add_term, the derivatives of add. Integers and NumPy's
+    arrays have no gradients (None), and an add function of integers gets int64.
     """
     arrays = arrays or TORCH or NUMPY
     differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
     try:
         return _trace(op, dtype, arrays, differentiable)
-    except _Foreign as error:
-        if arrays is NUMPY:
-            raise Untraceable(str(error))
-        reason = str(error)
-    except Untraceable:
-        raise
+    except Untraceable as error:
+        if arrays is NUMPY or not isinstance(error, _Foreign):
+            raise
+        foreign = error
     except Exception as error:
         raise Untraceable("tracing it raises {}: {}".format(type(error).__name__, error))
     try:
         return _trace(op, dtype, NUMPY, differentiable)
     except Exception:
-        raise Untraceable(reason)
+        raise foreign
 
 
 def _trace(op, dtype, arrays, differentiable):
     if dtype not in ex.C_TYPES:
         raise Untraceable("operands are {}, which the compiler has no arithmetic for".format(dtype))
     term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays)
-    integer = dtypes.is_integer(dtype)
-    add = grad_w = grad_x = add_acc = add_term = None
+    add, partials = None, [None] * 4
     if callable(op.add):
-        add = _expression(op.add, "add", ("acc", "term"), "int64" if integer else dtype, arrays, bools=False)
+        total = "int64" if dtypes.is_integer(dtype) else dtype
+        add = _expression(op.add, "add", ("acc", "term"), total, arrays, bools=False)
     if differentiable:
-        partials = []
-        for argument, name in (("grad_w", "w"), ("grad_x", "x")):
+        for i, (argument, name) in enumerate((("grad_w", "w"), ("grad_x", "x"))):
             surrogate = getattr(op, argument)
             if surrogate is None:
-                partials.append(_derivative(term, name, "multiply"))
+                partials[i] = _derivative(term, name, "multiply")
             else:
-                partials.append(_expression(surrogate, argument, ("w", "x"), dtype, arrays))
-        grad_w, grad_x = partials
+                partials[i] = _expression(surrogate, argument, ("w", "x"), dtype, arrays)
         if add is not None:
-            add_acc, add_term = [_derivative(add, name, "add") for name in ("acc", "term")]
-    return Traced(term, add, grad_w, grad_x, add_acc, add_term)
+            partials[2:] = [_derivative(add, name, "add") for name in ("acc", "term")]
+    return Traced(term, add, *partials)
 
 
 def _derivative(expression, name, argument):
@@ -95,7 +90,7 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
     try:
         _check_code(function)
         symbols = [session.symbol(ex.operand(name, dtype)) for name in names]
-        result = _callable_with_symbols(function)(*symbols)
+        result = (_substituted(function, {}) if NEEDS_STAND_INS else function)(*symbols)
         if session.failure is None:
             return _result(session, result, bools)
         reason = session.failure
@@ -110,7 +105,9 @@ def _expression(function, argument, names, dtype, arrays, bools=True):
 
 def _result(session, result, bools):
     if type(result) is not Symbol:
-        session.fail("it returns {}, which was not made from its operands".format(_kind(result)))
+        kind = "a number" if isinstance(result, (numbers.Number, np.generic)) else type(result).__name__
+        kind = kind if arrays_of(result) is None else "a tensor or an array"
+        session.fail("it returns {}, which was not made from its operands".format(kind))
     node, dtype = result._node, session.dtype
     if node.dtype == "bool" and (not bools or ex.is_float(dtype)):
         session.fail("it returns bools, where its operands are {}".format(dtype))
@@ -119,25 +116,16 @@ def _result(session, result, bools):
     return ex.convert(node, dtype)
 
 
-def _kind(value):
-    if arrays_of(value) is not None:
-        return "a tensor or an array"
-    return "a number" if isinstance(value, (numbers.Number, np.generic)) else type(value).__name__
-
-
 class _Session(object):
     """One function being traced: the dtype of its operands, what they pose as, and what went wrong first."""
 
     def __init__(self, dtype, arrays):
-        self.dtype = dtype
-        self.arrays = arrays
-        self.failure = None
-        self.foreign = None
+        self.dtype, self.arrays, self.numpy = dtype, arrays, arrays is NUMPY
+        self.failure = self.foreign = None
         self.count = 0
-        self.numpy = arrays is NUMPY
 
     def fail(self, reason):
-        # Kept, for the function may swallow the exception and go on otherwise than it would have with tensors.
+        # Kept: the function may swallow the exception, and go on as it wouldn't have with tensors.
         self.failure = self.failure or reason
         raise Untraceable(reason)
 
@@ -152,7 +140,7 @@ class _Session(object):
         return type(value) is Symbol
 
     def perform(self, name, args, kwargs=None, ufunc=False):
-        """A Symbol of what an operation makes of its arguments. ufunc: NumPy computes it, whatever the operands are."""
+        """A Symbol of what an operation makes of its arguments. ufunc: whether NumPy computes it, even of tensors."""
         kwargs = {key: value for key, value in (kwargs or {}).items() if not (key == "out" and value is None)}
         self.numpy = ufunc or self.arrays is NUMPY
         try:
@@ -163,7 +151,7 @@ class _Session(object):
             self.fail("{}() is called with arguments that the compiler doesn't know".format(name))
 
     def lift(self, value, dtype=None):
-        """An operand of an operation as a node, a number in a dtype (by default the session's)."""
+        """The node of an operand: a symbol's, or a number's in a dtype, by default the session's."""
         if type(value) is Symbol:
             if value._session is not self:
                 self.fail("it keeps an operand from one call to another")
@@ -175,30 +163,26 @@ class _Session(object):
             self.fail("it uses a captured {}".format("array" if isinstance(value, np.ndarray) else "tensor"))
         if isinstance(value, (bool, np.bool_)):
             return ex.constant(bool(value), "bool")
-        if not isinstance(value, numbers.Real) and not isinstance(value, (np.floating, np.integer)):
+        whole = isinstance(value, (numbers.Integral, np.integer))
+        if not whole and not isinstance(value, (float, np.floating)):
             self.fail("it combines its operands with {!r}".format(type(value).__name__))
-        if isinstance(value, np.generic) and self.numpy:
-            # By NumPy's rules the type of a NumPy scalar counts.
-            if np.result_type(value.dtype, dtype) != np.dtype(dtype):
-                self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
-        if isinstance(value, (numbers.Integral, np.integer)):
-            value = int(value)
+        # By NumPy's rules the type of a NumPy scalar counts.
+        if self.numpy and isinstance(value, np.generic) and np.result_type(value.dtype, dtype) != np.dtype(dtype):
+            self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
+        value = int(value) if whole else float(value)
+        if whole:
             low, high = (-(2**53), 2**53) if ex.is_float(dtype) else dtypes.limits(dtype)
             if not low <= value <= high:
                 self.fail("{} can't hold {}".format(dtype, value))
-        elif isinstance(value, (float, np.floating)):
-            value = float(value)
-            if not ex.is_float(dtype):
-                self.fail("it makes floats of integers, with {!r}".format(value))
-        else:
-            self.fail("it combines its operands with {!r}".format(type(value).__name__))
+        elif not ex.is_float(dtype):
+            self.fail("it makes floats of integers, with {!r}".format(value))
         node = ex.constant(value, dtype)
         if ex.is_float(dtype) and abs(node.value) == float("inf") and abs(value) != float("inf"):
             self.fail("{} can't hold {!r}".format(dtype, value))
         return node
 
     def together(self, values, what):
-        """Operands as nodes in the dtype that they have together: nodes of numbers, or of bools."""
+        """The nodes of operands in the dtype that they have together: nodes of numbers, or of bools."""
         kinds = {self.lift(value).dtype for value in values if type(value) is Symbol}
         dtype = self._promoted(kinds - {"bool"})
         nodes = [self.lift(value, dtype) for value in values]
@@ -221,36 +205,29 @@ class _Session(object):
             found = dtype_name(promote(*pair))
         return found if found in ex.C_TYPES else self.fail("it makes {}".format(found))
 
-    def truth(self, value):
-        """An operand as a condition."""
-        return ex.convert(self.lift(value), "bool")
-
 
 # ---------------------------------------------------------------- symbols
 
-_REDUCTIONS = set(
-    "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax "
-    "median mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero".split()
-)
-_SHAPES = set(
-    "shape size dim ndim ndimension numel nelement view reshape unsqueeze squeeze expand expand_as t T mT transpose "
-    "permute flatten ravel stride strides repeat chunk split narrow swapaxes broadcast_to broadcast_tensors "
-    "expand_dims stack cat concatenate unbind nbytes itemsize".split()
-)
-_NUMBERS = set("item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__".split())
+#: Why there are no operations of some names: {0} is the name, {1} the name without underscores.
+_REASONS = {
+    "{0}() is a reduction":
+        "sum mean prod amin amax aminmax norm std var any all argmin argmax argsort sort topk cumsum cumprod softmax "
+        "median mode logsumexp nansum ptp dot matmul mm bmm unique count_nonzero",
+    "it looks at, or changes, the shape of its operands ({0})":
+        "shape size dim ndim ndimension numel nelement view reshape unsqueeze squeeze expand expand_as t T mT "
+        "transpose permute flatten ravel stride strides repeat chunk split narrow swapaxes broadcast_to "
+        "broadcast_tensors expand_dims stack cat concatenate unbind nbytes itemsize",
+    "it converts its operands to Python numbers or arrays ({1})":
+        "item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__",
+}  # fmt: skip
+_REASON_OF = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
 
 def _unknown(name):
     """Why there is no operation of this name."""
-    if name in _REDUCTIONS:
-        return "{}() is a reduction".format(name)
-    if name in _SHAPES:
-        return "it looks at, or changes, the shape of its operands ({})".format(name)
-    if name in _NUMBERS:
-        return "it converts its operands to Python numbers or arrays ({})".format(name.strip("_"))
-    if name.endswith("_") and not name.endswith("__"):
-        return "it changes a tensor in place ({})".format(name)
-    return "{} is unknown to the compiler".format(name)
+    in_place = name.endswith("_") and not name.endswith("__")
+    otherwise = "it changes a tensor in place ({0})" if in_place else "{0} is unknown to the compiler"
+    return _REASON_OF.get(name, otherwise).format(name, name.strip("_"))
 
 
 class Symbol(object):
@@ -265,8 +242,7 @@ class Symbol(object):
     def __getattr__(self, name):
         session = self._session
         if name.startswith("__"):
-            # Protocols that NumPy and PyTorch look for.
-            raise AttributeError(name)
+            raise AttributeError(name)  # a protocol that NumPy or PyTorch looks for
         array = session.arrays is NUMPY
         if not hasattr(np.ndarray if array else Tensor, name):
             if hasattr(Tensor if array else np.ndarray, name):
@@ -276,10 +252,9 @@ class Symbol(object):
             return self._dtype()
         if array and name in ("min", "max"):
             session.fail("{}() is a reduction".format(name))
-        if name == "where" and not array:
-            return functools.partial(_call_method, self, "where_method")
-        if name in OPERATIONS:
-            return functools.partial(_call_method, self, name)
+        operation = "where_method" if name == "where" and not array else name
+        if operation in OPERATIONS:
+            return lambda *args, **kwargs: session.perform(operation, (self,) + args, kwargs)
         session.fail(_unknown(name))
 
     def _dtype(self):
@@ -302,16 +277,15 @@ class Symbol(object):
 
     @classmethod
     def __torch_function__(cls, function, *rest):
-        # torch 1.5 doesn't pass the types.
-        args, kwargs = (tuple(rest) + ((), None))[1:3] if len(rest) != 2 or _passes_types(rest) else rest
+        # After the function torch gives types, args and kwargs, but 1.5 no types.
+        args, kwargs = rest if len(rest) == 2 and isinstance(rest[1], dict) else (rest + ((), None))[1:3]
         return _call_torch(function, args, kwargs or {})
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         session = self._session
         if method != "__call__":
             session.fail("np.{}.{} is a reduction".format(ufunc.__name__, method))
-        out = kwargs.pop("out", None)
-        if out is not None or kwargs:
+        if kwargs.pop("out", None) is not None or kwargs:
             session.fail("np.{} is called with out= or other arguments".format(ufunc.__name__))
         name = _UFUNCS.get(ufunc)
         if name is None:
@@ -320,14 +294,6 @@ class Symbol(object):
 
     def __array_function__(self, function, types, args, kwargs):
         return _call_numpy(function, self._session, args, kwargs)
-
-
-def _passes_types(rest):
-    return not isinstance(rest[1], dict)
-
-
-def _call_method(symbol, name, *args, **kwargs):
-    return symbol._session.perform(name, (symbol,) + args, kwargs)
 
 
 def _define(name, operation, reflected=False):
@@ -385,14 +351,12 @@ _refuse("copy deepcopy reduce_ex reduce", "it copies its operands (copy)")
 
 
 def _torch_functions():
-    """PyTorch's functions and what operation each is."""
+    """PyTorch's functions -> the names of their operations."""
     found = {}
-    if torch is None:
-        return found
-    special = getattr(torch, "special", None)
-    for name in set(OPERATIONS) - METHODS:
+    for name in () if torch is None else set(OPERATIONS) - METHODS:
         # Of the functional module only what is its own: 0.3's has operator.mul in it.
-        for module in (torch, special) + ((torch.nn.functional,) if name in FUNCTIONAL else ()):
+        functional = [torch.nn.functional] if name in FUNCTIONAL else []
+        for module in [torch, getattr(torch, "special", None)] + functional:
             function = getattr(module, name, None)
             if callable(function) and not isinstance(function, type):
                 found[function] = name
@@ -410,23 +374,23 @@ _TORCH_FUNCTIONS = _torch_functions()
 
 
 def _session_of(values):
+    """The session of a symbol among values, or in lists and tuples among them; None if there is none."""
     for value in values:
         if type(value) is Symbol:
             return value._session
-        if isinstance(value, (list, tuple)):
-            session = _session_of(value)
-            if session is not None:
-                return session
+        session = _session_of(value) if isinstance(value, (list, tuple)) else None
+        if session is not None:
+            return session
     return None
 
 
 def _call_torch(function, args, kwargs):
-    session = _session_of(list(args) + list(kwargs.values()))
-    name = _TORCH_FUNCTIONS.get(function)
+    values = list(args) + list(kwargs.values())
+    session, name = _session_of(values), _TORCH_FUNCTIONS.get(function)
     if session.arrays is NUMPY:
         session.fail("it calls torch for NumPy arrays")
     if name is None:
-        for value in list(args) + list(kwargs.values()):
+        for value in values:
             if type(value) is not Symbol and arrays_of(value) is not None:
                 session.lift(value)
         short = getattr(function, "__name__", str(function))
@@ -452,14 +416,14 @@ def _dispatches(function):
         return False
 
 
-#: Where either doesn't (before torch 1.7 and NumPy 1.17), functions are given stand-ins for both.
+#: Before torch 1.7 and NumPy 1.17 their functions don't: a user's functions are given stand-ins for both modules then.
 NEEDS_STAND_INS = not _dispatches(np.zeros_like) or torch is not None and not _dispatches(torch.abs)
 
 # ---------------------------------------------------------------- stand-ins
 
 
 class _StandIn(object):
-    """A module, whose functions a symbol can be given to."""
+    """A module of PyTorch's or NumPy's, with functions that take symbols."""
 
     def __init__(self, module):
         self.__module = module
@@ -469,20 +433,22 @@ class _StandIn(object):
 
 
 def _is_theirs(name):
-    return (name or "").split(".")[0] in ("torch", "numpy")
+    return name.split(".")[0] in ("torch", "numpy")
 
 
 def _stand_in(value):
-    """What a function gets to see for a module or function of PyTorch's or NumPy's; anything else is itself."""
+    """What a user's function is given for a module or function of PyTorch's or NumPy's; anything else is itself."""
     if isinstance(value, types.ModuleType):
         return _StandIn(value) if _is_theirs(value.__name__) else value
     if isinstance(value, (type, np.ufunc)) or not callable(value) or isinstance(value, types.MethodType):
         return value
+    module = getattr(value, "__module__", None) or ""
+    # Old versions' functions in C name no module.
+    theirs = isinstance(value, types.BuiltinFunctionType) and getattr(torch, value.__name__, None) is value
     try:
-        known = value in _TORCH_FUNCTIONS or value in _NUMPY_FUNCTIONS
-    except TypeError:
-        return value
-    if not known and not _is_theirs(getattr(value, "__module__", None)) and not _is_builtin_of_torch(value):
+        if not (value in _TORCH_FUNCTIONS or value in _NUMPY_FUNCTIONS or theirs or _is_theirs(module)):
+            return value
+    except TypeError:  # it can't be hashed
         return value
 
     @functools.wraps(value, assigned=())
@@ -490,24 +456,16 @@ def _stand_in(value):
         session = _session_of(list(args) + list(kwargs.values()))
         if session is None:
             return value(*args, **kwargs)
-        if value in _NUMPY_FUNCTIONS or (getattr(value, "__module__", None) or "").startswith("numpy"):
+        if value in _NUMPY_FUNCTIONS or module.startswith("numpy"):
             return _call_numpy(value, session, args, kwargs)
         return _call_torch(value, args, kwargs)
 
     return call
 
 
-def _is_builtin_of_torch(value):
-    # Those of old versions name no module.
-    if torch is None or not isinstance(value, types.BuiltinFunctionType):
-        return False
-    name = getattr(value, "__name__", "")
-    return getattr(torch, name, None) is value
-
-
 def _plain(value):
     """Whether this is a Python function of the user's."""
-    return isinstance(value, types.FunctionType) and not _is_theirs(value.__module__)
+    return isinstance(value, types.FunctionType) and not _is_theirs(value.__module__ or "")
 
 
 def _names(code):
@@ -528,10 +486,6 @@ def _cells(function):
             yield cell, None
 
 
-def _callable_with_symbols(function):
-    return _substituted(function, {}) if NEEDS_STAND_INS else function
-
-
 def _substituted(value, memo):
     """A user's function, with stand-ins for what it refers to."""
     if isinstance(value, types.MethodType) and _plain(value.__func__):
@@ -542,15 +496,12 @@ def _substituted(value, memo):
         return memo[value]
     scope = dict(value.__globals__)
     cells = []
-    closure = None
-    if value.__closure__:
-        # One that refers to itself through a cell can't be made before its cell.
+    for cell, content in _cells(value):
+        # A function that refers to itself through a cell stays as it is there: it can't be made before its cell.
         memo[value] = value
-        for cell, content in _cells(value):
-            changed = _substituted(content, memo)
-            cells.append(cell if changed is content else _cell(changed))
-        closure = tuple(cells)
-    copy = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, closure)
+        changed = _substituted(content, memo)
+        cells.append(cell if changed is content else _cell(changed))
+    copy = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, tuple(cells) or None)
     copy.__kwdefaults__ = getattr(value, "__kwdefaults__", None)
     memo[value] = copy
     for name in _names(value.__code__):
@@ -564,7 +515,7 @@ def _cell(value):
 
 
 def _check_code(function):
-    """Refuse functions that treat tensors by their type: a symbol has none of theirs."""
+    """Refuse functions that ask for the type of their operands: a symbol is neither a tensor nor an array."""
     seen, waiting = set(), [getattr(function, "__func__", function)]
     while waiting:
         here = waiting.pop()

@@ -1,11 +1,10 @@
 """One op as C: its functions between the two halves of the kernel template that the C library carries."""
 
-import os
 import platform
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
-from im2col_compat.codegen import print_c, ranges
+from im2col_compat.codegen import cache, print_c, ranges
 from im2col_compat.codegen.expression import FUNCTIONS
 from im2col_compat.compat.dtypes import C_TYPES
 
@@ -24,9 +23,10 @@ ENTRY = "im2col_compat_kernels"
 OPERANDS = ("w", "x")
 FOLDED = ("acc", "term")
 
-#: The C functions that expressions call and records of them. One at a time they would be slower than tensors' are.
+#: The C functions that expressions call -> their records. Called for one element at a time, they would be slower than
+#: tensor operations.
 _CALLS = {function.c: function for function in FUNCTIONS if function.vectors}
-#: Those that C texts may call as vectors.
+#: Those that C texts may call for vectors.
 _OF_TEXTS = ("cos", "exp", "log", "pow", "sin", "tanh")
 
 
@@ -36,109 +36,79 @@ class Texts(object):
     functions: C source of op_term and its like
     reduction, start, pad: the op's; start in C, None where the first term is it
     math: the functions of the C library that are called
-    tgmath: whether they are called by their names for any type
     product: whether there are op_left and op_right
     gradients: whether there are any
+    tgmath: whether functions of the C library are called by their names for any type
     finite_grads, finite_terms: whether there are variants for finite operands
     """
 
-    def __init__(self, functions, op, dtype, math=(), **flags):
-        self.functions, self.math = functions, math
+    def __init__(
+        self, functions, op, dtype, math=(), product=False, gradients=False, tgmath=False, finite_grads=False,
+        finite_terms=False,
+    ):  # fmt: skip
+        self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
-        self.product = flags.get("product", False)
-        self.gradients = flags.get("gradients", False)
-        self.tgmath = flags.get("tgmath", False)
-        self.finite_grads = flags.get("finite_grads", False)
-        self.finite_terms = flags.get("finite_terms", False)
+        self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
 
 
 def of_expressions(op, traced, dtype):
     """The Texts of a traced op."""
-    floats = ex.is_float(dtype)
-    pad = op.pad_value_for(dtype)
+    floats, reduction = ex.is_float(dtype), op.reduction
     operands = [(name, dtype) for name in OPERANDS]
     parts = [print_c.c_function("op_term", operands, traced.term, dtype, balanced=True)]
-    product = floats and op.reduction.fuses_products and traced.term.op == "mul"
+    product = floats and reduction.fuses_products and traced.term.op == "mul"
     if product:
-        for name, factor in zip(("left", "right"), traced.term.args):
+        for name, factor in zip(("op_left", "op_right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
-            parts.append(print_c.c_function("op_{}_".format(name), operands, factor, dtype))
-            parts.append(_without_mode("op_" + name, dtype))
-    finite_grads, gradients = False, traced.grad_w is not None
+            parts.append(print_c.c_function(name + "_", operands, factor, dtype))
+            parts.append(_without_mode(name, dtype))
+    gradients, finite_grads = traced.grad_w is not None, False
     if gradients:
-        for name in ("grad_w", "grad_x"):
-            partial = getattr(traced, name)
-            texts = [
-                print_c.c_times_function("op_" + name, "g", operands, partial, dtype, finite)
-                for finite in (False, True)
-            ]
-            parts.append(texts[0])
-            finite_grads = finite_grads or texts[0] != texts[1]
-            parts.append(texts[1].replace("op_" + name, "op_{}_finite".format(name), 1))
-    if op.reduction.function is not None:
+        for name, partial in (("op_grad_w", traced.grad_w), ("op_grad_x", traced.grad_x)):
+            exact, finite = (
+                print_c.c_times_function(name, "g", operands, partial, dtype, finite) for finite in (False, True)
+            )
+            finite_grads = finite_grads or reduction.finite_grads and exact != finite
+            parts += [exact, finite.replace(name, name + "_finite", 1)]
+    if reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
         parts.append(print_c.c_function("op_add", folded, traced.add, kind))
         if gradients:
             for name in ("add_acc", "add_term"):
                 parts.append(print_c.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
-    math = set()
-    for part in traced:
-        if part is not None:
-            math.update(print_c.functions(part))
-    infinite = (pad == float("inf"), pad == -float("inf"), False)
-    return Texts(
-        "".join(parts),
-        op,
-        dtype,
-        sorted(math),
-        product=product,
-        gradients=gradients,
-        finite_grads=finite_grads and op.reduction.finite_grads,
-        finite_terms=floats
-        and op.reduction.finite_terms
-        and ranges.never_nan(traced.term, {"w": infinite, "x": infinite}),
-    )
+    math = sorted({name for part in traced if part is not None for name in print_c.functions(part)})
+    pad = op.pad_value_for(dtype)
+    padded = (pad == float("inf"), pad == -float("inf"), False)
+    finite_terms = reduction.finite_terms and floats and ranges.never_nan(traced.term, {"w": padded, "x": padded})
+    return Texts("".join(parts), op, dtype, math, product, gradients, False, finite_grads, finite_terms)
 
 
 def of_texts(op, dtype):
     """The Texts of an op that was given as C (Op.from_c)."""
     kind = C_TYPES[dtype]
-    total = kind if ex.is_float(dtype) else "int64_t"
     folds = op.reduction.function is not None
-    parts = [_c_function("op_term_", kind, ("w", "x"), op.multiply.text), _without_mode("op_term", dtype)]
+    parts = [_c_function("op_term_", kind, OPERANDS, op.multiply.text), _without_mode("op_term", dtype)]
     gradients = ex.is_float(dtype) and op.grad_w is not None and not folds
     if gradients:
-        for name in ("grad_w", "grad_x"):
-            text = "g * ({})".format(getattr(op, name).text)
-            parts.append(_c_function("op_" + name, kind, ("g", "w", "x"), text))
+        for name, partial in (("op_grad_w", op.grad_w), ("op_grad_x", op.grad_x)):
+            parts.append(_c_function(name, kind, ("g",) + OPERANDS, "g * ({})".format(partial.text)))
     if folds:
-        parts.append(_c_function("op_add", total, FOLDED, op.add.text))
-    return Texts(
-        "".join(parts),
-        op,
-        dtype,
-        gradients=gradients,
-        tgmath=True,
-    )
+        parts.append(_c_function("op_add", kind if ex.is_float(dtype) else "int64_t", FOLDED, op.add.text))
+    return Texts("".join(parts), op, dtype, gradients=gradients, tgmath=True)
 
 
 def _c_function(name, kind, parameters, text):
-    declared = ", ".join("const {} {}".format(kind, parameter) for parameter in parameters)
+    declared = ["const {} {}".format(kind, parameter) for parameter in parameters]
     unused = ", ".join("(void)" + parameter for parameter in parameters)
-    return (
-        "static inline __attribute__((always_inline)) {0} {1}({2}) {{\n    {3};\n    return ({0})({4});\n}}\n".format(
-            kind, name, declared, unused, text
-        )
-    )
+    return print_c.definition(kind, name, declared, [unused + ";", "return ({})({});".format(kind, text)])
 
 
 def _without_mode(name, dtype):
+    """A function that ignores what a balanced one is told, and calls that of its name and an underscore."""
     kind = C_TYPES[dtype]
-    return (
-        "static inline __attribute__((always_inline)) {0} {1}(const int fused, const {0} one, const {0} w, const {0} x) {{\n"
-        "    (void)fused, (void)one;\n    return {1}_(w, x);\n}}\n"
-    ).format(kind, name)
+    declared = ["const int fused"] + ["const {} {}".format(kind, parameter) for parameter in ("one", "w", "x")]
+    return print_c.definition(kind, name, declared, ["(void)fused, (void)one;", "return {}_(w, x);".format(name)])
 
 
 def unsupported(texts):
@@ -150,19 +120,12 @@ def unsupported(texts):
 
 
 def vector_functions():
-    """The functions of the C library that are there for whole vectors (libmvec, x86-64)."""
-    name, _, version = _libc().partition(" ")
-    numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else (0, 0)
-    if platform.machine() not in ("x86_64", "AMD64"):
+    """The functions of the C library that there are for whole vectors (libmvec, x86-64)."""
+    name, _, version = (cache.libc() or "").partition(" ")
+    if name != "glibc" or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    return sorted(name for name, function in _CALLS.items() if numbers >= function.vectors)
-
-
-def _libc():
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, ValueError, OSError):
-        return ""
+    version = tuple(int(part) for part in version.split(".")[:2])
+    return sorted(name for name, function in _CALLS.items() if version >= function.vectors)
 
 
 def flags(texts, level):
@@ -171,18 +134,15 @@ def flags(texts, level):
 
 
 def source(texts, dtype, level):
-    """The whole C source, and a comment on top with what is the user's."""
+    """The whole C source."""
     floats, reduction = ex.is_float(dtype), texts.reduction
-    element = C_TYPES[dtype]
-    total, block = (C_TYPES[of(dtype)] for of in (reduction.result_dtype, reduction.block_dtype))
-    suffix = "f" if dtype == "float32" else ""
     defines = [
         ("LEVEL", level),
         ("TARGET", ""),
-        ("ELEMENT", element),
-        ("SUM", block),
-        ("TOTAL", total),
-        ("FMA(a, b, c)", "__builtin_fma{}(a, b, c)".format(suffix)),
+        ("ELEMENT", C_TYPES[dtype]),
+        ("SUM", C_TYPES[reduction.block_dtype(dtype)]),
+        ("TOTAL", C_TYPES[reduction.result_dtype(dtype)]),
+        ("FMA(a, b, c)", "__builtin_fma{}(a, b, c)".format("f" if dtype == "float32" else "")),
         ("ADDS", "DOT_" + reduction.c_name.upper()),
         ("STARTS", int(texts.start is not None)),
         ("START", texts.start or 0),
@@ -212,8 +172,7 @@ def source(texts, dtype, level):
     if not floats:
         lines += ["#undef HIDE", '#define HIDE(value) __asm__("" : "+r"(value))']
     lines += [texts.functions, lowlevel.template(1)]
-    lines.append(
-        '__attribute__((visibility("default"))) const struct dot_kernels *{}(void);\n'
-        "const struct dot_kernels *{}(void) {{ return &kernel_kernels; }}".format(ENTRY, ENTRY)
-    )
+    declared = "const struct dot_kernels *{}(void)".format(ENTRY)
+    lines.append('__attribute__((visibility("default"))) {};'.format(declared))
+    lines.append(declared + " { return &kernel_kernels; }")
     return "\n".join(lines) + "\n"
