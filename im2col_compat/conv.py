@@ -28,13 +28,12 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a
     function of two tensors (w, x), whose terms are summed. Op.from_table takes integers, of any dtypes.
 
-    Returns (N, O, block rows, block columns) or the same without N: for each filter and
-    block, op.add over channel, kernel row, kernel column of op.multiply(weight, input), in
-    input's dtype (int64 for sums of integers). Differentiable, twice where the op is.
-    C kernels compute it where they serve the op, the dtype and the device (``Op.explain`` tells). Then extra memory,
-    beside the result and the gradients, stays under 16 MiB a thread; but xnor packs 32 elements of its operands into 4
-    bytes, and tables take operands as bytes. Else tensor operations compute it, and extra memory stays under
-    chunks.memory_limit (64 MiB), with the exceptions named there.
+    Returns (N, O, block rows, block columns) or the same without N: for each filter and block, op.add over channel,
+    kernel row, kernel column of op.multiply(weight, input), in input's dtype (int64 for sums of integers).
+    Differentiable, twice where the op is. C kernels compute it where they serve the op, the dtype and the device
+    (``Op.explain`` tells). Then extra memory, beside the result and the gradients, stays under 16 MiB a thread; but
+    xnor packs 32 elements of its operands into 4 bytes, and tables take operands as bytes. Else tensor operations
+    compute it, and extra memory stays under chunks.memory_limit (64 MiB), with the exceptions named there.
 
     Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands that a table lacks.
@@ -68,9 +67,8 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
 def linear(input, weight, bias=None, op="dot"):
     """F.linear with a dot product of your own.
 
-    input: (..., K), weight: (O, K) or (K,), bias: (O,) or None, added to the results.
-    Returns (..., O), or (...) for a weight of one dimension. Kinds, dtypes, op, memory,
-    derivatives and errors as for conv2d.
+    input: (..., K), weight: (O, K) or (K,), bias: (O,) or None, added to the results. Returns (..., O), or (...) for a
+    weight of one dimension. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
     """
     if graph.is_recorded():
         recorded = graph.linear(op, input, weight, bias)

@@ -35,10 +35,9 @@ def forced():
 class use_backend(object):
     """Force an engine: ``use_backend("ffi")`` for good, ``with use_backend("ffi"):`` for a while.
 
-    name: "torch" (F.unfold and F.fold of the installed PyTorch), "ffi" (the C
-    library), "slices" (tensor slicing), or "auto" (the first of these that serves
-    the input, the default). It holds for the whole process, all threads included; a
-    backward uses the engine of its forward.
+    name: "torch" (F.unfold and F.fold of the installed PyTorch), "ffi" (the C library), "slices" (tensor slicing), or
+    "auto" (the first of these that serves the input, the default). It holds for the whole process, all threads
+    included; a backward uses the engine of its forward.
 
     ValueError for an unknown name, RuntimeError where the engine isn't available.
     """
