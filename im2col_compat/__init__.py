@@ -15,5 +15,4 @@ __version__ = "0.5.0"
 __all__ = [
     "BinaryConv2d", "BinaryLinear", "Conv1d", "Conv2d", "Conv3d", "Fold", "Linear", "Op", "QuantConv2d", "QuantLinear",
     "Unfold", "available_backends", "backend", "conv1d", "conv2d", "conv3d", "conv_matrix", "convert", "fold", "linear",
-    "matmul", "ops", "unfold", "use_backend",
-]  # fmt: skip
+    "matmul", "ops", "unfold", "use_backend"]  # fmt: skip

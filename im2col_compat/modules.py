@@ -169,8 +169,7 @@ class _Conv(Layer):
                 raise ValueError("{}(): padding='same' needs stride 1, but got stride={}".format(name, stride))
         super(_Conv, self).__init__(
             in_channels, out_channels, kernel_size, stride, padding if plain else 0, dilation, groups, bias,
-            **layers.factory(device, dtype)
-        )  # fmt: skip
+            **layers.factory(device, dtype))  # fmt: skip
         layers.place(self, device, dtype)
         if not plain:
             self.padding = padding

@@ -12,8 +12,7 @@ NAMED = {}  # the named ops; ops.py fills it
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
     ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
-    ("normalize_grad_w", None), ("name", None),
-)  # fmt: skip
+    ("normalize_grad_w", None), ("name", None))  # fmt: skip
 
 
 class Op(object):

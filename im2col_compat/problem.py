@@ -39,12 +39,10 @@ class Geometry(namedtuple("Geometry", "batch channels image kernel dilation padd
         return self.batch, self.channels * product(self.kernel), product(self.blocks)
 
 
-class Problem(
-    namedtuple(
-        "Problem",
-        "function batch groups filters channels image kernel dilation stride pads blocks w_shape x_shape result_shape",
-    )
-):
+_FIELDS = "function batch groups filters channels image kernel dilation stride pads blocks w_shape x_shape result_shape"
+
+
+class Problem(namedtuple("Problem", _FIELDS)):
     """A convolution, linear or matmul call. linear and matmul are convolutions of rows, with a kernel of one.
 
     function: "conv1d", "conv2d", "conv3d", "linear" or "matmul"
@@ -128,11 +126,8 @@ def _flat(value):
 
 
 def _wrong_length(function, name, value, expected):
-    return RuntimeError(
-        "{}(): argument '{}' must be an int or have {}, but got {} values: {}".format(
-            function, name, expected, len(value), value
-        )
-    )
+    text = "{}(): argument '{}' must be an int or have {}, but got {} values: {}"
+    return RuntimeError(text.format(function, name, expected, len(value), value))
 
 
 def _each(function, name, value, dims):
@@ -265,10 +260,8 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
     if product(kernel) > INT64_MAX:
         raise RuntimeError("fold(): the product of kernel_size={} overflows int64".format(kernel))
     if rows % product(kernel):
-        raise RuntimeError(
-            "fold(): input's dimension {} must be divisible by the product of kernel_size={}, "
-            "but its size is {}".format(len(shape) - 2, kernel, rows)
-        )
+        text = "fold(): input's dimension {} must be divisible by the product of kernel_size={}, but its size is {}"
+        raise RuntimeError(text.format(len(shape) - 2, kernel, rows))
     blocks = _blocks(image, kernel, dilation, padding, stride)
     if product(blocks) != length:
         raise RuntimeError(
@@ -276,8 +269,7 @@ def fold_geometry(shape, output_size, kernel_size, dilation, padding, stride):
             "{} = {} blocks, but input's dimension {} has size {}".format(
                 image, kernel, dilation, padding, stride, " * ".join(str(count) for count in blocks), product(blocks),
                 len(shape) - 1, length
-            )
-        )  # fmt: skip
+            ))  # fmt: skip
     channels = rows // product(kernel)
     geometry = _checked("fold", Geometry(batch, channels, image, kernel, dilation, padding, stride, blocks))
     _at_least("fold", 1, "output_size", image)
@@ -336,10 +328,8 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
         text = "{}(): input must have shape {}, but got shape {}"
         raise RuntimeError(text.format(function, _shapes(dims), tuple(shape)))
     if len(weight_shape) != dims + 2 or 0 in weight_shape:
-        raise RuntimeError(
-            "{}(): weight must have shape (O, C / groups, kernel_size of {} values) without zeros, "
-            "but got shape {}".format(function, dims, tuple(weight_shape))
-        )
+        text = "{}(): weight must have shape (O, C / groups, kernel_size of {} values) without zeros, but got shape {}"
+        raise RuntimeError(text.format(function, dims, tuple(weight_shape)))
     sizes = tuple(int(size) for size in (shape if len(shape) == dims + 2 else (1,) + tuple(shape)))
     batch, channels, image = sizes[0], sizes[1], sizes[2:]
     weight_sizes = tuple(int(size) for size in weight_shape)
@@ -347,11 +337,8 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     _at_least(function, 1, "stride", stride)
     _at_least(function, 1, "dilation", dilation)
     if groups < 1 or filters % groups:
-        raise RuntimeError(
-            "{}(): groups must be at least 1 and divide the {} filters of weight, but got {}".format(
-                function, filters, groups
-            )
-        )
+        text = "{}(): groups must be at least 1 and divide the {} filters of weight, but got {}"
+        raise RuntimeError(text.format(function, filters, groups))
     if channels != group_channels * groups:
         text = "{}(): weight of shape {} with groups={} needs an input of {} channels, but got shape {}"
         raise RuntimeError(text.format(function, tuple(weight_shape), groups, group_channels * groups, tuple(shape)))
@@ -367,8 +354,7 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     leading = (batch,) if len(shape) == dims + 2 else ()
     return Problem(
         function, batch, groups, filters // groups, group_channels, image, kernel, dilation, stride, pads, blocks,
-        weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks,
-    )  # fmt: skip
+        weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks)  # fmt: skip
 
 
 @_remembered

@@ -156,8 +156,7 @@ def _start(words, directory):
     with open(os.devnull, "rb") as nothing:
         return subprocess.Popen(
             list(words), stdin=nothing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory,
-            env=dict(os.environ, LC_ALL="C", TMPDIR=directory), close_fds=os.name == "posix", **options
-        )  # fmt: skip
+            env=dict(os.environ, LC_ALL="C", TMPDIR=directory), close_fds=os.name == "posix", **options)  # fmt: skip
 
 
 def _kill(process):

@@ -2,8 +2,7 @@
 
 from im2col_compat.codegen.expression import (
     CONSTANT, FALSE, FINITE, OPERAND, Node, Untraceable, add, constant, convert, div, gate, gt, is_constant, lt, mul,
-    ne, neg, numpy_sign, postorder, select, sign,
-)  # fmt: skip
+    ne, neg, numpy_sign, postorder, select, sign)  # fmt: skip
 from im2col_compat.codegen.functions import copysign
 from im2col_compat.codegen.ranges import never_nan
 

@@ -235,8 +235,7 @@ def _comparison(name, names, sign, value, of_bools=None):
     return Function(
         name, "input other", "compared" if of_bools else "ordered", name + " " + names, python=name, value=value,
         derivative=(), free=True, c="({} " + sign + " {})", result="bool",
-        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
-    )  # fmt: skip
+        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None)  # fmt: skip
 
 
 def _logic(name, rewrite, c, names, takes="input other"):
@@ -253,8 +252,7 @@ both = _logic("and", _simplified(lambda known, b: b if known else FALSE, lambda 
 either = _logic("or", _simplified(lambda known, b: TRUE if known else b, lambda a: a), "({} | {})", "logical_or")
 exclusive = _logic(
     "xor", _simplified(lambda known, b: negation(b) if known else b, lambda a: FALSE),
-    "(({0} & (!{1})) | ((!{0}) & {1}))", "logical_xor",
-)  # fmt: skip
+    "(({0} & (!{1})) | ((!{0}) & {1}))", "logical_xor")  # fmt: skip
 negation = _logic("not", _negation, "(!{})", "logical_not", "input")
 
 
@@ -317,32 +315,26 @@ def _product(a, b):
 
 add = Function(
     "add", "input other alpha==1", "numbers", python="add", value=np.add, derivative=(1, 1), c="({} + {})",
-    macro="PLUS", range=_sum_range,
-)  # fmt: skip
+    macro="PLUS", range=_sum_range)  # fmt: skip
 sub = Function(
     "sub", "input other alpha==1", "no masks", "sub subtract", python="sub", value=np.subtract, derivative=(1, -1),
     c="({} - {})", macro="DIFFERENCE",
-    range=lambda y, a, b: Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down),
-)  # fmt: skip
+    range=lambda y, a, b: Range(True, True, a.nan or b.nan or a.up and b.up or a.down and b.down))  # fmt: skip
 mul = Function(
     "mul", "input other", "any", "mul multiply", python="mul", value=np.multiply, rewrite=_product, c="({} * {})",
-    derivative=(lambda y, a, b: b, lambda y, a, b: a), range=_product_range,
-)  # fmt: skip
+    derivative=(lambda y, a, b: b, lambda y, a, b: a), range=_product_range)  # fmt: skip
 div = Function(
     "div", "input other", names=None, value=np.true_divide, rewrite=lambda a, b: a if is_constant(b, 1) else None,
-    derivative=(lambda y, a, b: 1 / b, lambda y, a, b: -(y / b)), c="({} / {})", range=_quotient_range,
-)  # fmt: skip
+    derivative=(lambda y, a, b: 1 / b, lambda y, a, b: -(y / b)), c="({} / {})", range=_quotient_range)  # fmt: skip
 neg = Function(
     "neg", kind="numbers", names="neg negative", python="neg", value=np.negative, derivative=(-1,), c="(-{})",
     rewrite=lambda a: a.args[0] if a.function is neg else None, free=True,
-    range=lambda y, a: Range(a.down, a.up, a.nan, False, a.never_zero),
-)  # fmt: skip
+    range=lambda y, a: Range(a.down, a.up, a.nan, False, a.never_zero))  # fmt: skip
 absolute = Function(
     "abs", kind="numbers", names="abs absolute fabs", python="abs", value=np.absolute, c="fabs", free=True,
     rewrite=lambda a: a if a.function is absolute or a.dtype.startswith("uint") else None,
     derivative=lambda y, a: sign(a), lower=lambda a: None if is_float(a.dtype) else select(lt(a, 0), -a, a),
-    range=lambda y, a: Range(a.up or a.down, False, a.nan, True, a.never_zero),
-)  # fmt: skip
+    range=lambda y, a: Range(a.up or a.down, False, a.nan, True, a.never_zero))  # fmt: skip
 
 for _name, _function in (("add", add), ("sub", sub), ("mul", mul), ("div", div), ("truediv", div)):
     setattr(Node, "__{}__".format(_name), lambda a, b, function=_function: function(a, b))
@@ -360,8 +352,7 @@ def _sign(a, propagates_nan=False):
 #: -1, 0 or 1. A NaN's is 0 as PyTorch has it, or NaN as NumPy has it.
 numpy_sign = Function(
     "numpy_sign", kind="numbers", names=None, derivative=(), lower=lambda a: _sign(a, True),
-    range=lambda y, a: Range(False, False, a.nan),
-)  # fmt: skip
+    range=lambda y, a: Range(False, False, a.nan))  # fmt: skip
 sign = Function(
     "sign", kind="numbers", names="sign sgn", derivative=(), lower=_sign, range=lambda y, a: FINITE, numpy=numpy_sign
 )
@@ -387,8 +378,7 @@ def _conversion(dtype):
         "to " + dtype, names=None, c="((%s){})" % C_TYPES[dtype], result=dtype,
         range=lambda y, a: Range(True, True, a.nan),
         derivative=(lambda y, a: constant(1, y.dtype) if is_float(a.dtype) and is_float(y.dtype) else None,),
-        lower=_of_a_float(dtype) if dtype in ("int32", "int64") else None,
-    )  # fmt: skip
+        lower=_of_a_float(dtype) if dtype in ("int32", "int64") else None)  # fmt: skip
 
 
 _CONVERSIONS = {dtype: _conversion(dtype) for dtype in sorted(C_TYPES)}

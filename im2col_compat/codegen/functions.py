@@ -9,8 +9,7 @@ import numpy as np
 
 from im2col_compat.codegen.expression import (
     ANYTHING, FALSE, NEVER, Function, Range, Untraceable, absolute, both, constant, either, eq, exclusive, ge, gt,
-    is_constant, is_float, le, lt, ne, negation, passes, select, stops, width,
-)  # fmt: skip
+    is_constant, is_float, le, lt, ne, negation, passes, select, stops, width)  # fmt: skip
 
 
 def _one(a):
@@ -53,12 +52,10 @@ sin = _library("sin", (2, 22), lambda y, a: cos(a), range=_periodic)
 cos = _library("cos", (2, 22), lambda y, a: -sin(a), range=_periodic)
 sigmoid = Function(
     "sigmoid", names="sigmoid expit", functional="sigmoid", lower=lambda a: 1 / (1 + exp(-a)),
-    derivative=lambda y, a: (1 - y) * y, range=lambda y, a: Range(False, False, a.nan, True),
-)  # fmt: skip
+    derivative=lambda y, a: (1 - y) * y, range=lambda y, a: Range(False, False, a.nan, True))  # fmt: skip
 sqrt = Function(
     "sqrt", value=np.sqrt, c="sqrt", derivative=lambda y, a: 1 / (2 * y),
-    range=lambda y, a: Range(a.up, False, a.nan) if a.never_negative else ANYTHING,
-)  # fmt: skip
+    range=lambda y, a: Range(a.up, False, a.nan) if a.never_negative else ANYTHING)  # fmt: skip
 rsqrt = Function("rsqrt", lower=lambda a: 1 / sqrt(a), derivative=lambda y, a: -0.5 * power(y, 3))
 reciprocal = Function(
     "reciprocal", lower=lambda a: 1 / a, derivative=lambda y, a: -(y * y), range=lambda y, a: Range(True, True, a.nan)
@@ -113,8 +110,7 @@ def _of_integers(base, exponent):
 def _pow(name, **facts):
     return Function(
         name, "input exponent", "numbers", c="pow", vectors=(2, 22), rewrite=_of_integers, range=_power_range,
-        derivative=(_power_by, _power_by_exponent), **facts
-    )  # fmt: skip
+        derivative=(_power_by, _power_by_exponent), **facts)  # fmt: skip
 
 
 numpy_power = _pow("numpy_pow", names=None, lower=lambda base, exponent: _power(base, exponent, True))
@@ -232,13 +228,11 @@ clamp_max = _clamping("clamp_max", lambda a, high: minimum(high, a), _where(le),
 #: a, but at least low, and then at most high.
 clamp = _clamping(
     "clamp", lambda a, low, high: minimum(high, maximum(low, a)),
-    _where(lambda a, low, high: both(ge(a, low), le(a, high))), None, None,
-)  # fmt: skip
+    _where(lambda a, low, high: both(ge(a, low), le(a, high))), None, None)  # fmt: skip
 copysign = Function(
     "copysign", "input other", c="copysign", free=True,
     derivative=(lambda y, a, b: stops(eq(a, 0), y / a), None),
-    range=lambda y, a, b: Range(a.up or a.down, a.up or a.down, a.nan),
-)  # fmt: skip
+    range=lambda y, a, b: Range(a.up or a.down, a.up or a.down, a.nan))  # fmt: skip
 
 
 def _over_squares(a, b):
@@ -248,16 +242,14 @@ def _over_squares(a, b):
 
 atan2 = _library(
     "atan2", (2, 35), (lambda y, a, b: b * _over_squares(a, b), lambda y, a, b: -a * _over_squares(a, b)),
-    takes="input other", names="atan2 arctan2", range=_bounded,
-)  # fmt: skip
+    takes="input other", names="atan2 arctan2", range=_bounded)  # fmt: skip
 hypot = _library("hypot", (2, 35), (lambda y, a, b: a / y, lambda y, a, b: b / y), takes="input other")
 logaddexp = Function(
     "logaddexp", "input other",
     lower=lambda a, b: select(
         both(eq(absolute(a), float("inf")), eq(a, b)), a, maximum(a, b) + log1p(exp(-absolute(a - b)))
     ),
-    derivative=(lambda y, a, b: 1 / (1 + exp(b - a)), lambda y, a, b: 1 / (1 + exp(a - b))),
-)  # fmt: skip
+    derivative=(lambda y, a, b: 1 / (1 + exp(b - a)), lambda y, a, b: 1 / (1 + exp(a - b))))  # fmt: skip
 lerp = Function(
     "lerp", "input end weight",
     lower=lambda a, b, weight: select(lt(absolute(weight), 0.5), a + weight * (b - a), b - (b - a) * (1 - weight)),
@@ -301,36 +293,30 @@ def _activation(name, takes="input inplace==False", **facts):
 relu = Function(
     "relu", "input inplace==False", "numbers", functional="relu",
     lower=lambda a: select(gt(constant(0, a.dtype), a), constant(0, a.dtype), a),
-    derivative=lambda y, a: stops(le(a, 0), _one(a)), range=lambda y, a: Range(a.up, False, a.nan, True),
-)  # fmt: skip
+    derivative=lambda y, a: stops(le(a, 0), _one(a)), range=lambda y, a: Range(a.up, False, a.nan, True))  # fmt: skip
 relu6 = Function("relu6", "input inplace==False", functional="relu6", rewrite=lambda a: hardtanh(a, 0, 6))
 leaky_relu = _activation(
     "leaky_relu", "input negative_slope=0.01 inplace==False", rewrite=lambda a, slope: select(gt(a, 0), a, a * slope)
 )
 hardtanh = _activation(
     "hardtanh", "input min_val=-1 max_val=1 inplace==False", lower=lambda a, low, high: minimum(maximum(a, low), high),
-    derivative=(_where(lambda a, low, high: both(gt(a, low), lt(a, high))), None, None),
-)  # fmt: skip
+    derivative=(_where(lambda a, low, high: both(gt(a, low), lt(a, high))), None, None))  # fmt: skip
 hardsigmoid = _activation(
     "hardsigmoid", lower=lambda a: _hard(a) / 6,
     # PyTorch's is a float's sixth for doubles, too.
-    derivative=lambda y, a: passes(both(gt(a, -3), lt(a, 3)), constant(np.float32(1.0 / 6), a.dtype)),
-)  # fmt: skip
+    derivative=lambda y, a: passes(both(gt(a, -3), lt(a, 3)), constant(np.float32(1.0 / 6), a.dtype)))  # fmt: skip
 hardswish = _activation(
     "hardswish", lower=lambda a: a * _hard(a) / 6,
-    derivative=lambda y, a: stops(le(a, -3), select(ge(a, 3), _one(a), a / 3 + 0.5)),
-)  # fmt: skip
+    derivative=lambda y, a: stops(le(a, -3), select(ge(a, 3), _one(a), a / 3 + 0.5)))  # fmt: skip
 elu = _activation(
     "elu", "input alpha=1 inplace==False", lower=lambda a, alpha: select(lt(a, 0), expm1(a) * alpha, a),
-    derivative=(lambda y, a, alpha: select(gt(a, 0), _one(a), alpha * exp(a)), None),
-)  # fmt: skip
+    derivative=(lambda y, a, alpha: select(gt(a, 0), _one(a), alpha * exp(a)), None))  # fmt: skip
 softplus = _activation(
     "softplus", "input beta=1 threshold=20",
     lower=lambda a, beta, most: select(gt(a * beta, most), a, log1p(exp(a * beta)) / beta),
     derivative=(
         lambda y, a, beta, most: select(gt(a * beta, most), _one(a), exp(a * beta) / (exp(a * beta) + 1)), None, None
-    ),
-)  # fmt: skip
+    ))  # fmt: skip
 softsign = _activation("softsign", "input", rewrite=lambda a: a / (absolute(a) + 1))
 silu = _activation(
     "silu", lower=lambda a: a / (1 + exp(-a)), derivative=lambda y, a: sigmoid(a) * (1 + a * (1 - sigmoid(a)))
@@ -338,8 +324,7 @@ silu = _activation(
 mish = _activation("mish", lower=lambda a: a * tanh(log1p(exp(a))), derivative=_mish_by)
 gelu = Function("gelu", names=None, lower=lambda a: a * 0.5 * (1 + erf(a * math.sqrt(0.5))), derivative=_gelu_by)
 gelu_tanh = Function(
-    "gelu_tanh", names=None, lower=lambda a: 0.5 * a * (1 + _tanh_of_gelu(a)), derivative=_gelu_tanh_by
-)  # fmt: skip
+    "gelu_tanh", names=None, lower=lambda a: 0.5 * a * (1 + _tanh_of_gelu(a)), derivative=_gelu_tanh_by)  # fmt: skip
 
 # ---------------------------------------------------------------- bits of integers, and bools
 
@@ -347,8 +332,7 @@ gelu_tanh = Function(
 def _bitwise(name, value, sign, of_bools):
     return Function(
         "bit" + name, "input other", "bits", "bitwise_" + name, python=name, value=value, c="({} " + sign + " {})",
-        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None,
-    )  # fmt: skip
+        rewrite=lambda a, b: of_bools(a, b) if a.dtype == "bool" else None)  # fmt: skip
 
 
 bitwise_and = _bitwise("and", np.bitwise_and, "&", both)
@@ -356,8 +340,7 @@ bitwise_or = _bitwise("or", np.bitwise_or, "|", either)
 bitwise_xor = _bitwise("xor", np.bitwise_xor, "^", exclusive)
 invert = Function(
     "invert", "input", "bits", "bitwise_not invert", python="invert", value=np.invert, c="(~{})",
-    rewrite=lambda a: negation(a) if a.dtype == "bool" else None,
-)  # fmt: skip
+    rewrite=lambda a: negation(a) if a.dtype == "bool" else None)  # fmt: skip
 c_left_shift = Function("<<", names=None, c="({} << {})")
 c_right_shift = Function(">>", names=None, c="({} >> {})")
 

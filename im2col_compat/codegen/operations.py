@@ -112,8 +112,7 @@ KINDS = {
     "floats": _floats, "numbers": _numbers, "any": _any, "no masks": _without_masks, "ordered": _ordered,
     "compared": _compared, "divided": _divided, "bits": _bits,
     "shifted": _unless(_is_bool, "a shift of bools is unknown to the compiler", _bits),
-    "truth": lambda session, values, what: [ex.convert(session.lift(value), "bool") for value in values],
-}  # fmt: skip
+    "truth": lambda session, values, what: [ex.convert(session.lift(value), "bool") for value in values]}  # fmt: skip
 
 
 def _argument(text):

@@ -5,8 +5,7 @@ import collections
 from im2col_compat.codegen.derive import times
 from im2col_compat.codegen.expression import (
     C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, literal, negation, node, operand, postorder,
-    select,
-)  # fmt: skip
+    select)  # fmt: skip
 
 
 def _lowered(expression, lower=None):

@@ -218,8 +218,7 @@ _REASONS = {
         "transpose permute flatten ravel stride strides repeat chunk split narrow swapaxes broadcast_to "
         "broadcast_tensors expand_dims stack cat concatenate unbind nbytes itemsize",
     "it converts its operands to Python numbers or arrays ({1})":
-        "item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__",
-}  # fmt: skip
+        "item tolist numpy __float__ __int__ __index__ __long__ __complex__ __array__"}  # fmt: skip
 _REASON_OF = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 
 

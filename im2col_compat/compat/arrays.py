@@ -156,10 +156,8 @@ def _no(x):
 
 
 # What a tensor may be that its memory doesn't say: conjugated or negated later (1.10 on), zero (1.11 on).
-_is_conj, _is_neg, _is_zero = [
-    getattr(Tensor, name, _no) if hasattr(Tensor, "resolve_neg") else _no
-    for name in ("is_conj", "is_neg", "_is_zerotensor")
-]
+_names = ("is_conj", "is_neg", "_is_zerotensor") if hasattr(Tensor, "resolve_neg") else ("",) * 3
+_is_conj, _is_neg, _is_zero = [getattr(Tensor, name, _no) for name in _names]
 _is_quantized = operator.attrgetter("is_quantized") if hasattr(Tensor, "is_quantized") else _no
 # is_cpu came with 1.11.
 if hasattr(Tensor, "is_cpu"):
@@ -405,18 +403,14 @@ def enter(function, names, values):
     given = [(name, value) for name, value in zip(names, values) if value is not None or name not in _OPTIONAL]
     for name, value in given:
         if arrays_of(value) is None:
-            raise TypeError(
-                "{}(): argument '{}' must be a {}NumPy array, but got {}".format(
-                    function, name, "" if torch is None else "torch tensor or a ", type(value).__name__
-                )
+            text, tensor = "{}(): argument '{}' must be a {}NumPy array, but got {}", (
+                "torch tensor or a " if torch else ""
             )
+            raise TypeError(text.format(function, name, tensor, type(value).__name__))
     kinds = {(arrays_of(value), isinstance(value, Tensor)) for _, value in given}
     if len(kinds) > 1:
-        raise TypeError(
-            "{}(): arguments must all be of one kind, but got {}".format(
-                function, ", ".join("{}: {}".format(name, type(value).__name__) for name, value in given)
-            )
-        )
+        found = ", ".join("{}: {}".format(name, type(value).__name__) for name, value in given)
+        raise TypeError("{}(): arguments must all be of one kind, but got {}".format(function, found))
     ((kind, is_tensor),) = kinds
     if kind is NUMPY or is_tensor:
         return kind, values, unchanged

@@ -7,16 +7,14 @@ from im2col_compat.compat.probes import torch
 #: Bytes an element, of every dtype with a name common to PyTorch and NumPy.
 ITEMSIZE = {
     "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
-}  # fmt: skip
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}  # fmt: skip
 #: dtypes that C computes with, and its names for them.
 C_TYPES = {"float32": "float", "float64": "double"}
 C_TYPES.update({kind + bits: kind + bits + "_t" for kind in ("int", "uint") for bits in ("8", "16", "32", "64")})
 HALVES = ("float16", "bfloat16")
 OLD_TYPE = {
     "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor", "uint8": "ByteTensor",
-    "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor",
-}  # fmt: skip
+    "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor"}  # fmt: skip
 OLD_DTYPE = {name: dtype for dtype, name in OLD_TYPE.items()}
 TORCH_DTYPES = {} if torch is None else {name: getattr(torch, name) for name in ITEMSIZE if hasattr(torch, name)}
 TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}

@@ -56,15 +56,8 @@ def _parts(engine, geometry):
     pixels = product(last.kernel) * product(last.blocks)
     one = [(pixels,), (1,), (1,), ((0, 0),), (1,), (pixels,)]
     others = type(geometry)(geometry.batch, geometry.channels, *[a + b for a, b in zip(outer, one)])
-    shape = (
-        geometry.batch,
-        geometry.channels,
-        product(outer[1]),
-        product(outer[5]),
-        product(inner[1]),
-        product(inner[5]),
-    )
-    return last, others, shape
+    shape = tuple(product(sizes) for sizes in (outer[1], outer[5], inner[1], inner[5]))
+    return last, others, (geometry.batch, geometry.channels) + shape
 
 
 def _unfold_in_parts(engine, image, geometry):

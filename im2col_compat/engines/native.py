@@ -17,9 +17,8 @@ class Torch(Engine):
         if not unfolds.HAS_UNFOLD:
             return "PyTorch {} has no F.unfold".format(torch.__version__)
         if unfolds.native_unfold(x) is None:
-            return "F.unfold of PyTorch {} takes no {} on {}".format(
-                torch.__version__, arrays.dtype(x), arrays.device(x)
-            )
+            dtype, device = arrays.dtype(x), arrays.device(x)
+            return "F.unfold of PyTorch {} takes no {} on {}".format(torch.__version__, dtype, device)
         return None
 
     def unfold(self, image, geometry):

@@ -89,7 +89,7 @@ class _Kernels(Function):
                 dw, dx = autograd.partials(result, (w, x), grad, create_graph)
         elif not kernels.has_gradients:
             raise RuntimeError(
-                "this op has no gradient: its functions are not tensors', and it has no grad_w and grad_x"
+                "this op has no gradient: its functions aren't tensors', and it has no grad_w and grad_x"
             )
         else:
             dw, dx = _gradients(op, problem, kernels, w, x, grad, ctx.needs_input_grad[:2])

@@ -13,12 +13,10 @@ ALL = 2**64 - 1
 _layouts = Memo(256)
 
 
-class Layout(
-    namedtuple(
-        "Layout",
-        "batch groups filters channels image kernel dilation stride before blocks x_strides y_strides pad last transposes multiplications",
-    )
-):
+_FIELDS = "batch groups filters channels image kernel dilation stride before blocks x_strides y_strides pad last"
+
+
+class Layout(namedtuple("Layout", _FIELDS + " transposes multiplications")):
     """Triples are (depth, vertical, horizontal), one and two dimensions being one plane deep.
 
     x_strides: of image, channel, plane, row, pixel; y_strides: of image, filter, position; both in elements
@@ -39,13 +37,9 @@ class Layout(
     def transposed(self):
         """The layout of x and w in each other's place."""
         count, filters, taps = self.blocks[2], self.filters, self.channels
-        return self._replace(
-            filters=count,
-            image=(1, 1, filters),
-            blocks=(1, 1, filters),
-            x_strides=(filters * taps, 1, filters * taps, filters * taps, taps),
-            y_strides=(count * filters, filters, 1),
-        )
+        row, x_strides = (1, 1, filters), (filters * taps, 1, filters * taps, filters * taps, taps)
+        y_strides = count * filters, filters, 1
+        return self._replace(filters=count, image=row, blocks=row, x_strides=x_strides, y_strides=y_strides)
 
 
 def of(problem, pad, dtype):

@@ -91,12 +91,8 @@ class ConvPlan(object):
     def evaluate(self, w, x, piece):
         arrays = self.arrays
         batch, channels = int(x.shape[0]), int(x.shape[1])
-        geometry = self.columns._replace(
-            batch=batch,
-            channels=channels,
-            image=tuple(reach.length for reach in piece.details),
-            blocks=tuple(reach.blocks for reach in piece.details),
-        )
+        image, blocks = [tuple(sizes) for sizes in zip(*[(reach.length, reach.blocks) for reach in piece.details])]
+        geometry = self.columns._replace(batch=batch, channels=channels, image=image, blocks=blocks)
         groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
         strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
         columns = arrays.reshape(self.engine.unfold(strip, geometry), (batch, groups, 1, self.taps, length))
