@@ -16,23 +16,15 @@ from im2col_compat.engines import choose as backends
 
 def report():
     """The lines that ``python -m im2col_compat`` prints."""
-    library = lowlevel.missing
+    library, python = lowlevel.missing, "{} {}".format(platform.python_implementation(), platform.python_version())
     if not library:
         library = "built with {}, cffi {}".format(lowlevel.compiler(), __import__("_cffi_backend").__version__)
-    lines = [
-        ("im2col_compat", __version__),
-        ("Python", "{} {}".format(platform.python_implementation(), platform.python_version())),
-        ("platform", platform.platform()),
-        ("NumPy", np.__version__),
-        ("PyTorch", torch_missing if torch is None else torch.__version__),
-        ("C library", library),
-    ]
+    lines = [("im2col_compat", __version__), ("Python", python), ("platform", platform.platform())]
+    lines += [("NumPy", np.__version__), ("PyTorch", torch_missing if torch is None else torch.__version__)]
+    lines += [("C library", library)]
     lines += [("engine {!r}".format(str(name)), backends.why_missing(name) or "available") for name in backends.NAMES]
-    lines += [
-        ("engine chosen", _chosen()),
-        ("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()]),
-        ("threads", memory.threads()),
-    ]
+    lines += [("engine chosen", _chosen()), ("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()])]
+    lines += [("threads", memory.threads())]
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 
 

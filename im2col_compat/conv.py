@@ -1,4 +1,4 @@
-"""Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on with `op` for their dot product."""
+"""Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on, with `op` as dot product."""
 
 from im2col_compat import graph
 from im2col_compat.compat import graphs, unfolds

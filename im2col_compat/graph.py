@@ -25,8 +25,6 @@ _kept = []
 
 
 # ---------------------------------------------------------------- recording
-
-
 def is_recorded():
     """Whether this is being compiled or exported, where one operator can be recorded for it."""
     return graphs.HAS_LIBRARY and graphs.compiling() and engines.forced() is None
@@ -116,8 +114,6 @@ key._dynamo_marked_constant = True
 
 
 # ---------------------------------------------------------------- the operators
-
-
 def _register():
     library = torch.library.Library("im2col_compat", "DEF")
     _kept.append(library)
@@ -136,9 +132,8 @@ def _register():
 def _op(name):
     op = NAMED.get(name) or _own.get(name)
     if op is None:
-        raise RuntimeError(
-            "a graph holds an op that is no more, or is another process's: only graphs with named ops can be saved"
-        )
+        why = "only graphs with named ops can be saved"
+        raise RuntimeError("a graph holds an op that is no more, or is another process's: " + why)
     return op
 
 

@@ -69,8 +69,6 @@ def compiler():
 
 
 # ---------------------------------------------------------------- dot.h
-
-
 def level():
     """The best instruction set of this machine: 0 baseline, 1 AVX2, 2 AVX-512."""
     return lib.dot_level()

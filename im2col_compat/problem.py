@@ -289,6 +289,11 @@ def _conv_integers(function, stride, padding, dilation):
     return stride, padding, integers(function, "dilation", dilation, too_large=ValueError)
 
 
+def _conv_each(function, dims, stride, dilation):
+    named = ("stride", stride), ("dilation", dilation)
+    return [_each(function, name, _spread(value, dims), dims) for name, value in named]
+
+
 def _conv_pads(function, padding, kernel, dilation, stride):
     """Pairs (before, after) of a convolution's `padding`: ints, pairs, "same" or "valid"."""
     dims = len(kernel)
@@ -308,11 +313,10 @@ def _conv_pads(function, padding, kernel, dilation, stride):
 
 def conv_pads(dims, weight_shape, padding, stride, dilation):
     """Pairs (before, after) for each spatial dimension, of what conv1d, conv2d and conv3d take as padding."""
-    function, kernel = "conv{}d".format(dims), tuple(int(size) for size in weight_shape[2:])
+    function = "conv{}d".format(dims)
     stride, padding, dilation = _conv_integers(function, stride, padding, dilation)
-    stride = _each(function, "stride", _spread(stride, dims), dims)
-    dilation = _each(function, "dilation", _spread(dilation, dims), dims)
-    return _conv_pads(function, padding, kernel, dilation, stride)
+    stride, dilation = _conv_each(function, dims, stride, dilation)
+    return _conv_pads(function, padding, tuple(int(size) for size in weight_shape[2:]), dilation, stride)
 
 
 @_remembered
@@ -322,8 +326,7 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     # Types of all arguments first, as PyTorch's parser does.
     stride, padding, dilation = _conv_integers(function, stride, padding, dilation)
     (groups,) = integers(function, "groups", (groups,), too_large=ValueError)
-    stride = _each(function, "stride", _spread(stride, dims), dims)
-    dilation = _each(function, "dilation", _spread(dilation, dims), dims)
+    stride, dilation = _conv_each(function, dims, stride, dilation)
     if len(shape) not in (dims + 1, dims + 2):
         text = "{}(): input must have shape {}, but got shape {}"
         raise RuntimeError(text.format(function, _shapes(dims), tuple(shape)))

@@ -60,7 +60,7 @@ class _Quantized(Layer):
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=self.weight.device))
 
     def _observer(self, which):
-        """A new observer for "activation" or "weight", on the device of the weight. Raises what the constructor raises."""
+        """A new observer for "activation" or "weight", on the weight's device. Raises what the constructor raises."""
         name, (w_range, x_range) = type(self).__name__, self.op.multiply.ranges
         # The default is made for each use and not kept, because PyTorch 1.8 can't pickle it.
         qconfig = _default_qconfig(self.op) if self.qconfig is None else self.qconfig

@@ -93,24 +93,22 @@ class Sum(Reduction):
 
 
 class Extremum(Reduction):
-    """max and min: the gradient goes to the first k that attains the result, and NaN propagates.
-
-    of_no_terms: a function that gives the number of a dtype that never wins.
-    """
+    """max and min: the gradient goes to the first k that attains the result, and NaN propagates."""
 
     finite_terms = True
 
-    def __init__(self, add, better, of_no_terms):
-        self.add, self.better, self._of_no_terms = add, better, of_no_terms
+    def __init__(self, add, better, loser):
+        # loser: which of a dtype's bounds never wins
+        self.add, self.better, self._loser = add, better, loser
 
     def result_dtype(self, dtype):
         return dtype
 
     def of_no_terms(self, op, dtype):
-        return self._of_no_terms(dtype)
+        return dtypes.bounds(dtype)[self._loser]
 
     def start(self, dtype):
-        return literal(self._of_no_terms(dtype), dtype)
+        return literal(self.of_no_terms(None, dtype), dtype)
 
     def combine(self, arrays, terms, axis):
         return getattr(arrays, self.add)(terms, axis)
@@ -197,8 +195,8 @@ class Fold(Reduction):
         return total
 
 
-_WORDS = (Sum(), Extremum("max", ">", dtypes.lowest), Extremum("min", "<", dtypes.highest))
-#: What Op takes for them, in the order in which messages name them.
+_WORDS = (Sum(), Extremum("max", ">", 0), Extremum("min", "<", 1))
+#: What Op takes for these, in the order in which messages name them.
 ADDS = tuple(reduction.add for reduction in _WORDS)
 
 

@@ -199,8 +199,6 @@ def literal(value, dtype):
 
 
 # ---------------------------------------------------------------- conditions
-
-
 def _simplified(of_known, of_equal):
     """The rewrite of a function of two conditions: of_known(a constant's value, the other) and of_equal(both)."""
 
@@ -281,9 +279,8 @@ select = Function(
 #: A select that a gradient goes through: where it is 0, even an infinite gradient becomes 0.
 gate = Function("gate", names=None, derivative=_OF_BRANCHES, range=_of_branches)
 
+
 # ---------------------------------------------------------------- arithmetic
-
-
 def _sum_range(y, a, b):
     nan = a.nan or b.nan or a.up and b.down or a.down and b.up
     positive = [is_constant(arg) and arg.value > 0 for arg in y.args]
@@ -357,9 +354,8 @@ sign = Function(
     "sign", kind="numbers", names="sign sgn", derivative=(), lower=_sign, range=lambda y, a: FINITE, numpy=numpy_sign
 )
 
+
 # ---------------------------------------------------------------- dtypes
-
-
 def _of_a_float(dtype):
     """x86 makes the least integer of a float that no integer holds. C leaves that open, and gcc makes use of it."""
     least = -(2 ** (width(dtype) - 1))

@@ -33,8 +33,6 @@ def _as_operands(y, *of):
 
 
 # ---------------------------------------------------------------- exponentials and the like
-
-
 def _library(name, since, derivative, **facts):
     """A function of the C library, which has it for whole vectors since a version of glibc."""
     return Function(name, c=name, vectors=since, derivative=derivative, **facts)
@@ -118,7 +116,6 @@ power = _pow("pow", names="pow power", lower=_power, numpy=numpy_power)
 square = Function("square", kind="numbers", rewrite=lambda a: power(a, 2) if is_float(a.dtype) else a * a)
 
 # ---------------------------------------------------------------- rounding
-
 floor = Function("floor", value=np.floor, c="floor", derivative=(), range=_as_operands)
 ceil = Function("ceil", value=np.ceil, c="ceil", derivative=(), range=_as_operands)
 trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=(), range=_as_operands)
@@ -184,9 +181,8 @@ floor_quotient = _division("floor_quotient", _floor_of_quotient)
 floor_divide = _division("floor_divide", _floor_of_quotient, None, "floor_divide", python="floordiv")
 trunc_quotient = _division("trunc_quotient", _trunc_of_quotient)
 
+
 # ---------------------------------------------------------------- of two numbers or more
-
-
 def _extremum(name, better, worse, value, range):
     """The lesser or the greater of two numbers; NaN if either is."""
 
@@ -260,9 +256,8 @@ isnan = Function("isnan", rewrite=lambda a: ne(a, a))
 isinf = Function("isinf", rewrite=lambda a: eq(absolute(a), float("inf")))
 isfinite = Function("isfinite", rewrite=lambda a: lt(absolute(a), float("inf")))
 
+
 # ---------------------------------------------------------------- activations
-
-
 def _tanh_of_gelu(a):
     return tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * (a * a * a)))
 
@@ -326,9 +321,8 @@ gelu = Function("gelu", names=None, lower=lambda a: a * 0.5 * (1 + erf(a * math.
 gelu_tanh = Function(
     "gelu_tanh", names=None, lower=lambda a: 0.5 * a * (1 + _tanh_of_gelu(a)), derivative=_gelu_tanh_by)  # fmt: skip
 
+
 # ---------------------------------------------------------------- bits of integers, and bools
-
-
 def _bitwise(name, value, sign, of_bools):
     return Function(
         "bit" + name, "input other", "bits", "bitwise_" + name, python=name, value=value, c="({} " + sign + " {})",

@@ -47,8 +47,6 @@ def operation(names, methods=False):
 
 
 # ---------------------------------------------------------------- operands
-
-
 def _any(session, values, what):
     return session.together(values, what)
 
@@ -152,9 +150,8 @@ for _function in ex.FUNCTIONS:
         operation(_name)(_of(_function))
     FUNCTIONAL.update(_function.functional)
 
+
 # ---------------------------------------------------------------- what a record doesn't say
-
-
 @operation("div divide true_divide")
 def _div(session, input, other, rounding_mode=None):
     if rounding_mode is not None:
@@ -285,9 +282,8 @@ def _full_like(session, input, fill_value, dtype=None):
 operation("zeros_like")(lambda session, input, dtype=None: _full_like(session, input, 0, dtype))
 operation("ones_like")(lambda session, input, dtype=None: _full_like(session, input, 1, dtype))
 
+
 # ---------------------------------------------------------------- dtypes
-
-
 def dtype_name(dtype):
     """The name of a dtype, in any form in which PyTorch or NumPy take one; None of anything else."""
     if isinstance(dtype, str) and dtype.startswith("torch."):

@@ -207,7 +207,6 @@ class _Session(object):
 
 
 # ---------------------------------------------------------------- symbols
-
 #: Why there are no operations of some names: {0} is the name, {1} the name without underscores.
 _REASONS = {
     "{0}() is a reduction":
@@ -346,9 +345,8 @@ _refuse("matmul rmatmul", "@ is a reduction")
 _refuse("enter exit call", "it does to its operands what isn't arithmetic")
 _refuse("copy deepcopy reduce_ex reduce", "it copies its operands (copy)")
 
+
 # ---------------------------------------------------------------- PyTorch's and NumPy's functions
-
-
 def _torch_functions():
     """PyTorch's functions -> the names of their operations."""
     found = {}
@@ -418,9 +416,8 @@ def _dispatches(function):
 #: Before torch 1.7 and NumPy 1.17 their functions don't: a user's functions are given stand-ins for both modules then.
 NEEDS_STAND_INS = not _dispatches(np.zeros_like) or torch is not None and not _dispatches(torch.abs)
 
+
 # ---------------------------------------------------------------- stand-ins
-
-
 class _StandIn(object):
     """A module of PyTorch's or NumPy's, with functions that take symbols."""
 

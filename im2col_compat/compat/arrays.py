@@ -271,10 +271,8 @@ class _Torch(_Arrays):
         return self.in_memory(out) and out.is_contiguous() and not self.is_lazy(out)
 
     def overlap(self, a, b):
-        (a_start, a_end), (b_start, b_end) = [
-            (t.data_ptr(), t.data_ptr() + t.numel() * dtypes.ITEMSIZE[self.dtype(t)]) for t in (a, b)
-        ]
-        return a_start < b_end and b_start < a_end
+        sizes = [t.numel() * dtypes.ITEMSIZE[self.dtype(t)] for t in (a, b)]
+        return a.data_ptr() < b.data_ptr() + sizes[1] and b.data_ptr() < a.data_ptr() + sizes[0]
 
     def touch(self, out):
         if not VARIABLES:

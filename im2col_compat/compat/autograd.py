@@ -62,9 +62,8 @@ def partials(output, inputs, grad_output, create_graph=False):
     wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
     result = [None] * len(inputs)
     if wanted and output.requires_grad:
-        found = torch.autograd.grad(
-            [output], [inputs[i] for i in wanted], [grad_output], create_graph=create_graph, allow_unused=True
-        )
+        of = [inputs[i] for i in wanted]
+        found = torch.autograd.grad([output], of, [grad_output], create_graph=create_graph, allow_unused=True)
         for i, grad in zip(wanted, found):
             result[i] = grad
     return result
@@ -116,7 +115,7 @@ def by_function(x):
 
 
 def checkpoint(function, *tensors):
-    """function(*tensors), its intermediates computed again in backward; plainly called where that can't be (before 1.11).
+    """function(*tensors), its intermediates computed again in backward; plainly called where that can't be (till 1.10).
 
     Unlike the Functions here, it gives tensors that `function` captures their gradients too.
     """

@@ -35,14 +35,9 @@ def limits(dtype):
     return (0, 1) if dtype == "bool" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
 
 
-def lowest(dtype):
-    """What no number of a dtype is less than: minus infinity of floats."""
-    return limits(dtype)[0] if is_integer(dtype) else -float("inf")
-
-
-def highest(dtype):
-    """What no number of a dtype exceeds: infinity of floats."""
-    return limits(dtype)[1] if is_integer(dtype) else float("inf")
+def bounds(dtype):
+    """What no number of a dtype is less than, or exceeds: the infinities of floats."""
+    return limits(dtype) if is_integer(dtype) else (-float("inf"), float("inf"))
 
 
 def holds(dtype, value):

@@ -4,25 +4,19 @@ from im2col_compat.compat.probes import VARIABLES, torch
 
 FUNCTORCH = getattr(getattr(torch, "_C", None), "_functorch", None)
 _forward_ad = getattr(getattr(torch, "autograd", None), "forward_ad", None)
+_library = getattr(torch, "library", None)
 #: An operator of one's own can say its shape and gradient (2.4 on).
-HAS_LIBRARY = torch is not None and all(
-    hasattr(getattr(torch, "library", None), name)
-    for name in ("register_fake", "register_autograd", "fallthrough_kernel")
-)
+HAS_LIBRARY = all(hasattr(_library, "register_" + name) for name in ("fake", "autograd"))
 
 
 # torch.compiler came with 2.1, is_compiling with 2.3; before, a graph is recorded by what compiling doesn't know.
-_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
-
-
-def compiling():
-    """Whether torch.compile or torch.export is recording a graph."""
-    return _is_compiling()
+#: Whether torch.compile or torch.export is recording a graph.
+compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
 
 
 def capturing():
-    """Whether PyTorch is recording a graph (compile, export, trace): then sizes may be symbols that Python can't check."""
-    return torch is not None and (_is_compiling() or _is_tracing())
+    """Whether PyTorch is recording a graph (compile, export, trace): sizes may be symbols, which Python can't check."""
+    return torch is not None and (compiling() or _is_tracing())
 
 
 def _is_tracing_of_old():
@@ -50,7 +44,7 @@ transform = getattr(FUNCTORCH, "peek_interpreter_stack", lambda: None)
 
 def idle():
     """Whether nothing at all records or transforms: what costs least to ask, and holds for most calls."""
-    return not (_is_compiling() or _is_tracing() or dispatch_modes() or transform() or in_forward_mode())
+    return not (compiling() or _is_tracing() or dispatch_modes() or transform() or in_forward_mode())
 
 
 _FUNCTIONALIZES = hasattr(getattr(torch, "_C", None), "_functionalization_reapply_views_tls")
@@ -58,7 +52,7 @@ dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack"
 
 
 def transforming():
-    """Whether operations go to something else than tensors: a dispatch mode (fake tensors, make_fx) or functionalization."""
+    """Whether operations go to something else than tensors: a dispatch mode (fake, make_fx) or functionalization."""
     if dispatch_modes():
         return True
     # Gradients of torch.func's go through autograd Functions as any others do.

@@ -29,7 +29,7 @@ def is_parametrized(module):
 
 
 def quantization():
-    """The module of PyTorch's observers (torch.ao.quantization from 1.10 on). ImportError where it has none that fit."""
+    """The module of PyTorch's observers (torch.ao.quantization from 1.10 on). ImportError if it has none that fit."""
     for name in ("torch.ao.quantization", "torch.quantization"):
         try:
             found = importlib.import_module(name)
@@ -42,7 +42,7 @@ def quantization():
 
 
 def fake_quantize(x, scale, zero_point, low, high):
-    """x rounded to what the nearest codes stand for, by PyTorch's own functions: their gradient goes straight through, and
+    """x rounded to what the nearest codes stand for, by PyTorch's own functions: the gradient goes straight through, and
     is zero where the codes end. One scale and zero_point, or one for each of x's first axis."""
     # Before 1.10 zero points are int64, before 1.9 values are float32.
     for dtype, kind in ((x.dtype, torch.int32), (torch.float32, torch.int32), (torch.float32, torch.int64)):

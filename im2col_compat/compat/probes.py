@@ -1,7 +1,7 @@
 """PyTorch, if it is there, and what the installed one does otherwise than today's. Found by trying, not by its version.
 
 torch 0.3 has two kinds of tensor that do not mix: a Variable, which records gradients, and the raw tensor inside it.
-Here "tensor" means a Variable there; "plain data" means what carries no history: a raw tensor there, a tensor elsewhere.
+Here "tensor" means a Variable there, and "plain data" what carries no history: a raw tensor there, a tensor elsewhere.
 """
 
 try:

@@ -43,12 +43,10 @@ class Engine(object):
 
 
 # ---------------------------------------------------------------- more dimensions than an engine has
-
-
 def _parts(engine, geometry):
     """The geometry of the last dimensions, to which the others are channels; that of the others, to which each
     pair of a position in the last's kernel and a block of theirs is a pixel of one dimension more; and the shape
-    that the second's columns have: (N, C, kernel of the others, blocks of the others, kernel of the last, blocks of the last).
+    that the second's columns have: (N, C, kernel and blocks of the others, kernel and blocks of the last).
     """
     first = geometry.dims - engine.dims
     outer, inner = [[sizes[:first] for sizes in geometry[2:]], [sizes[first:] for sizes in geometry[2:]]]
@@ -79,8 +77,6 @@ def _fold_in_parts(engine, columns, geometry):
 
 
 # ---------------------------------------------------------------- gradients
-
-
 def _batched(tensor, dimension):
     """vmap's dimension merged into the batch, and how to part them again."""
     tensor = tensor.movedim(dimension, 0)

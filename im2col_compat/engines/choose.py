@@ -74,7 +74,7 @@ def available_backends():
 
 
 def choose(arrays, x, dims=2):
-    """The engine for x of `dims` spatial dimensions. RuntimeError where the forced one can't serve it, NotImplementedError where none can."""
+    """The engine for x of `dims` dimensions. RuntimeError: the forced one can't serve it. NotImplementedError: none can."""
     name = forced()
     if name is not None:
         engine = ENGINES[NAMES.index(name)]

@@ -88,9 +88,8 @@ class _Kernels(Function):
                 result = blocks.run(op, problem, TORCH, w, x)
                 dw, dx = autograd.partials(result, (w, x), grad, create_graph)
         elif not kernels.has_gradients:
-            raise RuntimeError(
-                "this op has no gradient: its functions aren't tensors', and it has no grad_w and grad_x"
-            )
+            why = "its functions are not tensors', and it has no grad_w and grad_x"
+            raise RuntimeError("this op has no gradient: " + why)
         else:
             dw, dx = _gradients(op, problem, kernels, w, x, grad, ctx.needs_input_grad[:2])
         return dw, dx, None, None, None

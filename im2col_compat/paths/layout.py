@@ -1,4 +1,4 @@
-"""How a problem's operands and result lie in memory, for the C kernels: struct dot_problem of ffi/dot.h, but the addresses."""
+"""How a problem's operands and result lie in memory: ffi/dot.h's struct dot_problem, without addresses."""
 
 from collections import namedtuple
 

@@ -43,7 +43,7 @@ def of(op, problem, arrays, w, x):
 
 
 class ConvPlan(object):
-    """A convolution of w (groups, filters of a group, K) and x (N, C, ...), as (N, groups, filters, blocks along each)."""
+    """A convolution of w (groups, filters of a group, K) and x (N, C, ...): (N, groups, filters, blocks along each)."""
 
     # Terms are (N, groups, filters, K, L).
     w_broadcast = (True, False, False, False, True)

@@ -53,7 +53,6 @@ class Function(object):
         return dtypes.limits(dtype)
 
     # ---------------------------------------------------------------- kernels
-
     def kernels(self, op, dtype, arrays, level):
         """(Kernels, None) for operands of a dtype, or (None, the reason why there are none)."""
         key = (op.name,) if op.is_named else fingerprint.of(op)
@@ -96,7 +95,6 @@ class Function(object):
         return texts.functions
 
     # ---------------------------------------------------------------- tensor operations
-
     def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
         """(op, w, x, captures) for tensor operations: the op in a form that takes such operands, the operands as its
         functions take them, and whether its functions capture a tensor that requires grad.
