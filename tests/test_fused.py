@@ -521,19 +521,11 @@ def test_infinities_and_nan(setting, op):
 # ---------------------------------------------------------------- integers
 
 
-def wrapped_one(value, dtype):
-    """One of Python's integers as a dtype that wraps has it."""
-    bits = 8 * ITEMSIZE[dtype]
+def wrapped(values, dtype):
+    """Python's integers, as many bits as they may have, as those of a dtype that wraps."""
+    bits = 8 * np.dtype(dtype).itemsize
     low = 0 if dtype.startswith("u") else -(1 << bits - 1)
-    return (int(value) - low) % (1 << bits) + low
-
-
-def wrapped(values, dtype="int64"):
-    """Python's integers as a dtype that wraps."""
-    return np.array([wrapped_one(value, dtype) for value in values.ravel()], dtype).reshape(values.shape)
-
-
-ITEMSIZE = {dtype: np.dtype(dtype).itemsize for dtype in INTEGERS}
+    return (values - low) % (1 << bits) + low
 
 
 INTEGER_OPS = {
@@ -550,7 +542,7 @@ INTEGER_OPS = {
 @pytest.mark.parametrize("op", sorted(INTEGER_OPS))
 @pytest.mark.parametrize("kind,dtype", [(k, d) for k in KINDS if k != "raw" for d in INTEGERS if has(k, d)])
 def test_integers(setting, kind, dtype, op):
-    """Terms wrap in the operands' dtype, sums add them in int64, extrema keep the dtype: against nested loops."""
+    """Terms wrap in the operands' dtype, sums add them in int64, extrema keep the dtype: against Python's integers."""
     given, multiply, add = INTEGER_OPS[op]
     found_kernels = needs_kernels(given, dtype, kind)
     # Built from int64's bits, as NumPy's generators differ in what they give.
@@ -558,20 +550,26 @@ def test_integers(setting, kind, dtype, op):
     shapes = (2, 4, 6, 21), (6, 2, 3, 2)
     x, w = (np.frombuffer(random.bytes(product(s) * np.dtype(dtype).itemsize), dtype).reshape(s) for s in shapes)
     pad = resolve(given).pad_value_for(dtype)
-    term = lambda w, x: wrapped_one(multiply(int(w), int(x)), dtype)  # noqa: E731
-    adds = {
+    terms, inside = oracle.terms(
+        x.astype(object), w.astype(object), multiply, pad, (2, 1), (1, 2), (1, 1), 2
+    )
+    terms, inside = wrapped(terms, dtype), inside if pad is None else np.ones_like(inside)
+    add, start = {
         "sum": (operator.add, 0),
-        "max": (max, int(info.min)),
-        "min": (min, int(info.max)),
+        "max": (np.maximum, int(info.min)),
+        "min": (np.minimum, int(info.max)),
         "add": (lambda a, t: a * 3 - t, 5),
-    }
-    expected = oracle.conv2d(x, w, term, *(adds[add] + (pad,)), stride=(2, 1), pads=(1, 1, 2, 2), groups=2)
-    result = dtype if add in ("max", "min") else "int64"
+    }[add]
+    expected = np.full(terms[:, :, 0].shape, start, object)
+    for tap in range(terms.shape[2]):
+        expected = np.where(inside[:, :, tap], add(expected, terms[:, :, tap]), expected)
+    result = "int64" if op not in ("max", "min", "max_plus") else dtype
+    expected = values(make(kind, wrapped(expected, result).astype(result), result))
     for isa in LEVELS:
         setting(isa, 2)
         found = conv2d(make(kind, x, dtype), make(kind, w, dtype), None, (2, 1), (1, 2), 1, 2, op=given)
         assert dtype_of(found) == result == found_kernels.result_dtype
-        np.testing.assert_array_equal(values(found), values(make(kind, wrapped(expected, result), result)))
+        np.testing.assert_array_equal(values(found), expected.reshape(found.shape))
 
 
 # ---------------------------------------------------------------- layouts

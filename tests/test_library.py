@@ -1,11 +1,10 @@
 """Graphs of torch.compile and torch.export hold convolutions with an op as one operator, or break around them."""
 
 import operator
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from helpers.processes import run
 from helpers.tensors import make, some, torch, values
 
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, fold, linear, matmul, unfold
@@ -89,7 +88,7 @@ def test_exported_graphs_are_saved(tmpdir):
         "import torch, im2col_compat; x, expected = torch.load({!r}); "
         "print(torch.equal(torch.export.load({!r}).module()(x), expected))"
     ).format(expected, graph)
-    assert subprocess.check_output([sys.executable, "-c", code], cwd="/").split() == [b"True"]
+    assert run(code)[0] == "True"
 
 
 def test_captured_tensors_get_their_gradients():

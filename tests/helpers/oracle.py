@@ -95,6 +95,19 @@ def conv(x, w, multiply, add, start, pad, stride, pads, dilation, groups):
     return result
 
 
+def terms(x, w, multiply, pad, stride, pads, dilation, groups):
+    """(multiply(w, x) of every tap, (N, O, taps, blocks); which of them lie inside the image). pad None: they stay as of 0."""
+    kernel = w.shape[2:]
+    columns, inside = (unfold(image, kernel, dilation, pads, stride) for image in (x, np.ones(x.shape, bool)))
+    inside = inside.reshape(len(x), groups, 1, -1, columns.shape[2])
+    columns = columns.reshape(inside.shape)
+    if pad is not None:
+        columns = np.where(inside, columns, pad)
+    found = multiply(w.reshape(groups, len(w) // groups, -1, 1), columns)
+    shape = len(x), len(w), found.shape[3], found.shape[4]
+    return found.reshape(shape), np.broadcast_to(inside, found.shape).reshape(shape)
+
+
 def matmul(a, b, multiply, add, start):
     """a (M, K), b (K, N)."""
     result = np.empty((a.shape[0], b.shape[1]), object)
