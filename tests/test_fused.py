@@ -261,14 +261,17 @@ def test_every_size_of_tile(setting, op, isa):
 @pytest.mark.parametrize("taps", [255, 256, 257, 511, 512, 513, 1030])
 def test_blocks_of_taps(setting, taps):
     """Long dot products, whose terms are added up in blocks, with fewer and more filters than a tile has."""
-    for op, filters, isa in itertools.product(("l1", "min_plus", "l2"), (1, 13), LEVELS):
+
+    def is_the_tensor_paths(op, filters, isa):
         setting(isa, 2)
         random = np.random.RandomState(0)
         operands = random.randn(9, taps).astype("float32"), random.randn(filters, taps).astype("float32")
         found, expected = (
             results(lambda x, w: linear(x, w, op=op), operands, "float32", path) for path in ("auto", TENSORS)
         )
-        assert_close(found, expected, "float32", (op, filters, isa))
+        assert_close(found, expected, "float32")
+
+    each(is_the_tensor_paths, itertools.product(("l1", "min_plus", "l2"), (1, 13), LEVELS))
 
 
 SIZE = st.integers(1, 40)
@@ -326,7 +329,8 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
         ((1, 3, 24, 30), 7, (17, 16), 1, 3, 1, 1),
     ]
     needs_kernels(OPS[op], "float32")
-    for geometry in geometries:
+
+    def is_the_same(*geometry):
         expected = None
         for threads, ours in itertools.product((1, 2, 3, 5), (False, True)):
             setting(threads=threads)
@@ -336,7 +340,9 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
                 found = convolved(geometry, OPS[op], "float32")
             expected = expected or found
             for our, their in zip(found, expected):
-                np.testing.assert_array_equal(our, their)
+                np.testing.assert_array_equal(our, their, "{} threads".format(threads))
+
+    each(is_the_same, geometries)
 
 
 # ---------------------------------------------------------------- one and three dimensions
@@ -486,13 +492,16 @@ def test_layouts_of_gradients_in_three_dimensions(setting, op):
         "odd-columns": lambda t: torch.stack([t, t], 5)[..., 1],
         "one-number": lambda t: t[:1, :1, :1, :1, :1].expand(t.shape),
     }
-    for name, change in sorted(changes.items()):
-        found = []
+
+    def is_the_same(name):
+        change, found = changes[name], []
         for layout in (change, lambda t: change(t).contiguous()):
             x, w = (make(KIND, array, requires_grad=True) for array in operands)
             any_conv(OPS[op], x, w, *others).backward(layout(make("raw" if VARIABLES else KIND, grad)))
             found.append([values(x.grad), values(w.grad)])
-        assert_close(found[0], found[1], "float64", name)
+        assert_close(found[0], found[1], "float64")
+
+    each(is_the_same, sorted(changes))
 
 
 # ---------------------------------------------------------------- infinities and NaN
@@ -503,9 +512,8 @@ def test_layouts_of_gradients_in_three_dimensions(setting, op):
 def test_infinities_and_nan(setting, op):
     """NaN, inf and -inf in x, w or the gradient come out where they do on the tensor path, and nowhere else."""
     random = np.random.RandomState(0)
-    for name, where, isa in itertools.product(["plain", "asymmetric", "grouped", "taps-513"], range(4), LEVELS):
-        if op in OWN and isa != LEVELS[-1]:
-            continue
+
+    def are_where_they_are(name, where, isa):
         setting(isa)
         needs_kernels(OPS[op], "float32")
         x, w, others = arguments(GEOMETRIES[name], "float32")
@@ -519,7 +527,10 @@ def test_infinities_and_nan(setting, op):
         for path in ("auto", TENSORS):
             call = lambda x, w: conv2d(x, w, None, *others, op=OPS[op])  # noqa: E731
             pair.append(results(call, (x, w), "float32", path, grad=grad))
-        assert_close(pair[0], pair[1], "float32", (name, where, isa))
+        assert_close(pair[0], pair[1], "float32")
+
+    isas = LEVELS[-1:] if op in OWN else LEVELS
+    each(are_where_they_are, itertools.product(["plain", "asymmetric", "grouped", "taps-513"], range(4), isas))
 
 
 # ---------------------------------------------------------------- integers
@@ -684,12 +695,15 @@ def test_matmul_and_linear(setting, op):
         (lambda a, b: turn(matmul(a, b, op=OPS[op])), (14, 33), (33, 9)),
         (lambda a, b: turn(linear(a, b, op=OPS[op])), (14, 33), (9, 33)),
     ]
-    for i, (call, a, b) in enumerate(calls):
+
+    def is_the_tensor_paths(call, a, b):
         operands = random.randn(*a), random.randn(*b)
         for threads in (1, 2):
             setting(threads=threads)
             found, expected = (results(call, operands, "float64", path) for path in ("auto", TENSORS))
-            assert_close(found, expected, "float64", (i, a, b))
+            assert_close(found, expected, "float64", "{} threads".format(threads))
+
+    each(is_the_tensor_paths, calls)
 
 
 # ---------------------------------------------------------------- derivatives, accuracy
@@ -945,7 +959,8 @@ def test_empty_operands(setting):
         (conv2d, (1, 2, 5, 5), (0, 2, 3, 3)),
         (conv2d, (1, 0, 5, 5), (2, 0, 3, 3)),
     ]
-    for op, (function, a, b) in itertools.product(["l1", "max_plus", "add"], calls):
+
+    def is_the_tensor_paths(op, function, a, b):
         outcomes = []
         for path in ("auto", TENSORS):
             try:
@@ -955,6 +970,8 @@ def test_empty_operands(setting):
             except Exception as error:
                 outcomes.append(type(error))
         if isinstance(outcomes[0], type) or isinstance(outcomes[1], type):
-            assert outcomes[0] is outcomes[1], (op, function, a, b)
+            assert outcomes[0] is outcomes[1]
         else:
             assert_close(outcomes[0], outcomes[1], "float64")
+
+    each(is_the_tensor_paths, [(op,) + call for op, call in itertools.product(["l1", "max_plus", "add"], calls)])
