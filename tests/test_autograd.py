@@ -44,8 +44,8 @@ def columns_size(problem):
     return oracle.unfold(np.zeros(shape), kernel, dilation, padding, stride).size
 
 
-# Both functions are linear, and on every geometry each is found to be the other's adjoint, twice: see below. Here are small
-# ones, as gradcheck takes long (and PyTorch's own refuses empty inputs). Before 1.10 it knows no complex functions.
+# Both functions are linear, and on every geometry each is found to be the other's adjoint, twice: see below. Here are
+# small ones, as gradcheck takes long (and refuses empty inputs). Before 1.10 it knows no complex functions.
 CHECKED = [(problem, "float64") for problem in PROBLEMS if 0 < image_size(problem) * columns_size(problem) <= 1100]
 if hasattr(torch, "resolve_conj"):
     CHECKED += [("one-side-only", "complex128"), ("padding-only-columns", "complex128")]
@@ -64,7 +64,7 @@ def test_first_and_second_derivatives(engine, problem, dtype):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_the_gradient_is_the_adjoint(engine, problem):
-    """unfold's gradient is the nested loop's fold and the other way round, and that of the gradient, exactly on integers."""
+    """unfold's gradient is the nested loop's fold, fold's its unfold, and so on: exactly, on integers."""
     shape, kernel, dilation, padding, stride = problems.COLUMNS[problem]
     image, columns = some(shape), some(oracle.unfold(np.zeros(shape), kernel, dilation, padding, stride).shape, seed=3)
     of_image = oracle.unfold(image, kernel, dilation, padding, stride)

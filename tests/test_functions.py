@@ -335,7 +335,7 @@ def ways(name):
 
 @pytest.fixture(scope="module")
 def of_this_version(tmpdir_factory):
-    """record -> {(how, part): a function of two arrays}, for what is installed; and {(record, how): why it isn't traced}."""
+    """record -> {(how, part): a function of arrays} of what is installed; {(record, how): why it isn't traced}."""
     nodes, reasons = {}, {}
     for name in sorted(FORMULAS):
         for how, function, arrays in ways(name):
@@ -357,7 +357,8 @@ def of_this_version(tmpdir_factory):
 @pytest.mark.parametrize("name", sorted(FORMULAS))
 def test_formulas(of_this_version, name):
     """Whatever the version, values are the formula's in Python's floats, and derivatives its difference quotients."""
-    functions, reasons = of_this_version[0][name], [of_this_version[1][key] for key in of_this_version[1] if key[0] == name]
+    functions = of_this_version[0][name]
+    reasons = [reason for (record, _), reason in of_this_version[1].items() if record == name]
     assert all("version" in reason for reason in reasons), reasons
     if not functions:
         pytest.skip("neither this PyTorch nor this NumPy has it")

@@ -472,7 +472,7 @@ def test_gradients_in_one_and_three_dimensions(setting, op, dtype):
         assert_close(found, [t.astype(dtype) for t in expected], dtype)
 
     # Two dimensions are in most other tests.
-    each(are_autograds, [(1, seed) for seed in range(8)] + [(2, seed) for seed in range(3)] + [(3, seed) for seed in range(8)])
+    each(are_autograds, [(dimensions, seed) for dimensions in (1, 2, 3) for seed in range(3 if dimensions == 2 else 8)])
 
 
 @needs_torch
@@ -832,7 +832,10 @@ LARGE = {
         "'min_plus', conv2d, (1, 1, 30, 30), (3000, 1, 3, 3)",
         "'max_plus', conv2d, (1, 2, 1500, 1500), (2, 2, 3, 3)",
     ],
-    "own-add": ["own_add, conv2d, (1, 1, 60, 60), (3000, 1, 3, 3)", "own_add, conv2d, (1, 3600, 3, 3), (2, 3600, 3, 3)"],
+    "own-add": [
+        "own_add, conv2d, (1, 1, 60, 60), (3000, 1, 3, 3)",
+        "own_add, conv2d, (1, 3600, 3, 3), (2, 3600, 3, 3)",
+    ],
 }
 
 

@@ -139,7 +139,7 @@ counter = itertools.count()
 
 
 def compiled(directory, sources, arguments, dtype):
-    """The functions f0, f1, ... of sources, called element by element on arrays. One file, as a compiler's start takes long."""
+    """The functions f0, f1, ... of sources, called element by element on arrays. They are compiled as one file."""
     ctype = expression.C_TYPES[dtype]
     path = os.path.join(str(directory), "f{}".format(next(counter)))
     with open(path + ".c", "w") as file:

@@ -40,10 +40,10 @@ _servers = []
 
 
 def run(code, **environment):
-    """(standard output, standard error) of code in a process that has torch and NumPy, and none of our modules, imported.
+    """(standard output, standard error), stripped, of code in a process that has torch and nothing of ours imported.
 
-    Both are stripped. Its error output is the test's if it fails. What Python or a library reads of the environment while
-    it starts is as it was before: anew() is for that.
+    Its error output is the test's if it fails. What Python or a library reads of the environment while it starts is as
+    it was before: anew() is for that.
     """
     if not hasattr(os, "fork"):
         return anew(code, **environment)
