@@ -28,6 +28,8 @@ def opinfo():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pytorchs_own_samples(engine, dtype):
     """Every sample of F.unfold's OpInfo, and fold of what it unfolds to: result, gradient, strides of the result."""
+    if engine == "torch" and dtype != "float32":
+        pytest.skip("F.unfold would be compared with itself, one dtype after the other")
     dtype_ = getattr(torch, dtype)
     grad = dtype != "bool"
     samples = list(opinfo().sample_inputs("cpu", dtype_, requires_grad=grad))
@@ -61,7 +63,8 @@ def test_pytorchs_module_tests(engine):
         assert repr(ours) == repr(theirs)
         leaf = torch.randn(case["input_size"], dtype=torch.float64, requires_grad=True)
         assert torch.equal(ours(leaf), theirs(leaf))
-        assert torch.autograd.gradcheck(ours, (leaf,)) and torch.autograd.gradgradcheck(ours, (leaf,))
+        assert torch.autograd.gradcheck(ours, (leaf,), fast_mode=True)
+        assert torch.autograd.gradgradcheck(ours, (leaf,), fast_mode=True)
 
 
 SIZE = st.one_of(

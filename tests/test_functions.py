@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import math
 import operator
 import os
 import random
@@ -9,7 +10,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers.tensors import torch
+from helpers.cases import each
+from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import Op, linear
 from im2col_compat.codegen import compile, functions, print_c
@@ -230,6 +232,163 @@ def test_pytorch(everything, name, dtype):
             gradient = np.zeros_like(w) if gradient is None else gradient.numpy()
             assert_same(name, everything[name, i, dtype, part](w, x), gradient, w, part)
 
+
+# ---------------------------------------------------------------- on every version
+
+#: record -> its value, as Python's floats have it.
+FORMULAS = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": lambda w, x: w / x,
+    "neg": lambda w, x: -w,
+    "abs": lambda w, x: abs(w),
+    "sign": lambda w, x: (w > 0) - (w < 0),
+    "lt": lambda w, x: w < x,
+    "le": lambda w, x: w <= x,
+    "gt": lambda w, x: w > x,
+    "ge": lambda w, x: w >= x,
+    "select": max,
+    "exp": lambda w, x: math.exp(w),
+    "exp2": lambda w, x: 2**w,
+    "expm1": lambda w, x: math.expm1(w),
+    "log": lambda w, x: math.log(w),
+    "log2": lambda w, x: math.log(w) / math.log(2),
+    "log1p": lambda w, x: math.log1p(w),
+    "tanh": lambda w, x: math.tanh(w),
+    "erf": lambda w, x: math.erf(w),
+    "sin": lambda w, x: math.sin(w),
+    "cos": lambda w, x: math.cos(w),
+    "sigmoid": lambda w, x: 1 / (1 + math.exp(-w)),
+    "sqrt": lambda w, x: math.sqrt(w),
+    "rsqrt": lambda w, x: 1 / math.sqrt(w),
+    "reciprocal": lambda w, x: 1 / w,
+    "pow": operator.pow,
+    "square": lambda w, x: w * w,
+    "floor": lambda w, x: math.floor(w),
+    "ceil": lambda w, x: math.ceil(w),
+    "trunc": lambda w, x: math.trunc(w),
+    "round": lambda w, x: math.floor(w + 0.5),
+    "frac": lambda w, x: w - math.trunc(w),
+    "fmod": math.fmod,
+    "remainder": lambda w, x: w - math.floor(w / x) * x,
+    "floor_quotient": lambda w, x: math.floor(w / x),
+    "trunc_quotient": lambda w, x: math.trunc(w / x),
+    "min": min,
+    "max": max,
+    "clamp_min": max,
+    "clamp_max": min,
+    "clamp": lambda w, x: min(max(w, -0.5), 2),
+    "copysign": math.copysign,
+    "atan2": math.atan2,
+    "hypot": math.hypot,
+    "logaddexp": lambda w, x: math.log(math.exp(w) + math.exp(x)),
+    "lerp": lambda w, x: 0.7 * w + 0.3 * x,
+    "addcmul": lambda w, x: w + x * w,
+    "relu": lambda w, x: max(w, 0),
+    "relu6": lambda w, x: min(max(w, 0), 6),
+    "leaky_relu": lambda w, x: w if w > 0 else 0.01 * w,
+    "hardtanh": lambda w, x: min(max(w, -1), 1),
+    "hardsigmoid": lambda w, x: min(max(w + 3, 0), 6) / 6,
+    "hardswish": lambda w, x: w * min(max(w + 3, 0), 6) / 6,
+    "elu": lambda w, x: w if w > 0 else math.expm1(w),
+    "softplus": lambda w, x: math.log1p(math.exp(w)),
+    "softsign": lambda w, x: w / (1 + abs(w)),
+    "silu": lambda w, x: w / (1 + math.exp(-w)),
+    "mish": lambda w, x: w * math.tanh(math.log1p(math.exp(w))),
+    "gelu": lambda w, x: w * (1 + math.erf(w / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda w, x: w * (1 + math.tanh(math.sqrt(2 / math.pi) * (w + 0.044715 * w**3))) / 2,
+    "to int64": lambda w, x: int(w * 3) + x,
+}
+POSITIVE = ("log", "log2", "log1p", "sqrt", "rsqrt", "pow")
+RECORDS = {record.name: record for record in FUNCTIONS}
+
+
+def by_formula(name, w, x):
+    return np.array([float(FORMULAS[name](*pair)) for pair in zip(w.tolist(), x.tolist())])
+
+
+def points(name):
+    """Operands that are nowhere near a kink or a jump, and with which all formulas are defined."""
+    generator = random.Random(1)
+    w, x = (np.array([generator.gauss(0, 2) for _ in range(300)]) for _ in range(2))
+    return (abs(w) + 0.1 if name in POSITIVE else w), x
+
+
+def ways(name):
+    """(how, function, kind of arrays) for what the installed PyTorch, and NumPy, have of a record."""
+    if torch is not None:
+        function = CASES[name][0]
+        try:
+            ones = torch.ones(1)
+            function(*((torch.autograd.Variable(ones),) * 2 if VARIABLES else (ones, ones)))
+            yield "torch", function, None
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            pass  # a later version's
+    for number in RECORDS[name].names:
+        ufunc = vars(np).get(number)
+        if isinstance(ufunc, np.ufunc):
+            plain = call(ufunc, RECORDS[name])
+            cast = (lambda w, x, plain=plain: plain(w, x).astype(w.dtype)) if RECORDS[name].result else plain
+            yield "numpy." + number, cast, ARRAYS
+
+
+@pytest.fixture(scope="module")
+def of_this_version(tmpdir_factory):
+    """record -> {(how, part): a function of arrays} of what is installed; {(record, how): why it isn't traced}."""
+    nodes, reasons = {}, {}
+    for name in sorted(FORMULAS):
+        for how, function, arrays in ways(name):
+            try:
+                traced = trace(Op(function), "float64", *([] if arrays is None else [arrays]))
+            except Untraceable as error:
+                reasons[name, how] = str(error)
+                continue
+            for part in ("term", "grad_w", "grad_x"):
+                if getattr(traced, part) is not None:
+                    nodes[name, how, part] = getattr(traced, part), "float64"
+    found = {name: {} for name in FORMULAS}
+    for (name, how, part), function in compiled(tmpdir_factory.mktemp("formulas"), nodes).items():
+        found[name][how, part] = function
+    return found, reasons
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", sorted(FORMULAS))
+def test_formulas(of_this_version, name):
+    """Whatever the version, values are the formula's in Python's floats, and derivatives its difference quotients."""
+    functions = of_this_version[0][name]
+    reasons = [reason for (record, _), reason in of_this_version[1].items() if record == name]
+    assert all("version" in reason for reason in reasons), reasons
+    if not functions:
+        pytest.skip("neither this PyTorch nor this NumPy has it")
+    w, x = points(name)
+    step = 1e-6
+    expected = {
+        "term": by_formula(name, w, x),
+        "grad_w": (by_formula(name, w + step, x) - by_formula(name, w - step, x)) / (2 * step),
+        "grad_x": (by_formula(name, w, x + step) - by_formula(name, w, x - step)) / (2 * step),
+    }
+
+    def is_the_formulas(how, part):
+        found = functions[how, part](w, x)
+        if part == "term":
+            np.testing.assert_allclose(found, expected[part], rtol=1e-12, atol=1e-14)
+        else:
+            np.testing.assert_allclose(found, expected[part], rtol=1e-5, atol=1e-7)
+
+    each(is_the_formulas, sorted(functions))
+
+
+@needs_compiler
+def test_every_version_has_formulas(of_this_version):
+    """Most records have a function in NumPy, or in the oldest PyTorch, that is traced."""
+    hows = {how.split(".")[0] for functions in of_this_version[0].values() for how, _ in functions}
+    assert hows == ({"numpy"} if torch is None else {"numpy", "torch"})
+    assert len([name for name, functions in of_this_version[0].items() if functions]) >= 30
+
+
+# ---------------------------------------------------------------- names
 
 #: Arguments that are operands, in tests of names.
 def call(function, record):

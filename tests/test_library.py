@@ -1,11 +1,10 @@
 """Graphs of torch.compile and torch.export hold convolutions with an op as one operator, or break around them."""
 
 import operator
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from helpers.processes import run
 from helpers.tensors import make, some, torch, values
 
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, fold, linear, matmul, unfold
@@ -44,6 +43,7 @@ def compiler():
 
 
 def assert_close(found, expected):
+    assert len(found) == len(expected)
     for ours, theirs in zip(found, expected):
         np.testing.assert_allclose(values(ours), values(theirs), rtol=1e-4, atol=1e-4)
 
@@ -89,7 +89,7 @@ def test_exported_graphs_are_saved(tmpdir):
         "import torch, im2col_compat; x, expected = torch.load({!r}); "
         "print(torch.equal(torch.export.load({!r}).module()(x), expected))"
     ).format(expected, graph)
-    assert subprocess.check_output([sys.executable, "-c", code], cwd="/").split() == [b"True"]
+    assert run(code)[0] == "True"
 
 
 def test_captured_tensors_get_their_gradients():
@@ -103,12 +103,11 @@ def test_captured_tensors_get_their_gradients():
     assert_close(torch.autograd.grad(found.sum(), [slope]), torch.autograd.grad(expected.sum(), [slope]))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_captured_tensors_of_any_dtype(dtype):
-    """Whatever their dtype, and if they come to require grad only later."""
-    slope = torch.full((1,), 0.5, dtype=getattr(torch, dtype))
+def test_captured_tensors_that_come_to_require_grad():
+    """The same if they do only later, whatever their dtype."""
+    slope = torch.full((1,), 0.5, dtype=torch.float64)
     op = Op(lambda w, x: slope * w * x)
-    x, w = torch.randn(2, 4).to(slope.dtype), torch.randn(3, 4).to(slope.dtype)
+    x, w = torch.randn(2, 4).double(), torch.randn(3, 4).double()
     compiled = torch.compile(lambda x, w: linear(x, w, op=op), backend="eager")
     assert not compiled(x, w).requires_grad
     slope.requires_grad_(True)
@@ -155,16 +154,13 @@ def test_ops_made_in_the_graph():
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(bias=torch.ones(1)),
         dict(bias=torch.ones(4, 1)),
         dict(bias=torch.ones(4).double()),
         dict(stride=[2, 1, 1]),
-        dict(stride=True),
         dict(padding=[1, 2, 1, 2]),
         dict(padding="sam"),
         dict(dilation=1.5),
         dict(groups=3),
-        dict(groups=0),
     ],
     ids=str,
 )
@@ -181,16 +177,19 @@ def test_wrong_arguments(arguments):
 def test_unusual_arguments():
     """Lists of one size, images without a batch, same padding of even kernels: as without a graph."""
     x, w = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 2, 2)
-    for arguments in (
+    unusual = (
         dict(stride=[2]),
         dict(padding="same"),
         dict(padding="valid", dilation=(1, 2)),
         dict(bias=torch.ones(4)),
-    ):
-        for image in (x, x[0]):
-            expected = conv2d(image, w, op="l1", **arguments)
-            found = torch.compile(lambda x, w: conv2d(x, w, op="l1", **arguments), backend="eager")(image, w)
-            assert_close([found], [expected])
+    )
+
+    def all_of_them(x, w):
+        return [conv2d(x, w, op="l1", **arguments) for arguments in unusual]
+
+    compiled = torch.compile(all_of_them, backend="eager")
+    for image in (x, x[0]):
+        assert_close(compiled(image, w), all_of_them(image, w))
 
 
 def test_another_thread_compiles():
@@ -242,12 +241,18 @@ def test_other_dimensions(dims):
     x = torch.randn((2, 3) + (6, 5, 4)[:dims], requires_grad=True)
     w, pads = torch.randn((2, 3) + (2,) * dims), ((1, 0),) * dims
     conv = (conv1d, conv2d, conv3d)[dims - 1]
-    for function in (
-        lambda x: unfold(x, (2,) * dims, padding=1),
-        lambda x: unfold(x, (2,) * dims, padding=pads),
-        lambda x: fold(unfold(x, (2,) * dims), x.shape[2:], (2,) * dims),
-        lambda x: conv(x, w, padding=1, op="l1"),
-    ):
-        found, expected = torch.compile(function, backend="aot_eager", fullgraph=True)(x), function(x)
-        assert_close(found, expected)
-        assert_close(*(torch.autograd.grad(y.pow(2).sum(), x) for y in (found, expected)))
+
+    def all_of_them(x):
+        return (
+            unfold(x, (2,) * dims, padding=1),
+            unfold(x, (2,) * dims, padding=pads),
+            fold(unfold(x, (2,) * dims), x.shape[2:], (2,) * dims),
+            conv(x, w, padding=1, op="l1"),
+        )
+
+    found, expected = torch.compile(all_of_them, backend="aot_eager", fullgraph=True)(x), all_of_them(x)
+    assert len(found) == 4
+    assert_close(found, expected)
+    # Each by itself, as one's gradient would make up for another's.
+    for ours, theirs in zip(found, expected):
+        assert_close(*(torch.autograd.grad(y.pow(2).sum(), x, retain_graph=True) for y in (ours, theirs)))

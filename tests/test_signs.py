@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from helpers import oracle, problems
+from helpers.cases import each
 from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, needs_torch, setting
 from helpers.signs import columns_of, convolution, of_all_sizes, signs
 from helpers.tensors import KINDS, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
@@ -48,7 +49,8 @@ def test_convolutions_of_signs(kind, dtype, problem):
 @pytest.mark.parametrize("groups", [1, 3])
 def test_channels_around_words(channels, groups):
     """Bits that a group's last word doesn't need count nothing, with padding and without, for any number of filters."""
-    for i, dtype in enumerate(PACKED[::2] if groups == 1 else PACKED[1::2]):
+
+    def are_the_signs(i, dtype):
         filters = groups * (1, 2, 5, 13)[i % 4]
         shape = (2, groups * channels, 6, 13)
         x, w = of_all_sizes(dtype, shape, i), of_all_sizes(dtype, (filters, channels, 3, 2), i + 9)
@@ -56,6 +58,8 @@ def test_channels_around_words(channels, groups):
             found = everywhere(lambda: conv2d(x, w, None, *others, op="xnor"))
             assert found.dtype == result_dtype(dtype)
             np.testing.assert_array_equal(found, convolution(x, w, *others))
+
+    each(are_the_signs, enumerate(PACKED[::2] if groups == 1 else PACKED[1::2]))
 
 
 @pytest.mark.parametrize("dims", [1, 3])
@@ -78,9 +82,13 @@ def test_linear_and_matmul_of_signs(kind, dtype, taps):
     np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_, op="xnor")), expected)
     np.testing.assert_array_equal(everywhere(lambda: linear(x_, w_[0], op="xnor")), expected[..., 0])
     other = of_all_sizes(dtype, (3, taps, 6), 3)
-    for a, b in ((x[0, 0], other), (x, other[0]), (w[None, None], other), (w[0], other), (other.swapaxes(1, 2), w[0])):
+
+    def is_numpys(a, b):
         found = everywhere(lambda: matmul(make(kind, a), make(kind, b), op="xnor"))
         np.testing.assert_array_equal(found, np.matmul(signs(a), signs(b)))
+
+    pairs = (x[0, 0], other), (x, other[0]), (w[None, None], other), (w[0], other), (other.swapaxes(1, 2), w[0])
+    each(is_numpys, pairs)
 
 
 @pytest.mark.parametrize("dtype", PACKED)
@@ -92,9 +100,12 @@ def test_long_dot_products(dtype, taps):
     w = np.concatenate([of_all_sizes(dtype, (2, taps), 2), np.ones((1, taps), dtype), negative])
     expected = np.matmul(signs(x), signs(w).T)
     assert expected[-1].tolist()[2:] == [taps, -taps]
-    for isa in LEVELS:
+
+    def is_numpys(isa):
         with setting(isa, 2):
             np.testing.assert_array_equal(linear(x, w, op="xnor"), expected)
+
+    each(is_numpys, LEVELS)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -102,18 +113,24 @@ def test_long_dot_products_beside_padding(sign):
     """What is inside is counted right where there is much of it, and all of it is alike."""
     x, w = np.ones((1, 17000, 2, 3), "float32"), np.full((2, 17000, 2, 2), sign, "float32")
     expected = sign * 17000 * np.array([[1, 2, 2, 1], [2, 4, 4, 2], [1, 2, 2, 1]])
-    for isa in LEVELS:
+
+    def is_right(isa):
         with setting(isa, 2):
             np.testing.assert_array_equal(conv2d(x, w, padding=1, op="xnor")[0], np.stack([expected, expected]))
+
+    each(is_right, LEVELS)
 
 
 def test_large_images():
     """Rows of pixels that are packed in several tasks."""
     x, w = of_all_sizes("int8", (2, 35, 67, 131), 1), of_all_sizes("int8", (3, 35, 1, 1), 2)
     expected = np.matmul(signs(w)[:, :, 0, 0], signs(x).reshape(2, 35, -1)).reshape(2, 3, 67, 131)
-    for isa, threads in itertools.product(LEVELS, (1, 2)):
+
+    def is_numpys(isa, threads):
         with setting(isa, threads):
             np.testing.assert_array_equal(conv2d(x, w, op="xnor"), expected)
+
+    each(is_numpys, itertools.product(LEVELS, (1, 2)))
 
 
 @settings(deadline=None, max_examples=60)
@@ -177,13 +194,14 @@ def test_xnor_is_pytorchs_convolution_of_signs(isa):
 @needs_library
 def test_which_ops_are_packed():
     """xnor of every such dtype is built in, under another name too; explain says so."""
-    for dtype in PACKED:
+
+    def is_packed(dtype):
         for op in (ops.xnor, ops.xnor.replace()):
             found, reason = choose.kernels_for(op, dtype, NUMPY)
             assert reason is None and found.pack is not None and found.result_dtype == result_dtype(dtype)
-    for dtype in PACKED:
-        if has(KIND, dtype):
-            assert "built in" in ops.xnor.explain(dtype), dtype
+        assert not has(KIND, dtype) or "built in" in ops.xnor.explain(dtype)
+
+    each(is_packed, PACKED)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -213,13 +231,16 @@ def test_gradients_go_straight_through(channels):
     dw = np.matmul(by_group, columns.swapaxes(2, 3)).sum(0).reshape(w.shape) * (abs(w) <= 1)
     spread = np.matmul(signs(w).reshape(2, 3, -1).swapaxes(1, 2), by_group)
     dx = oracle.fold(spread.reshape(2, -1, grad[0, 0].size), x.shape[2:], w.shape[2:], (1, 2), (1, 2), (2, 1))
-    for isa, path in itertools.product(LEVELS, ("auto", "slices")):
+
+    def go_through(isa, path):
         with setting(isa, 2), use_backend(path):
             x_, w_ = (make("tensor", array, requires_grad=True) for array in (x, w))
             y = conv2d(x_, w_, None, *others, op="xnor")
             y.backward(make("raw" if VARIABLES else "tensor", grad))
         for found, right in ((y, expected), (x_.grad, dx * (abs(x) <= 1)), (w_.grad, dw)):
             np.testing.assert_array_equal(values(found), right)
+
+    each(go_through, itertools.product(LEVELS, ("auto", "slices")))
 
 
 @needs_torch

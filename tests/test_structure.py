@@ -4,7 +4,7 @@ import ast
 import os
 
 import pytest
-from helpers.processes import run
+from helpers.processes import anew
 
 import im2col_compat
 
@@ -215,7 +215,7 @@ HEAVY |= {"torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "t
 def test_importing_is_quiet_and_light(tmpdir):
     """Importing the package warns of nothing, runs no compiler, makes no cache, and loads nothing beside what it needs."""
     cache = str(tmpdir.join("cache"))
-    loaded, errors = run(IMPORT, IM2COL_COMPAT_CACHE=cache, CC="false", PYTHONWARNINGS="default")
+    loaded, errors = anew(IMPORT, IM2COL_COMPAT_CACHE=cache, CC="false", PYTHONWARNINGS="default")
     assert not {
         name for name in loaded.split() if name in HEAVY or any(name.startswith(heavy + ".") for heavy in HEAVY)
     }

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from helpers import problems
+from helpers.cases import each
 from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, setting
 from helpers.tables import SPANS, convolution, looked_up, operands, product, random_entries
 from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
@@ -42,18 +43,22 @@ def test_tables_of_every_size(bits, signed, span):
     """Sums are exactly those of entries[w, x], for signed, unsigned and mixed operands, whatever entries span."""
     entries = random_entries(bits, span)
     op = Op.from_table(entries, signed=signed)
-    for rows, filters, taps in ((3, 70, 300), (70, 2, 300)):
-        w, x = operands(bits, signed, ((filters, taps), (rows, taps)))
+
+    def is_looked_up(rows, filters):
+        w, x = operands(bits, signed, ((filters, 300), (rows, 300)))
         found = everywhere(lambda: linear(x, w, op=op))
         assert found.dtype == "int64"
         np.testing.assert_array_equal(found, product(entries, w, x))
+
+    each(is_looked_up, [(3, 70), (70, 2)])
 
 
 @pytest.mark.parametrize("span", sorted(SPANS))
 @pytest.mark.parametrize("taps", [255, 256, 257, 512, 513, 1300])
 def test_sums_of_the_largest(span, taps):
     """Long sums of nothing but the greatest entry, or the least, overflow nowhere."""
-    for bits in ((8, 8), (3, 6), (2, 7)):
+
+    def is_exact(*bits):
         entries = np.empty([2**count for count in bits], "int64")
         entries[:, ::2], entries[:, 1::2] = SPANS[span]
         op = Op.from_table(entries)
@@ -61,6 +66,8 @@ def test_sums_of_the_largest(span, taps):
         found = everywhere(lambda: linear(x, np.ones((2, taps), int), op=op))
         expected = np.repeat([SPANS[span][0] * taps, SPANS[span][1] * taps], [70, 60])
         np.testing.assert_array_equal(found, np.stack([expected, expected], 1))
+
+    each(is_exact, [(8, 8), (3, 6), (2, 7)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +92,8 @@ def test_convolutions_of_tables(kind, problem, pad):
 @pytest.mark.parametrize("span", sorted(SPANS))
 def test_larger_convolutions(span):
     """Many channels and positions, whose sums are of several blocks and panels."""
-    for bits, pad in itertools.product(((8, 8), (6, 7)), (3, None)):
+
+    def is_looked_up(bits, pad):
         signed = (True, False)
         entries = random_entries(bits, span)
         w, x = operands(bits, signed, ((6, 67, 3, 3), (2, 134, 9, 17)))
@@ -94,7 +102,9 @@ def test_larger_convolutions(span):
         for isa, threads in itertools.product(LEVELS, (1, 2)):
             with setting(isa, threads):
                 found = conv2d(x.astype("uint8"), w.astype("int8"), None, (1, 2), (1, 2), 1, 2, op=op)
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(found, expected, "{} {}".format(isa, threads))
+
+    each(is_looked_up, itertools.product(((8, 8), (6, 7)), (3, None)))
 
 
 @pytest.mark.parametrize("span", ["byte", "short", "more"])
@@ -104,13 +114,15 @@ def test_rows_and_features_in_either_role(count, span):
     bits, signed = (7, 5), (True, False)
     entries = random_entries(bits, span)
     op = Op.from_table(entries, signed=signed)
-    for other, taps in ((1, 37), (3, 260)):
-        for filters, rows in ((count, other), (other, count)):
-            w, x = operands(bits, signed, ((filters, taps), (rows, taps)))
-            expected = product(entries, w, x)
-            np.testing.assert_array_equal(everywhere(lambda: linear(x, w, op=op)), expected)
-            np.testing.assert_array_equal(everywhere(lambda: matmul(w, x.T, op=op)), expected.T)
-            np.testing.assert_array_equal(everywhere(lambda: linear(x[0], w, op=op)), expected[0])
+
+    def is_looked_up(filters, rows, taps):
+        w, x = operands(bits, signed, ((filters, taps), (rows, taps)))
+        expected = product(entries, w, x)
+        np.testing.assert_array_equal(everywhere(lambda: linear(x, w, op=op)), expected)
+        np.testing.assert_array_equal(everywhere(lambda: matmul(w, x.T, op=op)), expected.T)
+        np.testing.assert_array_equal(everywhere(lambda: linear(x[0], w, op=op)), expected[0])
+
+    each(is_looked_up, [(count, 1, 37), (1, count, 37), (count, 3, 260), (3, count, 260)])
 
 
 SHAPES = [
@@ -131,13 +143,16 @@ def test_leading_dimensions(kind):
     bits, signed = (4, 6), (True, False)
     entries = random_entries(bits, "more")
     op = Op.from_table(entries, signed=signed)
-    for a, b in SHAPES:
+
+    def is_looked_up(a, b):
         w, x = operands(bits, signed, (a, b))
         w_, x_ = make(kind, w, "int8"), make(kind, x, "uint8")
         columns = x[:, None] if len(b) == 1 else x
         terms = looked_up(entries, (w[None] if len(a) == 1 else w)[..., None], columns[..., None, :, :])
         expected = terms.sum(-2).reshape(np.matmul(w, x).shape)
         np.testing.assert_array_equal(everywhere(lambda: matmul(w_, x_, op=op)), expected)
+
+    each(is_looked_up, SHAPES)
     w, x = operands(bits, signed, ((4, 7), (2, 1, 3, 7)))
     expected = product(entries, w, x.reshape(6, 7)).reshape(2, 1, 3, 4)
     w_, x_ = make(kind, w), make(kind, x)
@@ -151,10 +166,11 @@ DTYPES = [(kind, dtype) for kind in KINDS for dtype in INTEGERS + ["bool"] if ha
 @pytest.mark.parametrize("kind,dtype", DTYPES)
 def test_operands_of_any_integer_dtype(kind, dtype):
     """Each operand may have any, bools being 0 and 1, with a table that has an entry for it."""
-    for bits, signed in (((1, 1), (False, False)), ((6, 7), (False, False)), ((6, 7), (True, True))):
+
+    def is_looked_up(bits, signed):
         w, x = operands(bits, signed, ((70, 9), (5, 9)))
         if not fits(dtype, min(w.min(), x.min()), max(w.max(), x.max())):
-            continue
+            return
         entries = random_entries(bits, "two-bytes")
         op = Op.from_table(entries, signed=signed)
         for dtypes in ((dtype, dtype), ("int64", dtype), (dtype, "int8")):
@@ -163,7 +179,9 @@ def test_operands_of_any_integer_dtype(kind, dtype):
                 with use_backend(path):
                     found = linear(x_, w_, op=op)
                 assert dtype_of(found) == "int64"
-                np.testing.assert_array_equal(values(found), product(entries, w, x))
+                np.testing.assert_array_equal(values(found), product(entries, w, x), "{} {}".format(dtypes, path))
+
+    each(is_looked_up, [((1, 1), (False, False)), ((6, 7), (False, False)), ((6, 7), (True, True))])
 
 
 @pytest.mark.parametrize("signed", SIGNED, ids=str)
@@ -184,10 +202,13 @@ def test_operands_of_any_strides(kind):
     entries = random_entries((5, 6), "short")
     w, x = operands((5, 6), (False, False), ((9, 14), (14, 80)))
     op = Op.from_table(entries)
-    for dtype in ("uint8", "int32"):
+
+    def is_looked_up(dtype):
         w_, x_ = make(kind, w, dtype), make(kind, x, dtype)
         found = everywhere(lambda: linear((x_.T if kind == "numpy" else x_.t())[1::2, ::2], w_[:, ::2], op=op))
         np.testing.assert_array_equal(found, product(entries, w[:, ::2], x.T[1::2, ::2]))
+
+    each(is_looked_up, ["uint8", "int32"])
 
 
 def test_empty_operands():
@@ -227,10 +248,13 @@ def test_files(tmpdir):
     ):
         lines = [separator.join(str(entry) for entry in row) for row in entries]
         tmpdir.join(name).write("\n" + "\n".join(lines) + "\n\n")
-    for path in tmpdir.listdir():
+
+    def is_read(path):
         for given in (str(path), path) if hasattr(str, "isidentifier") else (str(path),):
             op = Op.from_table(given, signed=(False, True))
             np.testing.assert_array_equal(tabulated(op, 8, 16), entries)
+
+    each(is_read, tmpdir.listdir())
     assert Op.from_table(str(tmpdir.join("a.txt")), bits=(3, 4)).multiply.bits == (3, 4)
 
 
@@ -260,9 +284,12 @@ def test_ops_of_tables_are_copied_and_shown():
     assert re.match(r"Op\(table\[int8, uint5\], .*pad_value=None", repr(op)), repr(op)
     w, x = operands((8, 5), (True, False), ((3, 4, 2, 2), (1, 4, 5, 6)))
     expected = convolution(entries, w, x, 1, 1, 1, 1, None)
-    for other in (op, pickle.loads(pickle.dumps(op)), copy.deepcopy(op), op.replace()):
+
+    def is_the_same(other):
         np.testing.assert_array_equal(conv2d(x, w, padding=1, op=other), expected)
         assert pickle.loads(pickle.dumps(other, 2)).multiply == op.multiply and repr(other) == repr(op)
+
+    each(is_the_same, [op, pickle.loads(pickle.dumps(op)), copy.deepcopy(op), op.replace()])
     assert op.multiply != Op.from_table(entries).multiply
     assert op.multiply != Op.from_table(entries + 1, signed=(True, False)).multiply
 
@@ -271,10 +298,13 @@ def test_ops_of_tables_are_copied_and_shown():
 def test_explain():
     """How a table is looked up, at each instruction set; not where an engine is forced."""
     op = Op.from_table(np.eye(4, dtype=int))
-    for isa in LEVELS:
+
+    def is_explained(isa):
         with setting(isa, 1):
             text = op.explain("int8")
             assert "table[uint2, uint2]" in text and "looked up" in text and isa in text
+
+    each(is_explained, LEVELS)
     with use_backend("slices"):
         assert "tensor operations" in op.explain("int8") and "slices" in op.explain("int8")
 
@@ -406,14 +436,18 @@ def test_c_files(c, tmpdir):
         "#ifndef LUT\n#define LUT\nstatic const unsigned char lut[2][2] = {{1, 2}, {3, 255}};\n#endif\n"
     )
     two = np.arange(4)
-    for name, arguments, expected in (
+
+    def is_read(name, arguments, expected):
+        found = Op.from_table(str(tmpdir.join(name)), **arguments)
+        np.testing.assert_array_equal(tabulated(found, *expected.shape), expected)
+
+    cases = [
         ("one.c", {}, np.outer(two, two) + 3),
         ("mul2u_b.c", {}, np.add.outer(two, two) + 3),
         ("mul2u_b.c", dict(name="mul2u_a"), np.outer(two, two) + 3),
         ("lut.h", {}, np.array([[1, 2], [3, 255]])),
-    ):
-        found = Op.from_table(str(tmpdir.join(name)), **arguments)
-        np.testing.assert_array_equal(tabulated(found, *expected.shape), expected)
+    ]
+    each(is_read, cases)
 
 
 @pytest.mark.parametrize(
@@ -506,27 +540,26 @@ def test_wrong_operands(kind, path):
     """Operands without an entry, and floats, are refused with the argument, the value and the range."""
     op = Op.from_table(np.zeros((4, 16), int), signed=(True, False))
     w, x = np.array([[-2, 1, 0]]), np.array([[15, 0, 3]])
+
+    def is_refused(function, a, b, error, message):
+        with pytest.raises(error) as info:
+            function(make(kind, a), make(kind, b), op=op)
+        assert re.search(message, str(info.value)), str(info.value)
+
+    cases = [
+        (linear, x, w + 1, ValueError, r"linear.*weight.*from -2 to 1.*int2, uint4.*has 2"),
+        (linear, x, w - 1, ValueError, r"linear.*weight.*from -2 to 1.*has -3"),
+        (linear, x + 1, w, ValueError, r"linear.*input.*from 0 to 15.*has 16"),
+        (linear, x - 1, w, ValueError, r"linear.*input.*from 0 to 15.*has -1"),
+        (linear, x * 1.0, w, TypeError, r"linear.*input.*integer.*float64"),
+        (linear, x, w * 1.0, TypeError, r"linear.*weight.*integer.*float64"),
+        (matmul, w + 9, x.T, ValueError, "matmul.*: a must"),
+        (matmul, w, x.T + 9, ValueError, "matmul.*: b must"),
+        (conv2d, x[None, None] + 9, w[None, None], ValueError, "conv2d.*input"),
+    ]
     with use_backend(path):
         assert values(linear(make(kind, x, "int16"), make(kind, w, "int64"), op=op)).tolist() == [[0]]
-        for w_, x_, error, message in (
-            (w + 1, x, ValueError, r"linear.*weight.*from -2 to 1.*int2, uint4.*has 2"),
-            (w - 1, x, ValueError, r"linear.*weight.*from -2 to 1.*has -3"),
-            (w, x + 1, ValueError, r"linear.*input.*from 0 to 15.*has 16"),
-            (w, x - 1, ValueError, r"linear.*input.*from 0 to 15.*has -1"),
-            (w, x * 1.0, TypeError, r"linear.*input.*integer.*float64"),
-            (w * 1.0, x, TypeError, r"linear.*weight.*integer.*float64"),
-        ):
-            with pytest.raises(error) as info:
-                linear(make(kind, x_), make(kind, w_), op=op)
-            assert re.search(message, str(info.value)), str(info.value)
-        for call, name in (
-            (lambda: matmul(make(kind, w + 9), make(kind, x.T), op=op), "matmul.*: a must"),
-            (lambda: matmul(make(kind, w), make(kind, x.T + 9), op=op), "matmul.*: b must"),
-            (lambda: conv2d(make(kind, x[None, None] + 9), make(kind, w[None, None]), op=op), "conv2d.*input"),
-        ):
-            with pytest.raises(ValueError) as info:
-                call()
-            assert re.search(name, str(info.value)), str(info.value)
+        each(is_refused, cases)
 
 
 @pytest.mark.parametrize("path", ["auto", "slices"])

@@ -138,30 +138,32 @@ INEXACT = {f.name for f in expression.FUNCTIONS if f.vectors} | {"sqrt", "pow"}
 counter = itertools.count()
 
 
-def compiled(directory, source, arguments, dtype):
-    """source's function f called element by element on arrays."""
-    name = "f{}".format(next(counter))
+def compiled(directory, sources, arguments, dtype):
+    """The functions f0, f1, ... of sources, called element by element on arrays. They are compiled as one file."""
     ctype = expression.C_TYPES[dtype]
-    path = os.path.join(str(directory), name)
-    loop = "void loop(const long n, {0}{1} *out) {{ for (long i = 0; i < n; i++) out[i] = f({2}); }}\n".format(
-        "".join("const {} *a{}, ".format(ctype, i) for i in range(arguments)),
-        ctype,
-        ", ".join("a{}[i]".format(i) for i in range(arguments)),
-    )
+    path = os.path.join(str(directory), "f{}".format(next(counter)))
     with open(path + ".c", "w") as file:
-        file.write("#include <math.h>\n#include <stdint.h>\n" + source + loop)
+        file.write("#include <math.h>\n#include <stdint.h>\n")
+        for number, source in enumerate(sources):
+            loop = "void loop{3}(const long n, {0}{1} *out) {{ for (long i = 0; i < n; i++) out[i] = f{3}({2}); }}\n"
+            pointers = "".join("const {} *a{}, ".format(ctype, i) for i in range(arguments))
+            elements = ", ".join("a{}[i]".format(i) for i in range(arguments))
+            file.write(source + loop.format(pointers, ctype, elements, number))
     flags = "-O1 -std=gnu99 -fwrapv -fno-math-errno -fno-trapping-math -ffp-contract=off -shared -fPIC".split()
     subprocess.check_call([COMPILER] + flags + ["-o", path + ".so", path + ".c", "-lm"])
     library = ctypes.CDLL(path + ".so")
 
-    def call(*arrays):
-        arrays = [np.ascontiguousarray(array, dtype) for array in arrays]
-        out = np.empty_like(arrays[0])
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays + [out]]
-        library.loop(ctypes.c_long(out.size), *pointers)
-        return out
+    def function(number):
+        def call(*arrays):
+            arrays = [np.ascontiguousarray(array, dtype) for array in arrays]
+            out = np.empty_like(arrays[0])
+            pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays + [out]]
+            getattr(library, "loop{}".format(number))(ctypes.c_long(out.size), *pointers)
+            return out
 
-    return call
+        return call
+
+    return [function(number) for number in range(len(sources))]
 
 
 def grid(dtype):
@@ -175,9 +177,11 @@ def grid(dtype):
     return np.ascontiguousarray(w), np.ascontiguousarray(x)
 
 
-def run(directory, node, dtype, w, x, names=("w", "x")):
-    source = print_c.c_function("f", [(name, dtype) for name in names], node, dtype)
-    return compiled(directory, source, 2, dtype)(w, x), source
+def run(directory, nodes, dtype, w, x):
+    """(value, C source) of each node."""
+    parameters = [("w", dtype), ("x", dtype)]
+    sources = [print_c.c_function("f{}".format(i), parameters, node, dtype) for i, node in enumerate(nodes)]
+    return [(function(w, x), text) for function, text in zip(compiled(directory, sources, 2, dtype), sources)]
 
 
 def assert_same(found, expected, exact, dtype, source):
@@ -222,7 +226,8 @@ def test_tensors(tmpdir, name, dtype):
     except Untraceable as error:
         assert "version" in str(error) and not TODAY
         return
-    found, source = run(tmpdir, traced.term, dtype, w, x)
+    parts = run(tmpdir, [traced.term] + [traced.grad_w, traced.grad_x] * TODAY, dtype, w, x)
+    found, source = parts[0]
     expected = raw(result if VARIABLES else result.detach()).numpy()
     if not TODAY:
         # Old versions lose NaN on the way (max, clamp), and their vectors' exp and the like lose more.
@@ -234,9 +239,8 @@ def test_tensors(tmpdir, name, dtype):
     expected = [None, None]
     if result.requires_grad:
         expected = torch.autograd.grad(result.sum(), tensors, allow_unused=True)
-    for node, theirs, tensor in zip((traced.grad_w, traced.grad_x), expected, tensors):
+    for (found, source), theirs, tensor in zip(parts[1:], expected, tensors):
         theirs = torch.zeros_like(tensor) if theirs is None else theirs
-        found, source = run(tmpdir, node, dtype, w, x)
         assert_same(found, theirs.numpy(), False, dtype, source)
 
 
@@ -250,7 +254,7 @@ def test_arrays(tmpdir, name, dtype):
     with np.errstate(all="ignore"):
         expected = function(w, x)
     traced = trace(Op(function), dtype, ARRAYS)
-    found, source = run(tmpdir, traced.term, dtype, w, x)
+    ((found, source),) = run(tmpdir, [traced.term], dtype, w, x)
     assert_same(found, expected, is_exact(traced.term), dtype, source)
 
 
@@ -282,13 +286,13 @@ def test_integers(tmpdir, name, dtype):
     w, x = (np.array(column, dtype) for column in zip(*itertools.product(values, values)))
     traced = trace(Op(INTEGERS[name]), dtype, ARRAYS)
     assert traced.grad_w is None and traced.grad_x is None
-    found, source = run(tmpdir, traced.term, dtype, w, x)
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(found, INTEGERS[name](w, x).astype(dtype), err_msg=source)
+        nodes, expected = [traced.term], [INTEGERS[name](w, x).astype(dtype)]
     if TODAY and dtype in ("int8", "uint8", "int16", "int32", "int64"):
-        expected = INTEGERS[name](torch.from_numpy(w), torch.from_numpy(x)).numpy().astype(dtype)
-        found, source = run(tmpdir, trace(Op(INTEGERS[name]), dtype).term, dtype, w, x)
-        np.testing.assert_array_equal(found, expected, err_msg=source)
+        nodes.append(trace(Op(INTEGERS[name]), dtype).term)
+        expected.append(INTEGERS[name](torch.from_numpy(w), torch.from_numpy(x)).numpy().astype(dtype))
+    for (found, source), theirs in zip(run(tmpdir, nodes, dtype, w, x), expected):
+        np.testing.assert_array_equal(found, theirs, err_msg=source)
 
 
 TIMES = {
@@ -314,10 +318,12 @@ def test_times_a_gradient(tmpdir, name, finite):
     op = TIMES[name]
     traced = trace(op, "float32")
     w, x = grid("float32")
-    for i, node in enumerate((traced.grad_w, traced.grad_x)):
-        parameters = [("w", "float32"), ("x", "float32")]
-        source = print_c.c_times_function("f", "g", parameters, node, "float32", finite)
-        function = compiled(tmpdir, source, 3, "float32")
+    parameters = [("w", "float32"), ("x", "float32")]
+    sources = [
+        print_c.c_times_function("f{}".format(i), "g", parameters, node, "float32", finite)
+        for i, node in enumerate((traced.grad_w, traced.grad_x))
+    ]
+    for i, function in enumerate(compiled(tmpdir, sources, 3, "float32")):
         for gradient in (0.5, -3.0, 0.0, float("inf"), float("nan")):
             g = np.full_like(w, gradient)
             w_, x_ = (torch.from_numpy(array.copy()).requires_grad_() for array in (w, x))
@@ -331,7 +337,7 @@ def test_times_a_gradient(tmpdir, name, finite):
             if finite:
                 kept = (abs(w) < 1e10) & (abs(x) < 1e10) & np.isfinite(g)
                 found, expected = found[kept], expected[kept]
-            np.testing.assert_array_equal(found, expected, err_msg=source)
+            np.testing.assert_array_equal(found, expected, err_msg=sources[i])
 
 
 @needs_torch

@@ -85,9 +85,7 @@ def named_lines(folder, calls, text, hidden="", **environment):
     script = folder.join("script.py")
     script.write(SCRIPT.format(cases="\n".join(cases), text=text, hidden=hidden))
     code = "import runpy; runpy.run_path({!r}, run_name='__main__')".format(str(script))
-    # PyTorch's own threads don't survive a fork.
-    environment["OMP_NUM_THREADS"] = "1"
-    out, _ = run(code, IM2COL_COMPAT_CACHE=str(folder.join("cache")), PYTHONWARNINGS="ignore", **environment)
+    out, _ = run(code, IM2COL_COMPAT_CACHE=str(folder.join("cache")), **environment)
     return {name: found for name, found in map(json.loads, out.splitlines())}, str(script)
 
 

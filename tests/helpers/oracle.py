@@ -95,6 +95,29 @@ def conv(x, w, multiply, add, start, pad, stride, pads, dilation, groups):
     return result
 
 
+def terms(x, w, multiply, pad, stride, pads, dilation, groups):
+    """The same in two steps, with whole arrays: (multiply(w, x), which of them count), both (N, O, taps, blocks)."""
+    columns, inside = (unfold(image, w.shape[2:], dilation, pads, stride) for image in (x, np.ones(x.shape, bool)))
+    columns, inside = (array.reshape(len(x), groups, 1, -1, array.shape[2]) for array in (columns, inside))
+    if pad is not None:
+        columns, inside = np.where(inside, columns, pad), np.ones_like(inside)
+    weights = w.reshape(groups, len(w) // groups, -1, 1)
+    weights, columns, inside = np.broadcast_arrays(weights, columns, inside)
+    shape = (len(x), len(w)) + columns.shape[3:]
+    return multiply(*(array.reshape(shape) for array in (weights, columns))), inside.reshape(shape)
+
+
+def reduced(terms, inside, add, start, nothing=None):
+    """The second step, tap after tap, (N, O, blocks). nothing: the result where no tap counts, and start is None."""
+    counted = np.full(terms[:, :, 0].shape, start is not None)
+    acc = np.full_like(terms[:, :, 0], 0 if start is None else start)
+    for tap in range(terms.shape[2]):
+        here, term = inside[:, :, tap], terms[:, :, tap]
+        acc = np.where(here, np.where(counted, add(acc, term), term), acc)
+        counted = counted | here
+    return acc if counted.all() else np.where(counted, acc, nothing)
+
+
 def matmul(a, b, multiply, add, start):
     """a (M, K), b (K, N)."""
     result = np.empty((a.shape[0], b.shape[1]), object)
