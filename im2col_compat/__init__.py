@@ -11,7 +11,7 @@ from im2col_compat.op import Op
 from im2col_compat.quantized import QuantConv2d, QuantLinear
 from im2col_compat.unrolled import conv_matrix
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 __all__ = [
     "BinaryConv2d", "BinaryLinear", "Conv1d", "Conv2d", "Conv3d", "Fold", "Linear", "Op", "QuantConv2d", "QuantLinear",
     "Unfold", "available_backends", "backend", "conv1d", "conv2d", "conv3d", "conv_matrix", "convert", "fold", "linear",
