@@ -30,6 +30,8 @@ import report  # noqa: E402
 nox.options.error_on_missing_interpreters = False  # the table names what is missing
 # One cache for all legs, as the legs of one user would have, and not that user's own.
 os.environ["IM2COL_COMPAT_CACHE"] = str(RESULTS / "kernels")
+# Old pips take a constraint that the machine has for torch in place of what a leg asks for.
+os.environ["PIP_CONSTRAINT"] = os.devnull
 if shutil.which("pyenv"):
     # Its shims find only the versions named here.
     versions = subprocess.run(["pyenv", "versions", "--bare"], stdout=subprocess.PIPE, check=True).stdout.decode()
