@@ -118,7 +118,7 @@ class _Quantized(Layer):
         if bool(torch.isnan(input).any()):
             raise ValueError("{}: input must have no NaN, which there is no code for".format(name))
         # Half precision is too coarse for neighbouring codes, and too narrow for their sums.
-        wide = torch.promote_types(input.dtype, torch.float32)
+        wide = torch.float64 if input.dtype == torch.float64 else torch.float32
         x, weight = self._padded(input.to(wide)), self.weight.to(wide)
         w_scale, w_zero = self._weight_parameters(weight.detach())
         x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
