@@ -25,8 +25,8 @@ def _is_tracing_of_old():
     return state is not None and state() is not None
 
 
-# torch.jit.is_tracing calls it, from 1.2 on.
-_is_tracing = getattr(getattr(torch, "_C", None), "_is_tracing", _is_tracing_of_old)
+# torch.jit.is_tracing calls it. 0.3 has another of this name, which asks about Variables.
+_is_tracing = torch._C._is_tracing if hasattr(getattr(torch, "jit", None), "is_tracing") else _is_tracing_of_old
 
 
 def in_forward_mode():
