@@ -318,8 +318,9 @@ def test_lazy_zeros():
     for name in ("auto", "torch", "slices"):
         with use_backend(name):
             assert float(abs(unfold(torch._efficientzerotensor((1, 1, 4)), (2,))).sum()) == 0
-    with use_backend("ffi"), pytest.raises(RuntimeError, match="no memory"):
-        unfold(torch._efficientzerotensor((1, 1, 4)), (2,))
+    if "ffi" in available_backends():
+        with use_backend("ffi"), pytest.raises(RuntimeError, match="no memory"):
+            unfold(torch._efficientzerotensor((1, 1, 4)), (2,))
 
 
 @pytest.mark.skipif(not hasattr(torch, "compiler"), reason="needs today's torch")
