@@ -223,7 +223,8 @@ class _Torch(_Arrays):
 
     def small(self, like, shape, dtype):
         if VARIABLES:
-            return getattr(torch.cuda if like.is_cuda else torch, dtypes.OLD_TYPE[dtype])(*shape)
+            # Without sizes it would have no elements.
+            return getattr(torch.cuda if like.is_cuda else torch, dtypes.OLD_TYPE[dtype])(*(shape or (1,)))
         return like.new_empty(shape, dtype=dtypes.TORCH_DTYPES[dtype])
 
     def full(self, like, shape, value, dtype=None):
