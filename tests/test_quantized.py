@@ -26,7 +26,7 @@ from im2col_compat import (  # noqa: E402
     linear,
     ops,
 )
-from im2col_compat.compat import layers, unfolds  # noqa: E402
+from im2col_compat.compat import layers  # noqa: E402
 from torch import nn  # noqa: E402
 
 F = nn.functional
@@ -93,8 +93,11 @@ def rounded(values, seen, limits, signed, of_channels):
     scale, zero = watcher.calculate_qparams()
     if not of_channels:
         return torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero), *limits), scale, zero
-    zero_ = zero.to(torch.int32 if unfolds.UNFOLD_IS_CURRENT else torch.int64)
-    return torch.fake_quantize_per_channel_affine(values, scale, zero_, 0, *limits), scale, zero
+    try:
+        faked = torch.fake_quantize_per_channel_affine(values, scale, zero.to(torch.int32), 0, *limits)
+    except RuntimeError:  # before 1.10
+        faked = torch.fake_quantize_per_channel_affine(values, scale, zero.to(torch.int64), 0, *limits)
+    return faked, scale, zero
 
 
 def padded(x, kernel, padding, dilation, mode):

@@ -6,6 +6,7 @@ An operation is called with the session that traces and with the arguments as th
 import ast
 import numbers
 import platform
+import warnings
 
 import numpy as np
 
@@ -22,10 +23,13 @@ def _floors():
     # Before 1.13 PyTorch's floor_divide truncated; before 1.20 NumPy's quotient by 0 was NaN.
     with np.errstate(all="ignore"):
         yield np.floor_divide(np.ones(1), 0)[0] == float("inf")
-    try:
-        yield bool(torch.floor_divide(-torch.ones(1), 2)[0] == -1)
-    except Exception:
-        yield False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells that it truncates
+        try:
+            floors = bool(torch.floor_divide(-torch.ones(1), 2)[0] == -1)
+        except Exception:
+            floors = False
+    yield floors
 
 
 #: Whether NumPy's floor_divide is today's, and whether PyTorch's is.
