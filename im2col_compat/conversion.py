@@ -52,9 +52,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     for name, layer in chosen:
         kind = _kind(layer, kinds)
         if kind is None:
-            message, bases = "convert(): layer {!r} must be one of {}, but is {}", [
-                "nn." + k.base.__name__ for k in kinds
-            ]
+            message = "convert(): layer {!r} must be one of {}, but is {}"
+            bases = ["nn." + k.base.__name__ for k in kinds]
             raise TypeError(message.format(name, bases, type(layer).__name__))
         if is_table:
             converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig)

@@ -21,15 +21,13 @@ ROUNDS_TO_EVEN = torch is None or torch.round(torch.FloatTensor([2.5]))[0] == 2
 
 def _floors():
     # Before 1.13 PyTorch's floor_divide truncated; before 1.20 NumPy's quotient by 0 was NaN.
-    with np.errstate(all="ignore"):
-        yield np.floor_divide(np.ones(1), 0)[0] == float("inf")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells that it truncates
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's tells that it truncates
+        numpy = np.floor_divide(np.ones(1), 0)[0] == float("inf")
         try:
-            floors = bool(torch.floor_divide(-torch.ones(1), 2)[0] == -1)
+            return numpy, bool(torch.floor_divide(-torch.ones(1), 2)[0] == -1)
         except Exception:
-            floors = False
-    yield floors
+            return numpy, False
 
 
 #: Whether NumPy's floor_divide is today's, and whether PyTorch's is.

@@ -63,9 +63,7 @@ def why_missing(name):
     """Why an engine isn't available here; None where it is."""
     if name == "torch" and not unfolds.HAS_UNFOLD:
         return torch_missing or "PyTorch {} has no F.unfold".format(torch.__version__)
-    if name == "ffi":
-        return lowlevel.missing
-    return None
+    return lowlevel.missing if name == "ffi" else None
 
 
 def available_backends():

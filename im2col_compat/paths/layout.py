@@ -37,9 +37,9 @@ class Layout(namedtuple("Layout", _FIELDS + " transposes multiplications")):
     def transposed(self):
         """The layout of x and w in each other's place."""
         count, filters, taps = self.blocks[2], self.filters, self.channels
-        row, x_strides = (1, 1, filters), (filters * taps, 1, filters * taps, filters * taps, taps)
-        y_strides = count * filters, filters, 1
-        return self._replace(filters=count, image=row, blocks=row, x_strides=x_strides, y_strides=y_strides)
+        all_taps, row = filters * taps, (1, 1, filters)
+        strides = {"x_strides": (all_taps, 1, all_taps, all_taps, taps), "y_strides": (count * filters, filters, 1)}
+        return self._replace(filters=count, image=row, blocks=row, **strides)
 
 
 def of(problem, pad, dtype):
