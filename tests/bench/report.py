@@ -112,7 +112,9 @@ def machine(results, date, command, minutes):
 def output(*command):
     """What a command prints, in English; nothing where there is no such command."""
     try:
-        return subprocess.check_output(command, text=True, env=dict(os.environ, LC_ALL="C"))
+        # Not where the sources are, which `python -m` would find before what is installed.
+        here = os.path.dirname(os.path.abspath(__file__))
+        return subprocess.check_output(command, text=True, env=dict(os.environ, LC_ALL="C"), cwd=here)
     except OSError:
         return ""
 
