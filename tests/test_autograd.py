@@ -80,6 +80,8 @@ def test_the_gradient_is_the_adjoint(engine, problem):
         x, weights = (make("tensor", array, requires_grad=True) for array in (at, weights))
         (gradient,) = torch.autograd.grad([function(x)], [x], [weights], create_graph=True)
         np.testing.assert_array_equal(values(gradient), first)
+        if 0 in shape and not gradient.requires_grad:
+            continue  # PyTorch 1.0 keeps no graph of views of nothing
         (found,) = torch.autograd.grad([gradient], [weights], [make("tensor", at)])
         np.testing.assert_array_equal(values(found), second)
 
