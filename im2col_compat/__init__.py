@@ -3,6 +3,7 @@
 from im2col_compat import ops
 from im2col_compat.binary import BinaryConv2d, BinaryLinear
 from im2col_compat.columns import fold, unfold
+from im2col_compat.compat.warn import SlowPathWarning
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear, matmul
 from im2col_compat.conversion import convert
 from im2col_compat.engines.choose import available_backends, backend, use_backend
@@ -14,5 +15,5 @@ from im2col_compat.unrolled import conv_matrix
 __version__ = "0.6.0"
 __all__ = [
     "BinaryConv2d", "BinaryLinear", "Conv1d", "Conv2d", "Conv3d", "Fold", "Linear", "Op", "QuantConv2d", "QuantLinear",
-    "Unfold", "available_backends", "backend", "conv1d", "conv2d", "conv3d", "conv_matrix", "convert", "fold", "linear",
+    "SlowPathWarning", "Unfold", "available_backends", "backend", "conv1d", "conv2d", "conv3d", "conv_matrix", "convert", "fold", "linear",
     "matmul", "ops", "unfold", "use_backend"]  # fmt: skip

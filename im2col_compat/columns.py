@@ -1,9 +1,10 @@
 """Public unfold and fold."""
 
-from im2col_compat.compat import autograd, graphs, unfolds
-from im2col_compat.compat.arrays import enter
+from im2col_compat.compat import autograd, dtypes, graphs, unfolds
+from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as backends
+from im2col_compat.engines import recorded
 from im2col_compat.problem import fold_geometry, unfold_geometry
 
 
@@ -29,8 +30,12 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
         forced engine can't serve.
     ValueError: for an out that is read-only.
     """
+    if graphs.overridden(input):
+        return graphs.taken_over(unfold, (input,), input, kernel_size, dilation, padding, stride, out)
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, len(input.shape) in (3, 4)):
         return torch.nn.functional.unfold(input, kernel_size, dilation, padding, stride)
+    if graphs.capturing() and out is None and unfolds.UNFOLD_IS_CURRENT and backends.forced() is None:
+        return recorded.unfold(input, kernel_size, dilation, padding, stride)
     arrays, (x, to), leave = enter("unfold", ("input", "out"), (input, out))
     geometry = unfold_geometry(tuple(x.shape), kernel_size, dilation, padding, stride)
     unbatched = len(x.shape) == geometry.dims + 1
@@ -55,8 +60,12 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
         forced engine can't serve.
     ValueError: for an out that is read-only.
     """
+    if graphs.overridden(input):
+        return graphs.taken_over(fold, (input,), input, output_size, kernel_size, dilation, padding, stride, out)
     if graphs.capturing() and out is None and _is_native(kernel_size, padding, _is_pair(output_size)):
         return torch.nn.functional.fold(input, output_size, kernel_size, dilation, padding, stride)
+    if graphs.capturing() and out is None and unfolds.UNFOLD_IS_CURRENT and backends.forced() is None:
+        return recorded.fold(input, output_size, kernel_size, dilation, padding, stride)
     arrays, (x, to), leave = enter("fold", ("input", "out"), (input, out))
     geometry = fold_geometry(tuple(x.shape), output_size, kernel_size, dilation, padding, stride)
     return leave(_run("fold", arrays, x, len(x.shape) == 2, geometry, geometry.image_shape, to))
@@ -76,6 +85,15 @@ def _is_pair(size):
 
 
 def _run(function, arrays, x, unbatched, geometry, shape, out):
+    dtype = arrays.dtype(x)
+    if arrays is TORCH and dtype not in dtypes.ITEMSIZE and arrays.is_dense_kind(x):
+        if function == "fold" or x.requires_grad:
+            raise NotImplementedError("{}(): there is no arithmetic for {}".format(function, dtype))
+        # Bytes are moved, whatever they mean: those of a zero are zero in every dtype.
+        alike = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+        to = out if out is None or out.dtype != x.dtype else out.view(alike)
+        result = _run(function, arrays, x.view(alike), unbatched, geometry, shape, to)
+        return result.view(x.dtype) if out is None else out
     engine = backends.choose(arrays, x, geometry.dims)
     shape = shape[1:] if unbatched else shape
     if out is not None:

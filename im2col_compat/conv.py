@@ -6,7 +6,7 @@ from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import resolve
-from im2col_compat.paths import choose
+from im2col_compat.paths import choose, native
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
 _CONVS = {dims: "conv{}d".format(dims) for dims in (1, 2, 3)}
@@ -50,14 +50,16 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
-    if graph.is_recorded():
+    if graphs.overridden(input, weight):
+        arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op)
+        return graphs.taken_over((conv1d, conv2d, conv3d)[dims - 1], (input, weight), *arguments)
+    if graph.is_recorded(op):
         recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups)
         if recorded is not None:
             return recorded
     op = resolve(op)
     if op.is_dot and unfolds.UNFOLD_IS_CURRENT and graphs.capturing() and engines.forced() is None:
-        function = getattr(torch.nn.functional, _CONVS[dims])
-        return function(input, weight, bias, stride, padding, dilation, groups)
+        return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = enter(_CONVS[dims], ("input", "weight", "bias"), (input, weight, bias))
     bias_shape = None if b is None else tuple(b.shape)
     problem = conv_problem(dims, tuple(x.shape), tuple(w.shape), bias_shape, stride, padding, dilation, groups)
@@ -70,7 +72,9 @@ def linear(input, weight, bias=None, op="dot"):
     input: (..., K), weight: (O, K) or (K,), bias: (O,) or None, added to the results. Returns (..., O), or (...) for a
     weight of one dimension. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
     """
-    if graph.is_recorded():
+    if graphs.overridden(input, weight):
+        return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op))
+    if graph.is_recorded(op):
         recorded = graph.linear(op, input, weight, bias)
         if recorded is not None:
             return recorded
@@ -89,7 +93,9 @@ def matmul(a, b, op="dot"):
     leading dimensions broadcast, and an operand of one dimension is a row (a) or a column
     (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
     """
-    if graph.is_recorded():
+    if graphs.overridden(a, b):
+        return graphs.taken_over(matmul, (a, b), a, b, resolve(op))
+    if graph.is_recorded(op):
         recorded = graph.matmul(op, a, b)
         if recorded is not None:
             return recorded

@@ -4,7 +4,8 @@ import copy
 import fnmatch
 
 from im2col_compat.compat.probes import Tensor, torch, torch_missing
-from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear
+from im2col_compat.compat.warn import warn
+from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear, why_not
 from im2col_compat.op import resolve
 from im2col_compat.quantized import QuantConv2d, QuantLinear
 
@@ -51,10 +52,6 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
     chosen, converted = _chosen(model, layers, kinds), {}
     for name, layer in chosen:
         kind = _kind(layer, kinds)
-        if kind is None:
-            message = "convert(): layer {!r} must be one of {}, but is {}"
-            bases = ["nn." + k.base.__name__ for k in kinds]
-            raise TypeError(message.format(name, bases, type(layer).__name__))
         if is_table:
             converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig)
         else:
@@ -80,21 +77,32 @@ def _kind(layer, kinds):
 def _chosen(model, layers, kinds):
     """(name, module) of each layer to convert. A module in several places comes once."""
     modules = list(model.named_modules())
-    if layers is None:
-        found = [(name, module) for name, module in modules if _kind(module, kinds) is not None]
-    elif callable(layers) and not isinstance(layers, type):
-        found = [pair for pair in modules if layers(*pair)]
+    wanted = list(layers) if isinstance(layers, (tuple, list)) else [layers]
+    if layers is None or callable(layers) and not isinstance(layers, type):
+        wanted, found = [], [pair for pair in modules if layers is None or layers(*pair)]
     else:
-        wanted = list(layers) if isinstance(layers, (tuple, list)) else [layers]
         for one in wanted:
             if not any(_is(one, *pair) for pair in modules):
                 names = [name for name, _ in modules if name]
                 message = "convert(): layers must be types or names of the model's, {}, but {!r} is none"
                 raise ValueError(message.format(names, one))
         found = [pair for pair in modules if any(_is(one, *pair) for one in wanted)]
-    if not found:
-        raise ValueError("convert(): the model has no layers to convert")
-    return found
+    chosen, kept = [], []
+    for name, module in found:
+        kind = _kind(module, kinds)
+        why = None if kind is None else why_not(module, kind.base)
+        if kind is not None and why is None:
+            chosen.append((name, module))
+        elif name in wanted:  # named, and not by a pattern
+            message, bases = "convert(): layer {!r} must be one of {}, but ", ["nn." + k.base.__name__ for k in kinds]
+            raise TypeError(message.format(name, bases) + (why or "is {}".format(type(module).__name__)))
+        elif why is not None:
+            kept.append("; layer {!r} {}".format(name, why))
+    if not chosen:
+        raise ValueError("convert(): the model has no layers to convert" + "".join(kept))
+    if kept:
+        warn("convert(): some layers stay as they are" + "".join(kept), UserWarning)
+    return chosen
 
 
 def _is(wanted, name, module):

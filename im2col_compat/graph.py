@@ -4,55 +4,58 @@ torch.library (2.4 on) lets an operator say what shape it gives and what its gra
 around it. Recorded is only what needs no message: all else (None) goes the way it goes without a graph.
 """
 
-import itertools
-import uuid
-import weakref
+import importlib
 
 from im2col_compat.compat import autograd, graphs
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import NAMED, Op
-from im2col_compat.paths import choose
-from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
+from im2col_compat.paths import choose, native
+from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, product
 
-#: Ops without a name, by the name that they have in graphs: never another process's, as PyTorch keeps compiled graphs.
-_own = weakref.WeakValueDictionary()
-_process = uuid.uuid4().hex
-_numbers = itertools.count()
+#: Ops without a name, by what they are called in graphs. A graph outlives the layer that it was made of.
+_own = {}
 #: The library, which goes when nobody holds it.
 _kept = []
 
 
 # ---------------------------------------------------------------- recording
-def is_recorded():
-    """Whether this is being compiled or exported, where one operator can be recorded for it."""
-    return graphs.HAS_LIBRARY and graphs.compiling() and engines.forced() is None
+def is_recorded(op):
+    """Whether this is recorded, or goes to a dispatch mode (fake tensors, counters), where one operator stands for it."""
+    if not (graphs.capturing() or graphs.dispatch_modes()):
+        return False
+    # torch.compile takes what it made of one layer for another of the same type, unless it has looked at the op's token.
+    known = not isinstance(op, Op) or len(op.token) > 0
+    return known and graphs.HAS_LIBRARY and engines.forced() is None
 
 
 def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
     """conv1d's, conv2d's or conv3d's result, recorded; or None."""
-    sizes = [_each(value, dims) for value in (stride, dilation, 0 if padding in ("same", "valid") else padding)]
+    sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
     if not _alike(input, weight) or None in sizes or type(groups) is not int:
         return None
-    if input.dim() not in (dims + 1, dims + 2) or weight.dim() != dims + 2 or groups < 1 or weight.shape[0] % groups:
+    x, w = graphs.sizes(input), graphs.sizes(weight)
+    if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
         return None
-    if input.shape[-dims - 1] != weight.shape[1] * groups:
+    if x[-dims - 1] != w[1] * groups:
         return None
     function = "conv_same" if padding == "same" else "conv"
-    return _record(function, op, input, weight, sizes[0] + sizes[1] + sizes[2] + (groups,), bias, dims)
+    return _record(function, op, input, weight, sum(sizes, ()) + (groups,), bias, dims)
 
 
 def linear(op, input, weight, bias):
     """linear's result, recorded; or None."""
-    if not _alike(input, weight) or input.dim() < 1 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
+    x, w = graphs.sizes(input), graphs.sizes(weight)
+    if not _alike(input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
         return None
     return _record("linear", op, input, weight, (), bias)
 
 
 def matmul(op, a, b):
     """matmul's result, recorded; or None."""
-    if not _alike(a, b) or a.dim() < 2 or b.dim() < 2 or a.shape[-1] != b.shape[-2]:
+    w, x = graphs.sizes(a), graphs.sizes(b)
+    if not _alike(a, b) or len(w) < 2 or len(x) < 2 or w[-1] != x[-2]:
         return None
     return _record("matmul", op, a, b, ())
 
@@ -64,10 +67,19 @@ def _each(value, dims):
     return tuple(value) if plain else None
 
 
+def _sides(padding, dims):
+    """The padding before and after each dimension, 0 where it has a name."""
+    padding = (0,) * dims if padding in ("same", "valid") else padding
+    pairs = type(padding) in (tuple, list) and len(padding) == dims and all(type(p) in (tuple, list) for p in padding)
+    sides = zip(*[p for p in padding if len(p) == 2]) if pairs else (padding, padding)
+    return [_each(side, dims) for side in sides] or [None]
+
+
 def conv_numbers(numbers):
-    """stride, dilation, padding and groups, which are recorded as one list."""
-    dims = len(numbers) // 3
-    return tuple(numbers[:dims]), tuple(numbers[dims : 2 * dims]), tuple(numbers[2 * dims : 3 * dims]), numbers[-1]
+    """stride, dilation, pads (pairs) and groups, which are recorded as one list."""
+    dims = len(numbers) // 4
+    stride, dilation, before, after = [tuple(numbers[i * dims : (i + 1) * dims]) for i in range(4)]
+    return stride, dilation, tuple(zip(before, after)), numbers[-1]
 
 
 def _alike(first, second):
@@ -79,14 +91,15 @@ def _fits(bias, input, filters):
     if bias is None:
         return True
     alike = _alike(bias, input) and (input.dtype.is_floating_point or input.dtype.is_complex)
-    return alike and bias.dim() == 1 and bias.shape[0] == filters
+    return alike and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
 
 
 def _record(function, op, first, second, numbers, bias=None, dims=0):
     """The result, a bias of `second`'s filters included."""
-    # A plain function is another Op at each call.
-    op = op if isinstance(op, Op) else NAMED.get(op) if isinstance(op, str) else None
-    name = None if op is None or op.is_dot or not _fits(bias, first, second.shape[0]) else key(op, first.dtype)
+    if not isinstance(op, Op):
+        # To torch.compile, a plain function would be another Op at each call.
+        op = NAMED.get(op) if isinstance(op, str) else None if graphs.compiling() else Op(op) if callable(op) else None
+    name = None if op is None or op.is_dot or not _fits(bias, first, graphs.sizes(second)[0]) else key(op, first.dtype)
     if name is None:
         return None
     result = torch.ops.im2col_compat.dot(first, second, numbers, function, name)
@@ -101,12 +114,8 @@ def key(op, dtype):
         return op.name
     if not op.term.recordable(op, str(dtype)[6:]):
         return None
-    for name, known in list(_own.items()):
-        if known is op:
-            return name
-    name = "own {} {}".format(_process, next(_numbers))
-    _own[name] = op
-    return name
+    _own[op.token] = op
+    return op.token
 
 
 # torch.compiler.assume_constant_result, without importing the compiler.
@@ -159,8 +168,8 @@ def _dot_fake(first, second, numbers, function, op):
         result = torch.matmul(first, second)
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
-        native = getattr(torch.nn.functional, "conv{}d".format(len(stride)))
-        result = native(first, second, None, stride, "same" if function == "conv_same" else padding, dilation, groups)
+        padding = "same" if function == "conv_same" else padding
+        result = native.recorded(len(stride), first, second, None, stride, padding, dilation, groups)
     dtype = _op(op).result_dtype(TORCH.dtype(first))
     return first.new_empty(result.shape, dtype=getattr(torch, dtype))
 
@@ -168,7 +177,7 @@ def _dot_fake(first, second, numbers, function, op):
 def _dot_backward(grad, needs, first, second, *others):
     with autograd.enable_grad():
         leaves = [autograd.leaf(operand, need) for operand, need in zip((first, second), needs)]
-        found = autograd.partials(_dot(*(leaves + list(others))), leaves, grad)
+        found = autograd.partials([_dot(*(leaves + list(others)))], leaves, [grad])
     return tuple(grad.new_empty(0) if partial is None else partial for partial in found)
 
 
@@ -182,14 +191,29 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    operands, needs = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
-    if autograd.recording(grad) and type(grad) is Tensor:  # and none of those that a graph is made with
+    operands, needs = tuple(autograd.saved(ctx)), list(ctx.needs_input_grad[:2])
+    if autograd.recording(grad, *operands) and type(grad) is Tensor:  # and none of those that a graph is made with
         # A gradient of the gradient will be wanted, which dot_backward has not.
-        found = autograd.partials(_dot(*(operands + tuple(ctx.others))), operands, grad, create_graph=True)
+        found = autograd.partials([_dot(*(operands + tuple(ctx.others)))], operands, [grad], create_graph=True)
     else:
         found = torch.ops.im2col_compat.dot_backward(grad, needs, *(operands + tuple(ctx.others)))
     return tuple(partial if need else None for partial, need in zip(found, needs)) + (None, None, None)
 
 
+def _flops(first, second, numbers, function, op, out_shape=None, **_):
+    """As PyTorch counts them: two for each term."""
+    if function == "matmul":
+        return 2 * product(out_shape) * first[-1]
+    return 2 * product(out_shape) * product(second[1:])
+
+
+def _flops_backward(grad, needs, first, second, numbers, function, op, out_shape=None, **_):
+    return sum(needs) * _flops(first, second, numbers, function, op, out_shape=grad)
+
+
 if graphs.HAS_LIBRARY:
     _register()
+    count = getattr(importlib.import_module("torch.utils.flop_counter"), "register_flop_formula", None)
+    if count is not None:
+        count(torch.ops.im2col_compat.dot)(_flops)
+        count(torch.ops.im2col_compat.dot_backward)(_flops_backward)

@@ -85,6 +85,20 @@ def constructor(init, own):
     return __init__
 
 
+def why_not(layer, base):
+    """Why a layer, a `base`, can't become one with an op: it computes something else. None where it can."""
+    for name in ("forward", "_conv_forward", "__call__"):
+        if name in vars(layer):
+            return "has a {} of its own".format(name)
+        where = next((cls for cls in type(layer).__mro__ if name in vars(cls)), base)
+        if not issubclass(base, where) and where.__module__.split(".")[0] != "im2col_compat":
+            return "has a forward of its own, {}.{}".format(where.__name__, name)
+    is_lazy = getattr(torch.nn.parameter, "is_lazy", None)  # 1.8 on
+    if is_lazy is not None and any(map(is_lazy, layer._parameters.values())):
+        return "is lazy, and has no sizes before its first forward"
+    return None
+
+
 class Layer(object):
     """What all layers with an op have in common.
 
@@ -101,6 +115,9 @@ class Layer(object):
         if not isinstance(layer, cls.base):
             what, message = "conv" if cls.dims else "linear", "{0}.from_{1}(): {1} must be an nn.{2}, but got {3}"
             raise TypeError(message.format(cls.__name__, what, cls.base.__name__, type(layer).__name__))
+        why = why_not(layer, cls.base)
+        if why is not None:
+            raise TypeError("{}: it can't become a {}, as it {}".format(type(layer).__name__, cls.__name__, why))
         parametrized = layers.is_parametrized(layer)
         if parametrized:
             # torch.nn.utils.parametrize gives each layer a class of its own, whose properties compute the parameters.

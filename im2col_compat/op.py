@@ -1,6 +1,8 @@
 """Op: a replaceable dot product, a term and a reduction."""
 
+import itertools
 import numbers
+import uuid
 
 from im2col_compat import reductions
 from im2col_compat.compat import dtypes
@@ -8,6 +10,7 @@ from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
 from im2col_compat.terms.c_text import CText
 
+_process, _numbers = uuid.uuid4().hex, itertools.count()
 NAMED = {}  # the named ops; ops.py fills it
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
@@ -51,6 +54,8 @@ class Op(object):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
         self.term = kinds.of(multiply, grad_w, grad_x)
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
+        # No other op's. torch.compile compares texts, where it takes one object for another of its type.
+        self.token = "{} {}".format(_process, next(_numbers))
 
     multiply = property(lambda self: self.term.multiply)
     add = property(lambda self: self.reduction.add)
@@ -168,6 +173,14 @@ class Op(object):
             if value != default:
                 shown.append("{}={}".format(argument, _shown(value)))
         return "Op({})".format(", ".join(shown))
+
+    def __fx_create_arg__(self, tracer):
+        """What torch.fx puts into its graphs: a name, or an attribute of the module that is traced."""
+        if self.is_named:
+            return self.name
+        attribute = "_op_" + self.token.replace(" ", "_")
+        setattr(tracer.root, attribute, self)
+        return tracer.create_node("get_attr", attribute, (), {})
 
     def __reduce_ex__(self, protocol):
         # A named op unpickles to itself, so that `op is ops.dot` goes on holding.

@@ -1,6 +1,8 @@
 """Padding with an image's own pixels: nn.Conv2d's padding_mode."""
 
-from im2col_compat.compat.arrays import enter
+from im2col_compat.compat import graphs
+from im2col_compat.compat.arrays import TORCH, enter
+from im2col_compat.compat.probes import torch
 from im2col_compat.problem import conv_pads
 
 MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
@@ -21,11 +23,17 @@ def pad_for_conv(input, weight, padding, stride, dilation, mode):
 
     Raises RuntimeError for padding that exceeds size - 1 for "reflect", or size for "circular".
     """
+    if graphs.overridden(input, weight):
+        arguments = input, weight, padding, stride, dilation, mode
+        return graphs.taken_over(pad_for_conv, (input, weight), *arguments)
     arrays, (x,), leave = enter("pad", ("input",), (input,))
     dims = len(weight.shape) - 2
     if len(x.shape) not in (dims + 1, dims + 2):
         return input  # the convolution refuses it, and says why
-    pads = conv_pads(dims, weight.shape, padding, stride, dilation)
+    pads = conv_pads(dims, graphs.sizes(weight), padding, stride, dilation)
+    if graphs.capturing() and arrays is TORCH:
+        # Indices would be those of the sizes that are recorded.
+        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], mode=mode)
     pixel, most = _MODES[mode]
     for axis, (before, after) in enumerate(pads, len(x.shape) - dims):
         size = int(x.shape[axis])

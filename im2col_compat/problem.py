@@ -86,7 +86,9 @@ def integers(function, name, value, too_large=TypeError, pairs=False):
     What F.unfold takes: ints, NumPy's and anything else with `__index__`, and any
     iterable of them. Bools, floats, strings and None are a TypeError.
     """
-    result = _integers(value, 2 if pairs else 1) if hasattr(value, "__iter__") else _integer(value)
+    # Tensors without dimensions have an __iter__, and can't be iterated.
+    several = hasattr(value, "__iter__") and not (hasattr(value, "dim") and value.dim() == 0)
+    result = _integers(value, 2 if pairs else 1) if several else _integer(value)
     if result is None:
         text = "{}(): argument '{}' must be an int or a tuple of ints{}, but got {!r} of type {}"
         raise TypeError(text.format(function, name, " or pairs of ints" if pairs else "", value, type(value).__name__))

@@ -169,6 +169,8 @@ def _check_finite(what, values):
 class _StraightThrough(Function):
     """The values of `result`, with the gradient of `exact`."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(exact, result):
         return result.clone()
@@ -180,6 +182,10 @@ class _StraightThrough(Function):
     @staticmethod
     def backward(ctx, grad):
         return grad, None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return tangent.clone()
 
 
 class QuantConv2d(_Quantized, Conv2d):

@@ -227,6 +227,8 @@ def _unbind(arrays, terms, axis):
 class _Unbind(Function):
     """The same, with a gradient that is put together once. Indexing's fills a tensor as large as all parts for each."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(terms, axis):
         return tuple(terms.select(axis, k).clone() for k in range(terms.shape[axis]))

@@ -182,7 +182,8 @@ def test_every_name_of_the_public_interface():
     """What the documentation promises is there, and nothing else."""
     assert sorted(im2col_compat.__all__) == sorted(
         "unfold fold Unfold Fold conv1d conv2d conv3d conv_matrix linear matmul Conv1d Conv2d Conv3d Linear "
-        "BinaryConv2d BinaryLinear QuantConv2d QuantLinear convert Op ops backend use_backend available_backends".split()
+        "BinaryConv2d BinaryLinear QuantConv2d QuantLinear convert Op ops backend use_backend available_backends "
+        "SlowPathWarning".split()
     )
     for name in im2col_compat.__all__:
         assert getattr(im2col_compat, name).__doc__

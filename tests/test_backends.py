@@ -67,6 +67,46 @@ def test_forcing_nests_and_ends():
     assert backends.forced() == before
 
 
+def test_blocks_of_two_threads():
+    """A with block holds for its own thread, and interleaved ones leave nothing behind."""
+    before, found, turns = backends.forced(), {}, [threading.Event() for _ in range(4)]
+
+    def work(name, waits, gives):
+        turns[waits].wait(10)
+        with use_backend(name):
+            turns[gives].set()
+            found[name] = [backend()]
+            turns[waits + 2].wait(10)
+            found[name].append(backend())
+        turns[3].set()
+
+    workers = [threading.Thread(target=work, args=args) for args in (("slices", 0, 1), ("auto", 1, 2))]
+    for worker in workers:
+        worker.start()
+    turns[0].set()
+    for worker in workers:
+        worker.join()
+    assert found == {"slices": ["slices"] * 2, "auto": [available_backends()[0]] * 2}
+    assert backends.forced() == before
+
+
+def test_calls_end_in_any_order():
+    """Each __exit__ takes back its own call, whichever came later; a call that nobody keeps is for good."""
+    before = backends.forced()
+    one, two = use_backend("slices"), use_backend("auto")
+    one.__exit__()
+    assert backends.forced() is None
+    two.__exit__()
+    assert backends.forced() == before
+    try:
+        use_backend("slices")
+        three = use_backend("auto")
+        three.__exit__()
+        assert backend() == "slices"
+    finally:
+        use_backend(before or "auto")
+
+
 def test_unknown_and_missing_engines():
     """An unknown name is a ValueError that lists the known ones, an absent engine a RuntimeError that says why."""
     for name in ("cuda", None, 3, ""):

@@ -324,3 +324,33 @@ def test_out_is_seen_by_graphs(engine):
     unfold(make("tensor", some((1, 1, 4, 4))), 2, out=saved)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
+
+
+@pytest.mark.skipif(not hasattr(torch, "float8_e4m3fn"), reason="needs float8 (2.1 on)")
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "complex32"])
+def test_unknown_dtypes(name):
+    """unfold moves the bytes of dtypes that it knows nothing of; what computes with them names the dtype."""
+    dtype = getattr(torch, name)
+    x = torch.arange(9.0).reshape(1, 1, 3, 3).to(dtype)
+    known = torch.complex64 if name == "complex32" else torch.float32
+    expected = unfold(x.to(known), 2, padding=1)
+    assert unfold(x, 2, padding=1).dtype == dtype and torch.equal(unfold(x, 2, padding=1).to(known), expected)
+    out = torch.empty(expected.shape, dtype=dtype)
+    assert unfold(x, 2, padding=1, out=out) is out and torch.equal(out.to(known), expected)
+    with pytest.raises(NotImplementedError) as info:
+        fold(out, (3, 3), 2, padding=1)
+    assert name in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "shape,kernel,stride,padding", [((2, 1, 8, 9), (4, 4), 4, ((1, 0), (0, 0))), ((1, 2, 6), (5,), 1, 3)]
+)
+def test_few_large_blocks(engine, shape, kernel, stride, padding):
+    """Fewer blocks than positions in the kernel."""
+    image = some(shape)
+    columns = oracle.unfold(image, kernel, 1, padding, stride)
+    kind = "tensor" if engine == "torch" else "numpy"
+    found = unfold(make(kind, image), kernel, 1, padding, stride)
+    np.testing.assert_array_equal(values(found), columns)
+    back = fold(make(kind, columns), shape[2:], kernel, 1, padding, stride)
+    np.testing.assert_array_equal(values(back), oracle.fold(columns, shape[2:], kernel, 1, padding, stride))

@@ -13,7 +13,6 @@ from helpers.tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, tor
 from im2col_compat import Op, available_backends, conv2d, linear, matmul, use_backend
 from im2col_compat import chunks
 
-
 _expected = {}  # for all kinds
 
 

@@ -2,10 +2,11 @@
 
 import copy
 import threading
+import warnings
 
 import numpy as np
 import pytest
-from im2col_compat import Linear, Op, convert, matmul
+from im2col_compat import Conv2d, Linear, Op, convert, matmul
 from im2col_compat.compat import layers
 
 from helpers.tensors import VARIABLES, torch
@@ -103,3 +104,65 @@ def test_threads_share_a_new_table():
         for thread in threads:
             thread.join()
         assert wrong == [False] * 4
+
+
+def standardized():
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            return nn.functional.conv2d(x, self.weight - self.weight.mean(), self.bias)
+
+    return Standardized(3, 4, 3)
+
+
+def doubled():
+    class Doubled(nn.Conv2d):
+        def _conv_forward(self, x, *others):
+            return super(Doubled, self)._conv_forward(x * 2, *others)
+
+    return Doubled(3, 4, 3)
+
+
+def patched():
+    layer = nn.Conv2d(3, 4, 3)
+    layer.forward = lambda x: x
+    return layer
+
+
+@pytest.mark.parametrize("make", [standardized, doubled, patched])
+def test_a_forward_of_its_own_is_kept(make):
+    """A layer that computes something else stays as it is, and that is said; named, it is an error."""
+    net = nn.Sequential(make(), nn.Conv2d(4, 2, 1))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = convert(net, "l1")
+    assert type(found[0]) is type(net[0]) and type(found[1]) is Conv2d
+    assert len(said) == 1 and "'0'" in str(said[0].message) and "forward" in str(said[0].message)
+    for layers in ("0", ["1", "0"]):
+        with pytest.raises(TypeError) as info:
+            convert(net, "l1", layers=layers)
+        assert "'0'" in str(info.value) and "forward" in str(info.value)
+    with pytest.raises(ValueError) as info:
+        convert(nn.Sequential(make()), "l1")
+    assert "forward" in str(info.value)
+    with pytest.raises(TypeError) as info:
+        Conv2d.from_conv(net[0], "l1")
+    assert "forward" in str(info.value)
+
+
+def test_subclasses_without_a_forward_are_converted():
+    """What only has another constructor or other attributes computes as its base does."""
+
+    class Named(nn.Conv2d):
+        def __init__(self):
+            super(Named, self).__init__(3, 4, 3)
+            self.note = "mine"
+
+    found = convert(nn.Sequential(Named()), "l1")
+    assert type(found[0]) is Conv2d and found[0].note == "mine"
+
+
+def test_patterns_choose_among_what_can_be_converted():
+    """Patterns, types and functions pass over other layers."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    for layers in ("*", nn.Module, lambda name, module: True):
+        assert [type(layer) for layer in convert(net, "l1", layers=layers)] == [Conv2d, nn.ReLU, Conv2d]

@@ -390,6 +390,7 @@ def test_every_version_has_formulas(of_this_version):
 
 # ---------------------------------------------------------------- names
 
+
 #: Arguments that are operands, in tests of names.
 def call(function, record):
     count = len([text for text in record.takes.split() if "=" not in text])

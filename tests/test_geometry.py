@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.tensors import KINDS, VARIABLES, make, some, torch
+from helpers.tensors import KINDS, VARIABLES, make, some, torch, values
 
 from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor
@@ -320,3 +320,13 @@ def test_modules_check_when_called():
     with pytest.raises(RuntimeError):
         Fold(5, 0)(x[0])
     assert Tensor
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs tensors without dimensions (0.4 on)")
+def test_tensors_of_one_integer():
+    """They are sizes, as for PyTorch; tensors of floats are not."""
+    x, two = make("tensor", some((1, 2, 6, 6))), torch.tensor(2)
+    np.testing.assert_array_equal(values(unfold(x, two, two, torch.tensor(1), two)), values(unfold(x, 2, 2, 1, 2)))
+    np.testing.assert_array_equal(values(unfold(x, (two, 2))), values(unfold(x, 2)))
+    with pytest.raises(TypeError):
+        unfold(x, torch.tensor(2.0))

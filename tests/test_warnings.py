@@ -125,3 +125,15 @@ def test_without_the_c_library(tmpdir):
     hidden = 'sys.modules["im2col_compat._im2col"] = None'
     found, script = named_lines(tmpdir, calls, "without its C library", hidden)
     assert found == {name: [[script, 0]] for name in calls}
+
+
+@needs_library
+@needs_fork
+def test_slow_ops(tmpdir):
+    """That tensor operations evaluate an op is said once for the op, where that takes long, at the line of the call."""
+    calls = {
+        "small": "ic.conv2d(np.ones((1, 1, 5, 5)), np.ones((1, 1, 3, 3)), op=lambda w, x: np.sinc(w * x))",
+        "large": "[ic.conv2d(np.ones((4, 8, 32, 32)), np.ones((16, 8, 3, 3)), op=lambda w, x: np.sinc(w * x)) for i in range(2)]",
+    }
+    found, script = named_lines(tmpdir, calls, "evaluated with tensor operations, 10")
+    assert found == {"small": [], "large": [[script, 0]]}

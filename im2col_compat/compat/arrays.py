@@ -335,7 +335,8 @@ class _Torch(_Arrays):
 
     def first(self, x):
         first = raw(x)[(0,) * x.dim()]
-        return first if VARIABLES else first.item()
+        # Of vmap's there is one for each, and no number.
+        return first if VARIABLES else first.detach() if graphs.mapped() else first.item()
 
     def add(self, x, y):
         # 0.3 refuses to change a Variable of which there is a view.

@@ -1,6 +1,7 @@
 """Gradients on every PyTorch: autograd Functions, what is recorded, and derivatives of parts."""
 
 import contextlib
+import functools
 
 import numpy as np
 
@@ -13,12 +14,23 @@ def leaf(x, requires_grad):
     """x cut off from its history, to record a new one."""
     if VARIABLES:
         return torch.autograd.Variable(raw(x), requires_grad=requires_grad)
-    return x.detach().requires_grad_(requires_grad)
+    # Inside torch.func's transforms requires_grad_ is refused.
+    return x.detach().requires_grad_() if requires_grad else x.detach()
 
 
 def saved(ctx):
     """What a forward saved, as tensors that know their history."""
-    return ctx.saved_variables if VARIABLES else ctx.saved_tensors
+    if VARIABLES:
+        return ctx.saved_variables
+    # A transform that has ended leaves wrappers of its tensors behind, which say that they require grad.
+    return [_unwrapped(tensor) for tensor in ctx.saved_tensors]
+
+
+def save(ctx, *tensors):
+    """Keep tensors for a Function's backward, and for its jvp where there is forward mode (1.11 on)."""
+    ctx.save_for_backward(*tensors)
+    if hasattr(ctx, "save_for_forward"):
+        ctx.save_for_forward(*tensors)
 
 
 def save_operands(ctx, w, x, output):
@@ -33,9 +45,11 @@ def requires_grad(x):
     return not isinstance(x, np.ndarray) and x.requires_grad and (VARIABLES or torch.is_grad_enabled())
 
 
-def recording(grad):
-    """Whether a backward that was handed `grad` is itself recorded (create_graph)."""
-    return not grad.volatile if VARIABLES else torch.is_grad_enabled()
+def recording(grad, *saved):
+    """Whether a backward that was handed `grad`, and has saved tensors, is itself recorded (create_graph)."""
+    if VARIABLES:
+        return not grad.volatile
+    return torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (grad,) + saved])
 
 
 def records(*tensors):
@@ -57,16 +71,47 @@ def _null_context():
     yield
 
 
-def partials(output, inputs, grad_output, create_graph=False):
-    """d output / d input for each input, times grad_output; None where there is none."""
+def partials(outputs, inputs, grads, create_graph=False):
+    """The sum over outputs of d output / d input, times the output's grad, for each input; None where there is none."""
     wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
+    known = [(output, grad) for output, grad in zip(outputs, grads) if output.requires_grad and grad is not None]
     result = [None] * len(inputs)
-    if wanted and output.requires_grad:
+    if wanted and known:
         of = [inputs[i] for i in wanted]
-        found = torch.autograd.grad([output], of, [grad_output], create_graph=create_graph, allow_unused=True)
+        outputs, grads = zip(*known)
+        found = torch.autograd.grad(outputs, of, grads, create_graph=create_graph, allow_unused=True)
         for i, grad in zip(wanted, found):
             result[i] = grad
     return result
+
+
+def derivatives(function, inputs, needs, grads, create_graph):
+    """The same for the outputs of function(*inputs), a tuple, and for the inputs that are needed; None for the others."""
+    if graphs.transform() is not None:
+        found = torch.func.vjp(function, *inputs)[1](tuple(grads))
+    else:
+        with enable_grad():
+            kept = [create_graph and tensor.requires_grad for tensor in inputs]
+            inputs = [t if keep else leaf(t, need) for t, keep, need in zip(inputs, kept, needs)]
+            found = partials(function(*inputs), inputs, grads, create_graph)
+    return [partial if need else None for partial, need in zip(found, needs)]
+
+
+#: Whether a gradient is a batch of gradients: is_grads_batched of torch.autograd.grad. They have no memory.
+_is_batch = getattr(graphs.FUNCTORCH, "is_legacy_batchedtensor", lambda grad: False)
+
+
+def _each_of(backward, ctx, grads, level=None):
+    """backward(ctx, *grads), for each of a batch of gradients by itself; in batches of batches, at a level of nesting."""
+    if level == 0 or not any([grad is not None and _is_batch(grad) for grad in grads]):
+        return backward(ctx, *grads)
+    if level is None:
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+    size = max(torch._remove_batch_dim(grad, level, 1, 0).shape[0] for grad in grads if grad is not None)
+    parts = [[None] * size if grad is None else torch._remove_batch_dim(grad, level, size, 0) for grad in grads]
+    found = zip(*[_each_of(backward, ctx, part, level - 1) for part in zip(*parts)])
+    return tuple(None if one[0] is None else torch._add_batch_dim(torch.stack(one), 0, level) for one in found)
 
 
 def new_style(function):
@@ -74,7 +119,8 @@ def new_style(function):
 
     Only that style composes with torch.func's transforms.
     """
-    forward, setup_context = function.forward, function.setup_context
+    forward, setup_context, backward = function.forward, function.setup_context, vars(function)["backward"].__func__
+    function.backward = staticmethod(functools.wraps(backward)(lambda ctx, *grads: _each_of(backward, ctx, grads)))
 
     def forward_with_context(ctx, *inputs):
         output = forward(*inputs)
@@ -119,6 +165,8 @@ def checkpoint(function, *tensors):
 
     Unlike the Functions here, it gives tensors that `function` captures their gradients too.
     """
+    if graphs.transformed():
+        return function(*tensors)
     try:
         from torch.utils.checkpoint import checkpoint as torch_checkpoint
 

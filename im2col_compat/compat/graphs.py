@@ -1,6 +1,8 @@
 """Whether PyTorch records a graph or transforms what is computed now."""
 
-from im2col_compat.compat.probes import VARIABLES, torch
+import warnings
+
+from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
 FUNCTORCH = getattr(getattr(torch, "_C", None), "_functorch", None)
 _forward_ad = getattr(getattr(torch, "autograd", None), "forward_ad", None)
@@ -16,17 +18,40 @@ compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): sizes may be symbols, which Python can't check."""
-    return torch is not None and (compiling() or _is_tracing())
+    return torch is not None and (compiling() or tracing())
 
 
-def _is_tracing_of_old():
+def _tracing_of_old():
     # 0.3's wants Variables, and its graphs never held anything of ours.
     state = None if VARIABLES else getattr(torch._C, "_get_tracing_state", None)
     return state is not None and state() is not None
 
 
 # torch.jit.is_tracing calls it. 0.3 has another of this name, which asks about Variables.
-_is_tracing = torch._C._is_tracing if hasattr(getattr(torch, "jit", None), "is_tracing") else _is_tracing_of_old
+tracing = torch._C._is_tracing if hasattr(getattr(torch, "jit", None), "is_tracing") else _tracing_of_old
+
+
+def sizes(tensor):
+    """A tensor's sizes, to be looked at. torch.jit.trace warns of each size that becomes a number."""
+    shape = getattr(tensor, "shape", ())
+    if compiling() or not tracing():
+        return shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tuple(int(size) for size in shape)
+
+
+def overridden(*values):
+    """Whether one of these stands for a tensor and takes functions over: what torch.fx traces with (1.7 on)."""
+    for value in values:
+        if not isinstance(value, Tensor) and hasattr(type(value), "__torch_function__"):
+            return True
+    return False
+
+
+def taken_over(function, values, *arguments):
+    """What those of the values that are `overridden` make of function(*arguments)."""
+    return torch.overrides.handle_torch_function(function, [v for v in values if overridden(v)], *arguments)
 
 
 def in_forward_mode():
@@ -44,17 +69,19 @@ transform = getattr(FUNCTORCH, "peek_interpreter_stack", lambda: None)
 
 def idle():
     """Whether nothing at all records or transforms: what costs least to ask, and holds for most calls."""
-    return not (compiling() or _is_tracing() or dispatch_modes() or transform() or in_forward_mode())
+    return not (compiling() or tracing() or dispatch_modes() or transform() or in_forward_mode())
 
 
-_FUNCTIONALIZES = hasattr(getattr(torch, "_C", None), "_functionalization_reapply_views_tls")
+_levels = getattr(FUNCTORCH, "get_interpreter_stack", lambda: None)
 dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
 
 
 def transforming():
     """Whether operations go to something else than tensors: a dispatch mode (fake, make_fx) or functionalization."""
-    if dispatch_modes():
-        return True
+    return bool(dispatch_modes()) or mapped()
+
+
+def mapped():
+    """Whether anything but gradients is at work: vmap, forward mode, functionalization."""
     # Gradients of torch.func's go through autograd Functions as any others do.
-    top = transform() if _FUNCTIONALIZES else None
-    return top is not None and top.key().name != "Grad"
+    return in_forward_mode() or any([level.key().name != "Grad" for level in _levels() or ()])

@@ -7,6 +7,10 @@ import warnings
 _OURS = ("im2col_compat", "torch")
 
 
+class SlowPathWarning(RuntimeWarning):
+    """Something is computed in a slow way, where there is a fast one for most."""
+
+
 def warn(message, category=RuntimeWarning):
     """warnings.warn with the line of the innermost frame that is neither this package's nor PyTorch's."""
     frame, level = sys._getframe(1), 2
@@ -24,4 +28,4 @@ class Once(object):
     def __call__(self, message):
         if not self._given:
             self._given = True
-            warn(message)
+            warn(message, SlowPathWarning)

@@ -1,7 +1,5 @@
 """Which engine serves an input: chosen by itself, or forced by use_backend or IM2COL_COMPAT_BACKEND."""
 
-import os
-
 import numpy as np
 
 from im2col_compat import lowlevel
@@ -9,54 +7,58 @@ from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import enter
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.compat.warn import Once
+from im2col_compat.engines import forced as _forced
 from im2col_compat.engines.c_library import FFI
 from im2col_compat.engines.native import Torch
 from im2col_compat.engines.slices import Slices
 
-VARIABLE = "IM2COL_COMPAT_BACKEND"
+VARIABLE = _forced.VARIABLE
 #: In the order in which they are tried.
 ENGINES = (Torch(), FFI(), Slices())
 BY_C_FIRST = (ENGINES[1], ENGINES[0], ENGINES[2])
 NAMES = tuple(engine.name for engine in ENGINES)
 
-_forced = os.environ.get(VARIABLE) or "auto"
 _no_c_library = Once()
 
 
 def forced():
     """The name of the engine that is forced, or None."""
-    if _forced == "auto":
+    name = _forced.name()
+    if name == "auto":
         return None
-    if _forced not in NAMES:
-        raise ValueError("{} must be 'auto' or one of {}, but got {!r}".format(VARIABLE, NAMES, _forced))
-    return _forced
+    if name not in NAMES:
+        raise ValueError("{} must be 'auto' or one of {}, but got {!r}".format(VARIABLE, NAMES, name))
+    return name
 
 
 class use_backend(object):
     """Force an engine: ``use_backend("ffi")`` for good, ``with use_backend("ffi"):`` for a while.
 
     name: "torch" (F.unfold and F.fold of the installed PyTorch), "ffi" (the C library), "slices" (tensor slicing), or
-    "auto" (the first of these that serves the input, the default). It holds for the whole process, all threads
-    included; a backward uses the engine of its forward.
+    "auto" (the first of these that serves the input, the default). A call holds for the whole process, a with block
+    for its thread or asyncio task alone. A backward uses the engine of its forward.
 
     ValueError for an unknown name, RuntimeError where the engine isn't available.
     """
 
     def __init__(self, name):
-        global _forced
         if name not in NAMES + ("auto",):
             raise ValueError("use_backend(): name must be 'auto' or one of {}, but got {!r}".format(NAMES, name))
         if name not in available_backends() + ("auto",):
             raise RuntimeError("use_backend(): {!r} isn't available: {}".format(name, why_missing(name)))
-        self._previous = _forced
-        _forced = name
+        self.name, self.entered = name, 0
+        _forced.call(self)
 
     def __enter__(self):
+        _forced.uncall(self)
+        _forced.enter(self)
         return self
 
     def __exit__(self, *_):
-        global _forced
-        _forced = self._previous
+        if self.entered:
+            _forced.leave(self)
+        else:
+            _forced.uncall(self)
 
 
 def why_missing(name):

@@ -6,6 +6,7 @@ from im2col_compat.compat import probes
 from im2col_compat.compat.arrays import TORCH, arrays_of
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines.base import Engine
+from im2col_compat.problem import product
 
 
 class Slices(Engine):
@@ -22,8 +23,8 @@ class Slices(Engine):
     def im2col(self, image, geometry):
         arrays = arrays_of(image)
         columns = arrays.full(image, _blocks_shape(geometry), 0)
-        for position, blocks, pixels in _overlaps(geometry):
-            columns[position + blocks] = image[(slice(None), slice(None)) + pixels]
+        for index, pixels in _overlaps(geometry):
+            columns[index] = image[pixels]
         return arrays.reshape(columns, geometry.columns_shape)
 
     def col2im(self, columns, geometry):
@@ -32,11 +33,11 @@ class Slices(Engine):
         wide = arrays.sum_dtype(dtype)
         blocks_of = arrays.reshape(columns if wide == dtype else arrays.cast(columns, wide), _blocks_shape(geometry))
         image = arrays.full(columns, geometry.image_shape, 0, wide)
-        for position, blocks, pixels in _overlaps(geometry):
+        for index, pixels in _overlaps(geometry):
             if dtype == "bool":
-                image[(slice(None), slice(None)) + pixels] |= blocks_of[position + blocks]
+                image[pixels] |= blocks_of[index]
             else:
-                image[(slice(None), slice(None)) + pixels] += blocks_of[position + blocks]
+                image[pixels] += blocks_of[index]
         return image if wide == dtype else arrays.cast(image, dtype)
 
 
@@ -45,13 +46,21 @@ def _blocks_shape(geometry):
 
 
 def _overlaps(geometry):
-    """For each kernel position: its index, the blocks whose pixel there is inside the image, and those pixels."""
+    """Pairs of an index into columns of _blocks_shape and one into the image, of the same elements. Together they are all
+    that isn't padding: the blocks of each position in the kernel, or, where these are fewer, the positions of each block.
+    """
+    every = (slice(None), slice(None))
+    by_block = product(geometry.blocks) < product(geometry.kernel)
+    if by_block:
+        # A pixel is block * stride + position * dilation - padding: they can take each other's place.
+        sizes = {"kernel": geometry.blocks, "blocks": geometry.kernel}
+        geometry = geometry._replace(dilation=geometry.stride, stride=geometry.dilation, **sizes)
     along = [[_overlap(geometry, axis, k) for k in range(size)] for axis, size in enumerate(geometry.kernel)]
     for position in itertools.product(*(range(size) for size in geometry.kernel)):
         overlaps = [along[axis][k] for axis, k in enumerate(position)]
         if None not in overlaps:
             blocks, pixels = zip(*overlaps)
-            yield (slice(None), slice(None)) + position, blocks, pixels
+            yield every + (blocks + position if by_block else position + blocks), every + pixels
 
 
 def _overlap(geometry, axis, position):

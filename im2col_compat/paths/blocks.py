@@ -3,7 +3,7 @@
 import itertools
 
 from im2col_compat import chunks
-from im2col_compat.compat import autograd, dtypes
+from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.paths import plans
@@ -15,12 +15,14 @@ SHARE = 32
 
 def run(op, problem, arrays, w, x):
     """The result for w and x, of the problem's shapes."""
+    if arrays is TORCH and arrays.dtype(x) not in dtypes.ITEMSIZE:
+        raise NotImplementedError("{}(): there is no arithmetic for {}".format(problem.function, arrays.dtype(x)))
     plan, w, x = plans.of(op, problem, arrays, w, x)
     if not problem.taps:
         return arrays.reshape(_of_no_terms(plan, arrays, w, x), problem.result_shape)
     if arrays is NUMPY:
         result = _forward(plan, arrays, w, x)
-    elif plan.captures and 0 not in plan.shape:
+    elif (plan.captures or graphs.mapped()) and 0 not in plan.shape:
         result = _joined(plan, w, x)
     else:
         result = _Blocks.apply(w, x, plan)
@@ -89,14 +91,16 @@ class _Blocks(Function):
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
         plan, arrays = ctx.plan, TORCH
-        if autograd.recording(grad):
-            # A graph of the gradient itself: kept whole, as autograd needs it.
-            with autograd.enable_grad():
-                whole = plan.piece(tuple(slice(0, length) for length in plan.lengths))
-                result = plan.evaluate(w[whole.w], x[whole.x], whole)
-                dw, dx = autograd.partials(result, (w, x), grad, create_graph=True)
-            return dw, dx, None
         needs = ctx.needs_input_grad[:2]
+        if graphs.transform() is not None or autograd.recording(grad, w, x):
+            # A graph of the gradient itself: kept whole, as autograd needs it.
+            whole = plan.piece(tuple(slice(0, length) for length in plan.lengths))
+
+            def evaluate(w, x):
+                return (plan.evaluate(w[whole.w], x[whole.x], whole),)
+
+            dw, dx = autograd.derivatives(evaluate, (w, x), needs, (grad,), True)
+            return dw, dx, None
         sums = [
             arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand))) if need else None
             for operand, need in zip((w, x), needs)
@@ -105,7 +109,7 @@ class _Blocks(Function):
             with autograd.enable_grad():
                 parts = [autograd.leaf(w[piece.w], needs[0]), autograd.leaf(x[piece.x], needs[1])]
                 result = plan.evaluate(parts[0], parts[1], piece)
-                found = autograd.partials(result, parts, grad[piece.out])
+                found = autograd.partials([result], parts, [grad[piece.out]])
             for total, partial, index in zip(sums, found, (piece.w, piece.x)):
                 if partial is not None:
                     total[index] += arrays.cast(raw(partial), arrays.dtype(total))

@@ -2,10 +2,19 @@
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import kernels as c_kernels
+from im2col_compat.compat import graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH
+from im2col_compat.compat.memo import Memo
+from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
 from im2col_compat.paths import blocks, kernels, native
 from im2col_compat.paths.normalize import with_normalized_gradient
+from im2col_compat.problem import product
+from im2col_compat.terms.function import codes
+
+#: Multiplications that take tensor operations more than a few milliseconds.
+LEAST_TO_SAY = 2 * 10**6
+_announced = Memo(1000)  # the codes of ops that were said to be slow
 
 
 def run(op, problem, arrays, names, w, x, b=None):
@@ -65,9 +74,23 @@ def _kernels(op, problem, arrays, w, x):
     found, reason = None, "only kernels evaluate it, and they take CPU memory"
     if arrays.in_memory(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)
+    elif arrays is TORCH and graphs.tracing():
+        text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
+        raise RuntimeError(text.format(problem.function, op))
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))
+    if found is None and arrays.has_memory(x):
+        _announce(op, problem, reason)
     return found
+
+
+def _announce(op, problem, reason):
+    """Say once for an op why it is slow, where that takes more than a few milliseconds."""
+    if product(problem.result_shape) * problem.taps < LEAST_TO_SAY or _announced.has(codes(op)):
+        return
+    _announced.get(codes(op), bool)
+    text = "im2col_compat: {} is evaluated with tensor operations, 10 to 60 times as slowly as by C kernels: {}"
+    warn(text.format(op, reason), SlowPathWarning)
 
 
 def _plus(arrays, result, bias, problem):

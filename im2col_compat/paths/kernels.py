@@ -4,7 +4,7 @@ What kernels can't do, a second derivative, is left to tensor operations in bloc
 """
 
 from im2col_compat import lowlevel
-from im2col_compat.compat import autograd, memory
+from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function
 from im2col_compat.paths import blocks, layout
@@ -80,22 +80,57 @@ class _Kernels(Function):
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
         op, problem, kernels = ctx.others
-        create_graph, most = autograd.recording(grad), op.reduction.most_taps
-        if create_graph or most is not None and problem.taps > most:
-            with autograd.enable_grad():
-                if not create_graph:
-                    w, x = (autograd.leaf(t, need) for t, need in zip((w, x), ctx.needs_input_grad))
-                result = blocks.run(op, problem, TORCH, w, x)
-                dw, dx = autograd.partials(result, (w, x), grad, create_graph)
-        elif not kernels.has_gradients:
+        needs, most = ctx.needs_input_grad[:2], op.reduction.most_taps
+        create_graph, in_func = autograd.recording(grad, w, x), graphs.transform() is not None
+        if graphs.mapped() or create_graph and not in_func or most is not None and problem.taps > most:
+            evaluate = _by_tensors(op, problem)
+            return tuple(autograd.derivatives(evaluate, (w, x), needs, (grad,), create_graph)) + (None,) * 3
+        if not kernels.has_gradients:
             why = "its functions are not tensors', and it has no grad_w and grad_x"
             raise RuntimeError("this op has no gradient: " + why)
+        if in_func:
+            found = iter(autograd.apply_function(_Gradients, (w, x, grad), op, problem, kernels, needs))
         else:
-            dw, dx = _gradients(op, problem, kernels, w, x, grad, ctx.needs_input_grad[:2])
-        return dw, dx, None, None, None
+            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, w, x, grad, needs)])
+        return tuple(next(found) if need else None for need in needs) + (None,) * 3
+
+
+def _by_tensors(op, problem):
+    """What tensor operations make of operands, as autograd.derivatives takes it."""
+    return lambda w, x: (blocks.run(op, problem, TORCH, w, x),)
+
+
+@autograd.new_style
+class _Gradients(Function):
+    """The gradients that are needed, by kernels: torch.func always asks for such as can be differentiated. Tensor
+    operations do that."""
+
+    @staticmethod
+    def forward(w, x, grad, op, problem, kernels, needs):
+        return tuple(_gradients(op, problem, kernels, w, x, grad, needs))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.others = inputs[3:]
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx, *grads):
+        operands = autograd.saved(ctx)
+        op, problem, _, needs = ctx.others
+
+        def first(w, x, grad):
+            found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), True)
+            zeros = [TORCH.tensor(TORCH.full(t, t.shape, 0)) if d is None else None for d, t in zip(found, (w, x))]
+            return tuple(zero if d is None else d for d, zero, need in zip(found, zeros, needs) if need)
+
+        create_graph = autograd.recording(grads[0], *operands)
+        found = autograd.derivatives(first, operands, ctx.needs_input_grad[:3], grads, create_graph)
+        return tuple(found) + (None,) * 4
 
 
 def _gradients(op, problem, kernels, w, x, grad, needs):
+    """The gradients that are needed, as plain data."""
     how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
     w, x = TORCH.dense(w), TORCH.dense(x)
     grad, strides = _strided(problem, how, raw(grad))
@@ -105,7 +140,7 @@ def _gradients(op, problem, kernels, w, x, grad, needs):
     for call, gives_w, gives_x in op.reduction.calls(*needs):
         to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
         _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
-    return [None if tensor is None else quiet(tensor) for tensor in found]
+    return [tensor for tensor in found if tensor is not None]
 
 
 def _zeros(like, kernels):

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from im2col_compat.compat import unfolds
+from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
+from im2col_compat.problem import conv_pads
 
 
 def serves(problem, arrays):
@@ -22,6 +23,13 @@ def conv(problem, x, w, b):
     function = getattr(torch.nn.functional, problem.function)
     result = function(x, w, b, problem.stride, padding, problem.dilation, problem.groups)
     return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
+
+
+def recorded(dims, x, w, b, stride, padding, dilation, groups):
+    """The same as a graph records it: of what conv1d, conv2d and conv3d take, and with sizes that may be symbols."""
+    if hasattr(padding, "__iter__") and not hasattr(padding, "lower") and any(hasattr(p, "__iter__") for p in padding):
+        x, padding = TORCH.pad(x, conv_pads(dims, graphs.sizes(w), padding, stride, dilation), 0), 0
+    return getattr(torch.nn.functional, "conv{}d".format(dims))(x, w, b, stride, padding, dilation, groups)
 
 
 def of_arrays(problem, w, x):

@@ -12,6 +12,8 @@ def with_normalized_gradient(w, eta):
 
 @autograd.new_style
 class _Normalized(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(w, eta):
         return w.clone()

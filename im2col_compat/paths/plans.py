@@ -112,6 +112,11 @@ class ConvPlan(object):
 
     def _padded(self, x, geometry, reaches, value):
         arrays = self.arrays
+        if arrays.owns(value):
+            one = geometry._replace(batch=1, channels=1)
+            ones = arrays.tensor(arrays.full(x, (1, 1) + tuple(int(size) for size in x.shape[2:]), 1))
+            inside = self._padded(ones, one, reaches, 0) != 0
+            return arrays.where(inside, self._padded(x, geometry, reaches, 0), value)
         if any(reach.before is None for reach in reaches):
             return arrays.tensor(arrays.full(x, geometry.image_shape, value))
         pads = [(reach.before, reach.after) for reach in reaches]

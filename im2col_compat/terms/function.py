@@ -1,18 +1,23 @@
 """Terms: what every kind of term says, and the kind that any Python function is. The other kinds extend it."""
 
+import numpy as np
+
 from im2col_compat.codegen import fingerprint, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
-from im2col_compat.compat import autograd, dtypes
+from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Function as AutogradFunction
 from im2col_compat.compat.probes import torch
-from im2col_compat.compat.warn import Once, warn
-from im2col_compat.terms import named
+from im2col_compat.compat.warn import Once, SlowPathWarning, warn
+from im2col_compat.problem import product
+from im2col_compat.terms import elementwise, named
 
 #: How many pieces of C one function may give: where it captures a number that changes, each call gives another.
 MOST_SOURCES = 16
 MOST_TRACES = 1000  # how many results of tracing are kept
+#: The most values along each axis of an operand that functions are tried on.
+SAMPLED = 8
 
 _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
@@ -76,7 +81,8 @@ class Function(object):
         if not _traced.has(key) and _changes(op, key):
             warn(
                 "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is"
-                " evaluated with tensor operations, which is slower".format(op, MOST_SOURCES)
+                " evaluated with tensor operations, which is slower".format(op, MOST_SOURCES),
+                SlowPathWarning,
             )
             return None, "it gives other C from call to call"
         return _traced.get(key, lambda: _compiled(op, traced, dtype, level))
@@ -109,7 +115,7 @@ class Function(object):
         operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
         try:
             captures = self._try(op, arrays, operands, False)
-            if arrays is TORCH and (w.requires_grad or x.requires_grad):
+            if arrays is TORCH and (w.requires_grad or x.requires_grad) and not graphs.transformed():
                 self._try(op, arrays, operands, True)
             return op, w, x, captures
         except Exception:
@@ -121,21 +127,24 @@ class Function(object):
     def _try(self, op, arrays, operands, requires_grad):
         """Call each function once; whether a result requires grad."""
         w, x = operands if arrays is NUMPY else [autograd.leaf(operand, requires_grad) for operand in operands]
-        results = [_checked(op, "multiply", arrays, self.multiply(w, x), w, x)]
+        whether = not requires_grad and not graphs.transformed() and arrays.has_memory(x)
+        results = [_tried(op, "multiply", arrays, whether, w, x)]
         if op.reduction.function is not None:
-            results.append(op.reduction.added(op, arrays, results[0], results[0]))
+            term = results[0]
+            results.append(op.reduction.added(op, arrays, term, term))
+            if whether:
+                _refuse_others(op, "add", op.add, arrays, op.add, (term, elementwise.reversed_values(arrays, term)))
         if arrays is NUMPY:
             return False
         for argument in ("grad_w", "grad_x") if dtypes.differentiable(arrays.dtype(x)) else ():
-            surrogate = getattr(self, argument)
-            if surrogate is not None:
-                _checked(op, argument, arrays, surrogate(w, x), w, x)
+            if getattr(self, argument) is not None:
+                _tried(op, argument, arrays, whether, w, x)
         return any(result.requires_grad for result in results)
 
     def has_surrogates(self, arrays, w, x):
         """Whether functions of the user's differentiate the terms of these operands."""
         surrogates = self.grad_w is not None or self.grad_x is not None
-        return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad)
+        return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad or graphs.transformed())
 
     def evaluate(self, op, arrays, w, x):
         """The terms of operands that broadcast, by tensor operations; differentiable."""
@@ -155,11 +164,8 @@ class Function(object):
 
     def true_partial(self, op, w, x, i, grad):
         """grad times d multiply / d operand i, where only the other operand has a surrogate."""
-        create_graph = autograd.recording(grad)
-        with autograd.enable_grad():
-            if not create_graph:
-                w, x = autograd.leaf(w, i == 0), autograd.leaf(x, i == 1)
-            return autograd.partials(self.multiply(w, x), (w, x), grad, create_graph)[i]
+        needs, create_graph = (i == 0, i == 1), autograd.recording(grad, w, x)
+        return autograd.derivatives(lambda w, x: (self.multiply(w, x),), (w, x), needs, (grad,), create_graph)[i]
 
 
 class ByArrays(Function):
@@ -176,12 +182,21 @@ class ByArrays(Function):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
 
 
+def codes(op):
+    """What the functions of ops made anew at each call have in common, as a key."""
+    return tuple(_code(function) for function in (op.multiply, op.add, op.grad_w, op.grad_x))
+
+
+def _code(function):
+    """What a function made anew at each call has in common with the one before: its code, but the numbers. An object is
+    known by its class."""
+    code = getattr(function, "__code__", None)
+    return type(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name, code.co_code)
+
+
 def _changes(op, key):
     """Whether an op's functions have led to too many pieces of C before this one."""
-    # A function made anew at each call is known by its code, an object by its class.
-    functions = op.multiply, op.add, op.grad_w, op.grad_x
-    codes = tuple(getattr(part, "__code__", type(part)) for part in functions)
-    others = _sources.get(codes + key[-2:], set)
+    others = _sources.get(codes(op) + key[-2:], set)
     if len(others) <= MOST_SOURCES:
         others.add(key)
     return len(others) > MOST_SOURCES
@@ -225,6 +240,8 @@ def _checked(op, argument, arrays, result, w, x):
 class _Surrogate(AutogradFunction):
     """`term`, which is multiply(w, x). grad_w and grad_x give the gradients of w and x, autograd those of captures."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(w, x, term, op):
         return term.clone()
@@ -232,7 +249,21 @@ class _Surrogate(AutogradFunction):
     @staticmethod
     def setup_context(ctx, inputs, output):
         w, x, _, ctx.op = inputs
-        ctx.save_for_backward(w, x)
+        autograd.save(ctx, w, x)
+
+    @staticmethod
+    def jvp(ctx, w_tangent, x_tangent, term_tangent, _):
+        (w, x), op = autograd.saved(ctx), ctx.op
+        result = term_tangent
+        for tangent, argument in ((w_tangent, "grad_w"), (x_tangent, "grad_x")):
+            surrogate = getattr(op.term, argument)
+            if tangent is None:
+                continue
+            if surrogate is None:
+                raise RuntimeError("{}: forward mode needs {}, as the op differentiates itself".format(op, argument))
+            moved = tangent * _checked(op, argument, TORCH, surrogate(w, x), w, x)
+            result = moved if result is None else result + moved
+        return result
 
     @staticmethod
     def backward(ctx, grad):
@@ -285,7 +316,31 @@ class _OnArrays(object):
         return result.cuda() if tensors[0].is_cuda else result
 
 
+def _tried(op, argument, arrays, whether, w, x):
+    """What one of the user's functions returns. whether: find out if it works element by element, and refuse it else."""
+    function = getattr(op, argument)
+
+    def call(w, x):
+        return _checked(op, argument, arrays, function(w, x), w, x)
+
+    result = call(w, x)
+    if whether:
+        _refuse_others(op, argument, function, arrays, call, (w, x))
+    return result
+
+
+def _refuse_others(op, argument, user, arrays, function, operands):
+    if not elementwise.known(user, arrays, function, operands):
+        text = (
+            "{}: {} must work element by element, but a value of its result depends on other elements, or their number"
+        )
+        raise RuntimeError(text.format(op, argument))
+
+
 def _sample(arrays, tensor, broadcast):
-    first = raw(tensor)[(slice(0, 1),) * len(tensor.shape)]
+    """A few of a tensor's values, in a small shape that broadcasts as the tensor does."""
     shape = tuple(1 if alone else 2 + axis for axis, alone in enumerate(broadcast))
-    return arrays.dense(arrays.expand(arrays.reshape(first, (1,) * len(shape)), shape))
+    corner = raw(arrays.dense(tensor[(slice(0, SAMPLED),) * len(tensor.shape)]))
+    count = product(int(size) for size in corner.shape)
+    corner = arrays.reshape(arrays.tensor(corner), (count,))
+    return arrays.reshape(arrays.take(corner, np.arange(product(shape)) % count, 0), shape)
