@@ -121,8 +121,8 @@ class _Gradients(Function):
 
         def first(w, x, grad):
             found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), True)
-            zeros = [TORCH.tensor(TORCH.full(t, t.shape, 0)) if d is None else None for d, t in zip(found, (w, x))]
-            return tuple(zero if d is None else d for d, zero, need in zip(found, zeros, needs) if need)
+            wanted = [(d, t) for d, t, need in zip(found, (w, x), needs) if need]
+            return tuple(TORCH.tensor(TORCH.full(t, t.shape, 0)) if d is None else d for d, t in wanted)
 
         create_graph = autograd.recording(grads[0], *operands)
         found = autograd.derivatives(first, operands, ctx.needs_input_grad[:3], grads, create_graph)
