@@ -1,12 +1,11 @@
 """Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on, with `op` as dot product."""
 
 from im2col_compat import graph
-from im2col_compat.compat import graphs, unfolds
+from im2col_compat.compat import graphs
 from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
-from im2col_compat.engines import choose as engines
 from im2col_compat.op import resolve
-from im2col_compat.paths import choose, native
+from im2col_compat.paths import choose
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
 _CONVS = {dims: "conv{}d".format(dims) for dims in (1, 2, 3)}
@@ -53,13 +52,13 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
     if graphs.overridden(input, weight):
         arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op)
         return graphs.taken_over((conv1d, conv2d, conv3d)[dims - 1], (input, weight), *arguments)
-    if graph.is_recorded(op):
+    if graphs.elsewhere(input):
         recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups)
         if recorded is not None:
             return recorded
+        if graph.breaks(op, input, weight):
+            return _conv_apart(dims, input, weight, bias, stride, padding, dilation, groups, op)
     op = resolve(op)
-    if op.is_dot and unfolds.UNFOLD_IS_CURRENT and graphs.capturing() and engines.forced() is None:
-        return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     arrays, (x, w, b), leave = enter(_CONVS[dims], ("input", "weight", "bias"), (input, weight, bias))
     bias_shape = None if b is None else tuple(b.shape)
     problem = conv_problem(dims, tuple(x.shape), tuple(w.shape), bias_shape, stride, padding, dilation, groups)
@@ -74,10 +73,12 @@ def linear(input, weight, bias=None, op="dot"):
     """
     if graphs.overridden(input, weight):
         return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op))
-    if graph.is_recorded(op):
+    if graphs.elsewhere(input):
         recorded = graph.linear(op, input, weight, bias)
         if recorded is not None:
             return recorded
+        if graph.breaks(op, input, weight):
+            return _linear_apart(input, weight, bias, op)
     op = resolve(op)
     arrays, (x, w, b), leave = enter("linear", ("input", "weight", "bias"), (input, weight, bias))
     if op.is_dot and arrays is TORCH:
@@ -95,12 +96,17 @@ def matmul(a, b, op="dot"):
     """
     if graphs.overridden(a, b):
         return graphs.taken_over(matmul, (a, b), a, b, resolve(op))
-    if graph.is_recorded(op):
+    if graphs.elsewhere(a):
         recorded = graph.matmul(op, a, b)
         if recorded is not None:
             return recorded
+        if graph.breaks(op, a, b):
+            return _matmul_apart(a, b, op)
     op = resolve(op)
     arrays, (w, x), leave = enter("matmul", ("a", "b"), (a, b))
     if op.is_dot and arrays is TORCH:
         return leave(torch.matmul(w, x))
     return leave(choose.run(op, matmul_problem(tuple(w.shape), tuple(x.shape)), arrays, ("a", "b"), w, x))
+
+
+_conv_apart, _linear_apart, _matmul_apart = [graphs.apart(call, graph.WHY) for call in (_conv, linear, matmul)]

@@ -5,8 +5,9 @@ around it. Recorded is only what needs no message: all else (None) goes the way 
 """
 
 import importlib
+import types
 
-from im2col_compat.compat import autograd, graphs
+from im2col_compat.compat import autograd, graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
@@ -16,24 +17,24 @@ from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, 
 
 #: Ops without a name, by what they are called in graphs. A graph outlives the layer that it was made of.
 _own = {}
+#: The Op of each plain function in a graph.
+_functions = {}
 #: The library, which goes when nobody holds it.
 _kept = []
 
 
+#: What torch.compile says where it breaks a graph.
+WHY = "im2col_compat records no op whose functions capture tensors or what changes, nor one made in the graph"
+
+
 # ---------------------------------------------------------------- recording
-def is_recorded(op):
-    """Whether this is recorded, or goes to a dispatch mode (fake tensors, counters), where one operator stands for it."""
-    if not (graphs.capturing() or graphs.dispatch_modes()):
-        return False
-    # torch.compile takes what it made of one layer for another of the same type, unless it has looked at the op's token.
-    known = not isinstance(op, Op) or len(op.token) > 0
-    return known and graphs.HAS_LIBRARY and engines.forced() is None
-
-
 def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
     """conv1d's, conv2d's or conv3d's result, recorded; or None."""
+    op = _recordable(op)
+    if op is not None and op.is_dot and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+        return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
-    if not _alike(input, weight) or None in sizes or type(groups) is not int:
+    if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
         return None
     x, w = graphs.sizes(input), graphs.sizes(weight)
     if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
@@ -46,18 +47,48 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
 
 def linear(op, input, weight, bias):
     """linear's result, recorded; or None."""
-    x, w = graphs.sizes(input), graphs.sizes(weight)
-    if not _alike(input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
+    op, x, w = _recordable(op), graphs.sizes(input), graphs.sizes(weight)
+    if not _alike(op, input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
         return None
     return _record("linear", op, input, weight, (), bias)
 
 
 def matmul(op, a, b):
     """matmul's result, recorded; or None."""
-    w, x = graphs.sizes(a), graphs.sizes(b)
-    if not _alike(a, b) or len(w) < 2 or len(x) < 2 or w[-1] != x[-2]:
+    op, w, x = _recordable(op), graphs.sizes(a), graphs.sizes(b)
+    if not _alike(op, a, b) or len(w) < 2 or len(x) < 2 or w[-1] != x[-2]:
         return None
     return _record("matmul", op, a, b, ())
+
+
+def breaks(op, *tensors):
+    """Whether torch.compile breaks the graph around an op that wasn't recorded. RuntimeError where a graph that can't
+    be broken would take the present sizes of tensors for those of all."""
+    if not graphs.compiling() or (op == "dot" or isinstance(op, Op) and op.is_dot) and engines.forced() is None:
+        return False
+    if not graphs.breakable() and any(type(size) is not int for tensor in tensors for size in graphs.sizes(tensor)):
+        raise RuntimeError("{} can't be recorded with sizes that may change: {}".format(op, WHY))
+    return graphs.breakable()
+
+
+def _recordable(op):
+    """The Op of a graph's operator; None where that can't stand for what a user gave."""
+    # torch.compile takes what it made of one layer for another of the same type, unless it has looked at the op's token.
+    known = not isinstance(op, Op) or len(op.token) > 0
+    if not known or engines.forced() is not None:
+        return None
+    if isinstance(op, Op):
+        return op
+    if isinstance(op, str):
+        return NAMED.get(op)
+    return (_of_function(op) if isinstance(op, types.FunctionType) else None) if graphs.compiling() else Op(op)
+
+
+def _of_function(function):
+    """The Op of a plain function: the same one each time, as torch.compile asks."""
+    if function not in _functions:
+        _functions[function] = Op(function)
+    return _functions[function]
 
 
 def _each(value, dims):
@@ -82,24 +113,23 @@ def conv_numbers(numbers):
     return stride, dilation, tuple(zip(before, after)), numbers[-1]
 
 
-def _alike(first, second):
-    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
-    return tensors and first.dtype == second.dtype and first.device == second.device
+def _alike(op, first, second):
+    if op is None or op.is_dot or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+        return False
+    return (first.dtype == second.dtype or op.term.mixes_dtypes) and first.device == second.device
 
 
 def _fits(bias, input, filters):
     if bias is None:
         return True
-    alike = _alike(bias, input) and (input.dtype.is_floating_point or input.dtype.is_complex)
-    return alike and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
+    alike = isinstance(bias, Tensor) and bias.dtype == input.dtype and bias.device == input.device
+    floats = alike and (input.dtype.is_floating_point or input.dtype.is_complex)
+    return floats and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
 
 
 def _record(function, op, first, second, numbers, bias=None, dims=0):
     """The result, a bias of `second`'s filters included."""
-    if not isinstance(op, Op):
-        # To torch.compile, a plain function would be another Op at each call.
-        op = NAMED.get(op) if isinstance(op, str) else None if graphs.compiling() else Op(op) if callable(op) else None
-    name = None if op is None or op.is_dot or not _fits(bias, first, graphs.sizes(second)[0]) else key(op, first.dtype)
+    name = key(op, first.dtype) if graphs.HAS_LIBRARY and _fits(bias, first, graphs.sizes(second)[0]) else None
     if name is None:
         return None
     result = torch.ops.im2col_compat.dot(first, second, numbers, function, name)
@@ -112,14 +142,14 @@ def key(op, dtype):
         return None
     if op.is_named:
         return op.name
-    if not op.term.recordable(op, str(dtype)[6:]):
+    if not op.term.is_recordable(op, str(dtype)[6:]):
         return None
     _own[op.token] = op
     return op.token
 
 
 # torch.compiler.assume_constant_result, without importing the compiler.
-key._dynamo_marked_constant = True
+key._dynamo_marked_constant = _of_function._dynamo_marked_constant = True
 
 
 # ---------------------------------------------------------------- the operators
@@ -162,6 +192,7 @@ def _dot(first, second, numbers, function, op):
 
 def _dot_fake(first, second, numbers, function, op):
     # The ordinary product has the same shape.
+    second = second.to(first.dtype)
     if function == "linear":
         result = torch.nn.functional.linear(first, second)
     elif function == "matmul":
@@ -175,7 +206,7 @@ def _dot_fake(first, second, numbers, function, op):
 
 
 def _dot_backward(grad, needs, first, second, *others):
-    with autograd.enable_grad():
+    with autograd.enabled():
         leaves = [autograd.leaf(operand, need) for operand, need in zip((first, second), needs)]
         found = autograd.partials([_dot(*(leaves + list(others)))], leaves, [grad])
     return tuple(grad.new_empty(0) if partial is None else partial for partial in found)

@@ -161,9 +161,7 @@ def test_second_derivatives(op):
 
 @pytest.mark.skipif("C" not in OPS, reason="needs the C library")
 def test_what_only_c_evaluates_is_refused():
-    """There is no forward mode and no vmap of an op in C: an error, and no wrong number."""
+    """There is no forward mode of an op in C: an error, and no wrong number."""
     function, (w, x) = called("linear", "C"), operands("linear")
-    with pytest.raises(RuntimeError, match="C"):
+    with pytest.raises(RuntimeError, match="forward mode"):
         torch.func.jvp(function, (w, x), (w, x))
-    with pytest.raises(RuntimeError, match="C"):
-        torch.func.vmap(function)(w[:3].expand(3, 3, 5), x.expand(3, 3, 5))

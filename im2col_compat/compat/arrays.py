@@ -188,10 +188,16 @@ class _Torch(_Arrays):
         # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
         if VARIABLES:
             return not any([x.is_cuda for x in tensors])
+        if not self.are_on_cpu(*tensors):
+            return False
+        return graphs.idle() or not (graphs.capturing() or graphs.transforming())
+
+    def are_on_cpu(self, *tensors):
+        """Whether these are plain tensors of a CPU, or samples of such."""
         for x in tensors:
             if type(x) not in _PLAIN or not _is_cpu(x) or not self.is_dense_kind(x) or _is_zero(x):
                 return False
-        return graphs.idle() or not (graphs.capturing() or graphs.transforming())
+        return True
 
     def alike(self, x, y):
         if VARIABLES:
@@ -326,7 +332,7 @@ class _Torch(_Arrays):
         return self.reshape(table.index_select(0, self.reshape(index, (-1,))), tuple(index.shape))
 
     def extremes(self, x):
-        x = raw(x)
+        x = graphs.unwrapped(raw(x))
         # The wider unsigned types have no min().
         return super(_Torch, self).extremes(x.cpu().numpy() if self.dtype(x) in ("uint16", "uint32", "uint64") else x)
 
@@ -339,8 +345,8 @@ class _Torch(_Arrays):
         return first if VARIABLES else first.detach() if graphs.mapped() else first.item()
 
     def add(self, x, y):
-        # 0.3 refuses to change a Variable of which there is a view.
-        return x + y if VARIABLES else x.add_(y)
+        # 0.3 refuses to change a Variable of which there is a view, and vmap what doesn't differ from sample to sample.
+        return x + y if VARIABLES or graphs.transform() is not None else x.add_(y)
 
     def max(self, x, axis):
         return self._extremum(x, x.max, axis)

@@ -71,6 +71,21 @@ def _null_context():
     yield
 
 
+@contextlib.contextmanager
+def enabled():
+    """Let autograd record, also where a dispatch mode has turned it off for the operators that it hands on (2.4 on)."""
+    keys = torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView
+    excluded = [key for key in keys if torch._C._dispatch_tls_is_dispatch_key_excluded(key)]
+    for key in excluded:
+        torch._C._dispatch_tls_set_dispatch_key_excluded(key, False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for key in excluded:
+            torch._C._dispatch_tls_set_dispatch_key_excluded(key, True)
+
+
 def partials(outputs, inputs, grads, create_graph=False):
     """The sum over outputs of d output / d input, times the output's grad, for each input; None where there is none."""
     wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]

@@ -1,5 +1,6 @@
 """Whether PyTorch records a graph or transforms what is computed now."""
 
+import importlib
 import warnings
 
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
@@ -14,11 +15,18 @@ HAS_LIBRARY = all(hasattr(_library, "register_" + name) for name in ("fake", "au
 # torch.compiler came with 2.1, is_compiling with 2.3; before, a graph is recorded by what compiling doesn't know.
 #: Whether torch.compile or torch.export is recording a graph.
 compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
+#: Whether it is torch.compile, or what else breaks a graph where it has to.
+breakable = getattr(getattr(torch, "compiler", None), "is_dynamo_compiling", bool)
 
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): sizes may be symbols, which Python can't check."""
     return torch is not None and (compiling() or tracing())
+
+
+def elsewhere(tensor):
+    """Whether results don't go to memory: a graph is recorded, a dispatch mode looks on, or there are sizes alone."""
+    return torch is not None and (capturing() or bool(dispatch_modes()) or getattr(tensor, "is_meta", False))
 
 
 def _tracing_of_old():
@@ -85,3 +93,28 @@ def mapped():
     """Whether anything but gradients is at work: vmap, forward mode, functionalization."""
     # Gradients of torch.func's go through autograd Functions as any others do.
     return in_forward_mode() or any([level.key().name != "Grad" for level in _levels() or ()])
+
+
+def merges():
+    """Whether nothing but vmap and gradients is at work, whose samples an autograd Function can merge."""
+    if in_forward_mode() or dispatch_modes() or capturing():
+        return False
+    return all([level.key().name in ("Vmap", "Grad") for level in _levels() or ()])
+
+
+def unwrapped(tensor):
+    """The tensor that torch.func's transforms work on, of all samples."""
+    while FUNCTORCH is not None and FUNCTORCH.is_functorch_wrapped_tensor(tensor):
+        tensor = FUNCTORCH.get_unwrapped(tensor)
+    return tensor
+
+
+def apart(function, why):
+    """The function, at which torch.compile breaks its graph instead of looking into it. why: what it says then."""
+    compiler = importlib.import_module("torch._compile") if breakable is not bool else None
+    if not hasattr(compiler, "_disable_dynamo"):
+        return function
+    # torch.compiler.disable itself would import the compiler now.
+    result = compiler._disable_dynamo(function)
+    result._torchdynamo_disable, result._torchdynamo_disable_msg = True, why
+    return result

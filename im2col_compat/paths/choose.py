@@ -71,8 +71,8 @@ def _kernels(op, problem, arrays, w, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
-    found, reason = None, "only kernels evaluate it, and they take CPU memory"
-    if arrays.in_memory(w, x):
+    found, reason = None, "only kernels evaluate it, which take CPU memory, and have no forward mode"
+    if arrays.in_memory(w, x) or arrays is TORCH and kernels.merges(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"

@@ -7,7 +7,7 @@ from im2col_compat import lowlevel
 from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function
-from im2col_compat.paths import blocks, layout
+from im2col_compat.paths import blocks, layout, merged
 
 #: Multiplications after which a call comes back to Python before its next image, so that Ctrl-C gets through.
 STEP = 2 * 10**9
@@ -19,9 +19,14 @@ def run(op, problem, kernels, arrays, w, x):
     """The result for w and x, of the problem's shapes."""
     if problem.groups > 1 and not problem.is_conv:
         problem, w, x = _expanded(problem, arrays, w, x)
-    if arrays is NUMPY or not autograd.records(w, x):
+    if arrays is NUMPY or not (autograd.records(w, x) or graphs.transformed()):
         return _forward(op, problem, kernels, arrays, w, x)
     return autograd.apply_function(_Kernels, (w, x), op, problem, kernels)
+
+
+def merges(w, x):
+    """Whether torch.func maps over w and x so that kernels take all samples as one problem."""
+    return graphs.transform() is not None and graphs.merges() and TORCH.are_on_cpu(w, x)
 
 
 def _forward(op, problem, kernels, arrays, w, x):
@@ -77,12 +82,19 @@ class _Kernels(Function):
         autograd.save_operands(ctx, inputs[0], inputs[1], output)
 
     @staticmethod
+    def vmap(info, dims, w, x, op, problem, kernels):
+        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, *[dim is not None for dim in dims[:2]])
+        w, x = [how.merge(_samples(t, dim)) for how, t, dim in zip((w_merged, x_merged), (w, x), dims)]
+        return y_merged.split(run(op, larger, kernels, TORCH, w, x), problem.result_shape), 0
+
+    @staticmethod
     def backward(ctx, grad):
         w, x = autograd.saved(ctx)
         op, problem, kernels = ctx.others
         needs, most = ctx.needs_input_grad[:2], op.reduction.most_taps
         create_graph, in_func = autograd.recording(grad, w, x), graphs.transform() is not None
-        if graphs.mapped() or create_graph and not in_func or most is not None and problem.taps > most:
+        by_tensors = create_graph and not in_func or not graphs.merges()
+        if by_tensors or most is not None and problem.taps > most:
             evaluate = _by_tensors(op, problem)
             return tuple(autograd.derivatives(evaluate, (w, x), needs, (grad,), create_graph)) + (None,) * 3
         if not kernels.has_gradients:
@@ -93,6 +105,11 @@ class _Kernels(Function):
         else:
             found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, w, x, grad, needs)])
         return tuple(next(found) if need else None for need in needs) + (None,) * 3
+
+
+def _samples(tensor, dim):
+    """A tensor with vmap's dimension first, or one that all samples share."""
+    return tensor if dim is None else tensor.movedim(dim, 0)
 
 
 def _by_tensors(op, problem):
@@ -113,6 +130,21 @@ class _Gradients(Function):
     def setup_context(ctx, inputs, output):
         ctx.others = inputs[3:]
         ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def vmap(info, dims, w, x, grad, op, problem, kernels, needs):
+        # A gradient for each sample needs its operand for each.
+        varies = [dim is not None or need for dim, need in zip(dims, needs)]
+        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, *varies)
+        how = w_merged, x_merged, y_merged
+        w, x, grad = [one.merge(_samples(t, dim)) for one, t, dim in zip(how, (w, x, grad), dims)]
+        shapes = [tuple(t.shape) for t, need in zip((w, x), needs) if need]
+        if larger.groups > 1 and not larger.is_conv:
+            larger, w, x = _expanded(larger, TORCH, w, x)
+        found = autograd.apply_function(_Gradients, (w, x, grad), op, larger, kernels, needs)
+        wanted = [pair for pair, need in zip(zip(how, (problem.w_shape, problem.x_shape)), needs) if need]
+        parts = zip(wanted, found, shapes)
+        return tuple(one.split(d.sum_to_size(shape), sample) for (one, sample), d, shape in parts), (0,) * len(wanted)
 
     @staticmethod
     def backward(ctx, *grads):

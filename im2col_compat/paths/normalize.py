@@ -23,6 +23,10 @@ class _Normalized(Function):
         ctx.eta = inputs[1]
 
     @staticmethod
+    def jvp(ctx, *tangents):
+        raise RuntimeError("normalize_grad_w={} scales a finished gradient, and forward mode has none".format(ctx.eta))
+
+    @staticmethod
     def backward(ctx, grad):
         arrays, dtype = TORCH, TORCH.dtype(grad)
         wide = arrays.cast(grad, arrays.sum_dtype(dtype))

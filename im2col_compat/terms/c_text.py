@@ -50,5 +50,5 @@ class CTerm(Function):
             return None, reason
         return kernels.compiled(template.of_texts(op, dtype), dtype, level, repr(op))
 
-    def recordable(self, op, dtype):
+    def is_recordable(self, op, dtype):
         return True

@@ -87,12 +87,12 @@ class Function(object):
             return None, "it gives other C from call to call"
         return _traced.get(key, lambda: _compiled(op, traced, dtype, level))
 
-    def recordable(self, op, dtype):
-        """Whether a graph may record the op as an operator. A tensor that a function captures would get no gradient."""
+    def is_recordable(self, op, dtype):
+        """Whether an operator can stand for the op in a graph. To a tensor that a function captures it gives no gradient."""
         try:
             symbols.trace(op, dtype, TORCH)
         except symbols.Untraceable:
-            return False
+            return fingerprint.of(op) is not None
         return True
 
     def explained(self, op, dtype, arrays, kernels):

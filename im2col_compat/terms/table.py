@@ -136,9 +136,8 @@ class Lookup(Function):
         origin = "looked up, {}{}".format(LEVELS[level], ", by byte permutes" if lowlevel.has_permutes(level) else "")
         return Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level)), None
 
-    def recordable(self, op, dtype):
-        # Operands that the table has no entry for are an error, which depends on their values.
-        return False
+    def is_recordable(self, op, dtype):
+        return op.reduction.function is None
 
 
 def _packed(table, level, layout, arrays, w, x):
