@@ -7,7 +7,7 @@ JOBS ?= 1
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo study bench matrix clean
+.PHONY: test demo study features bench matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -19,6 +19,10 @@ demo: $(VENV)/installed $(VENV)/demo-tools
 study: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/xnor.py
 	$(BIN)/python docs/multipliers.py docs
+
+# Writes docs/features.md: which kinds of ops PyTorch's graphs and transforms take.
+features: $(VENV)/installed $(VENV)/test-tools
+	$(BIN)/python tests/features.py docs/features.md
 
 # Writes docs/performance.md and its picture; a part of it: tests/bench/bench.py --only REGEX.
 bench: $(VENV)/installed $(VENV)/bench-tools

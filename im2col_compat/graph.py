@@ -31,7 +31,7 @@ WHY = "im2col_compat records no op whose functions capture tensors or what chang
 def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
     """conv1d's, conv2d's or conv3d's result, recorded; or None."""
     op = _recordable(op)
-    if op is not None and op.is_dot and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+    if _is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
         return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
     if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
@@ -64,7 +64,7 @@ def matmul(op, a, b):
 def breaks(op, *tensors):
     """Whether torch.compile breaks the graph around an op that wasn't recorded. RuntimeError where a graph that can't
     be broken would take the present sizes of tensors for those of all."""
-    if not graphs.compiling() or (op == "dot" or isinstance(op, Op) and op.is_dot) and engines.forced() is None:
+    if not graphs.compiling() or (op == "dot" or _is_dot(op)) and engines.forced() is None:
         return False
     if not graphs.breakable() and any(type(size) is not int for tensor in tensors for size in graphs.sizes(tensor)):
         raise RuntimeError("{} can't be recorded with sizes that may change: {}".format(op, WHY))
@@ -72,23 +72,24 @@ def breaks(op, *tensors):
 
 
 def _recordable(op):
-    """The Op of a graph's operator; None where that can't stand for what a user gave."""
+    """The Op of a graph's operator, or the plain function of one; None where it can't stand for what a user gave."""
     # torch.compile takes what it made of one layer for another of the same type, unless it has looked at the op's token.
     known = not isinstance(op, Op) or len(op.token) > 0
     if not known or engines.forced() is not None:
         return None
-    if isinstance(op, Op):
-        return op
     if isinstance(op, str):
         return NAMED.get(op)
-    return (_of_function(op) if isinstance(op, types.FunctionType) else None) if graphs.compiling() else Op(op)
+    if isinstance(op, Op):
+        return op
+    if not graphs.compiling():
+        return Op(op)
+    # torch.compile makes constants of functions, unless they capture something.
+    is_constant = isinstance(op, types.FunctionType) and len(op.__code__.co_freevars) == 0
+    return op if is_constant or isinstance(op, types.BuiltinFunctionType) else None
 
 
-def _of_function(function):
-    """The Op of a plain function: the same one each time, as torch.compile asks."""
-    if function not in _functions:
-        _functions[function] = Op(function)
-    return _functions[function]
+def _is_dot(op):
+    return isinstance(op, Op) and op.is_dot
 
 
 def _each(value, dims):
@@ -114,9 +115,10 @@ def conv_numbers(numbers):
 
 
 def _alike(op, first, second):
-    if op is None or op.is_dot or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+    if op is None or _is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return False
-    return (first.dtype == second.dtype or op.term.mixes_dtypes) and first.device == second.device
+    mixes_dtypes = isinstance(op, Op) and op.term.mixes_dtypes
+    return (first.dtype == second.dtype or mixes_dtypes) and first.device == second.device
 
 
 def _fits(bias, input, filters):
@@ -138,6 +140,8 @@ def _record(function, op, first, second, numbers, bias=None, dims=0):
 
 def key(op, dtype):
     """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one."""
+    if isinstance(op, (types.FunctionType, types.BuiltinFunctionType)):
+        op = _functions[op] = _functions.get(op) or Op(op)
     if not hasattr(op, "term") or graphs.transformed():  # an op made inside the graph has nothing yet
         return None
     if op.is_named:
@@ -149,7 +153,7 @@ def key(op, dtype):
 
 
 # torch.compiler.assume_constant_result, without importing the compiler.
-key._dynamo_marked_constant = _of_function._dynamo_marked_constant = True
+key._dynamo_marked_constant = True
 
 
 # ---------------------------------------------------------------- the operators

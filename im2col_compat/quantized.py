@@ -9,7 +9,7 @@ operand lies outside the range of its codes.
 
 import numpy as np
 
-from im2col_compat.compat import autograd, layers
+from im2col_compat.compat import autograd, graphs, layers
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.modules import Conv2d, Layer, Linear, constructor
@@ -102,6 +102,9 @@ class _Quantized(Layer):
         self.input_zero_point.copy_(zero_point.reshape(()))
 
     def forward(self, input):
+        return _codes_apart(self, input) if graphs.breakable() else self._by_codes(input)
+
+    def _by_codes(self, input):
         name = type(self).__name__
         if not input.is_floating_point():
             raise TypeError("{}: input must be of floats, but is {}".format(name, input.dtype))
@@ -163,6 +166,9 @@ class _Quantized(Layer):
 def _check_finite(what, values):
     if not bool(torch.isfinite(values).all()):
         raise ValueError("{} must be finite, but has NaN or infinity".format(what))
+
+
+_codes_apart = graphs.apart(_Quantized._by_codes, "codes depend on the values of inputs and weights")
 
 
 @autograd.new_style

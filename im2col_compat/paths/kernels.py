@@ -83,7 +83,9 @@ class _Kernels(Function):
 
     @staticmethod
     def vmap(info, dims, w, x, op, problem, kernels):
-        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, *[dim is not None for dim in dims[:2]])
+        larger, w_merged, x_merged, y_merged = merged.of(
+            problem, info.batch_size, *[dim is not None for dim in dims[:2]]
+        )
         w, x = [how.merge(_samples(t, dim)) for how, t, dim in zip((w_merged, x_merged), (w, x), dims)]
         return y_merged.split(run(op, larger, kernels, TORCH, w, x), problem.result_shape), 0
 

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from im2col_compat import Conv2d, Op, conv2d, graph, linear, lowlevel, ops, use_backend
+from im2col_compat import Op, conv2d, graph, linear, lowlevel, ops, use_backend
 
 gain = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 number = 0.5
@@ -115,13 +115,12 @@ def compiled(op):
 def compiled_dynamic(op):
     """`compile`, sizes that change"""
     torch._dynamo.reset()
-    count = []
     backend = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     function = torch.compile(called(op), backend=backend, fullgraph=True, dynamic=True)
     for sizes in ((2, 6, 5), (3, 8, 9), (5, 7, 6), (4, 9, 9)):
         w, x = operands(op, *sizes)
         same(function(w, x), plain(op)(w, x))
-    assert backend.frame_count <= 2, count
+    assert backend.frame_count <= 2
 
 
 def compiled_in_pieces(op):
@@ -170,7 +169,9 @@ def symbolically_traced(op):
 
 
 def batches(op):
-    return [torch.stack(pair) for pair in zip(*[operands(op, 2 + 0 * i) for i in range(3)])]
+    """Three samples of each operand."""
+    w, x = operands(op)
+    return torch.stack([w, w.flip(0), w.flip(1)]), torch.stack([x, x.flip(0), x.flip(1)])
 
 
 def mapped(op):
@@ -243,10 +244,12 @@ def counted(op):
     """`FlopCounterMode`"""
     w, x = operands(op)
     with FlopCounterMode(display=False) as counter:
-        y = called(op)(w, x)
+        called(op)(w, x)
     with FlopCounterMode(display=False) as expected:
         called(ops.dot)(w.double(), x.double())
-    assert y.shape == (2, 12) and counter.get_total_flops() == expected.get_total_flops()
+    if counter.get_total_flops() == 0:
+        raise RuntimeError("PyTorch counts no elementwise operations")
+    assert counter.get_total_flops() == expected.get_total_flops()
 
 
 def on_meta(op):
@@ -258,17 +261,23 @@ def on_meta(op):
 
 
 FEATURES = [
-    first_gradients, second_gradients, compiled, compiled_dynamic, compiled_in_pieces, exported, traced, symbolically_traced, mapped,
-    functional_gradients, per_sample, forward_mode, batched_gradients, checked_operators, counted, on_meta,
-]
+    first_gradients, second_gradients, functional_gradients, batched_gradients, mapped, per_sample, forward_mode,
+    compiled, compiled_dynamic, compiled_in_pieces, exported, traced, symbolically_traced, checked_operators, counted,
+    on_meta,
+]  # fmt: skip
+#: What integers, which have no gradients, are not asked.
+OF_FLOATS = [first_gradients, second_gradients, functional_gradients, batched_gradients, per_sample, forward_mode]
+#: What PyTorch's own functions, which "dot" is, are not asked.
+OF_OPERATORS = [checked_operators]
 
 
 def outcome(kind, feature):
-    """"yes", "wrong: ..." or the error's text."""
+    """ "yes"; "-" where there is nothing to ask; or the error that says no. AssertionError where a result is wrong."""
+    op = KINDS[kind]
+    if is_table(op) and feature in OF_FLOATS or op.is_dot and feature in OF_OPERATORS:
+        return "-"
     try:
-        feature(KINDS[kind])
-        return "yes"
-    except AssertionError as error:
-        return "WRONG " + str(error)[:200]
-    except Exception as error:
-        return "{}: {}".format(type(error).__name__, str(error)[:300])
+        feature(op)
+    except (RuntimeError, NotImplementedError, torch._dynamo.exc.Unsupported) as error:
+        return str(error)
+    return "yes"
