@@ -94,15 +94,14 @@ class _Kernels(Function):
         w, x = autograd.saved(ctx)
         op, problem, kernels = ctx.others
         needs, most = ctx.needs_input_grad[:2], op.reduction.most_taps
-        create_graph, in_func = autograd.recording(grad, w, x), graphs.transform() is not None
-        by_tensors = create_graph and not in_func or not graphs.merges()
-        if by_tensors or most is not None and problem.taps > most:
-            evaluate = _by_tensors(op, problem)
-            return tuple(autograd.derivatives(evaluate, (w, x), needs, (grad,), create_graph)) + (None,) * 3
+        recorded = graphs.transform() is not None or autograd.recording(grad, w, x)
+        if not graphs.merges() or most is not None and problem.taps > most:
+            found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), recorded)
+            return tuple(found) + (None,) * 3
         if not kernels.has_gradients:
             why = "its functions are not tensors', and it has no grad_w and grad_x"
             raise RuntimeError("this op has no gradient: " + why)
-        if in_func:
+        if recorded:
             found = iter(autograd.apply_function(_Gradients, (w, x, grad), op, problem, kernels, needs))
         else:
             found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, w, x, grad, needs)])
@@ -121,8 +120,7 @@ def _by_tensors(op, problem):
 
 @autograd.new_style
 class _Gradients(Function):
-    """The gradients that are needed, by kernels: torch.func always asks for such as can be differentiated. Tensor
-    operations do that."""
+    """The gradients that are needed, by kernels, where they may be differentiated in turn: tensor operations do that."""
 
     @staticmethod
     def forward(w, x, grad, op, problem, kernels, needs):
