@@ -5,3 +5,5 @@
 #: block, where dilation makes that large; a gradient of a gradient (create_graph); before PyTorch 1.11, functions that
 #: capture tensors requiring grad.
 memory_limit = 64 * 2**20
+#: The same on a GPU, where a block must be large to keep it busy.
+device_memory_limit = 2**30

@@ -11,7 +11,7 @@ from im2col_compat.compat import autograd, graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
-from im2col_compat.op import NAMED, Op
+from im2col_compat.op import NAMED, Op, by_token
 from im2col_compat.paths import choose, native
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, product
 
@@ -131,18 +131,26 @@ def _fits(bias, input, filters):
 
 def _record(function, op, first, second, numbers, bias=None, dims=0):
     """The result, a bias of `second`'s filters included."""
-    name = key(op, first.dtype) if graphs.HAS_LIBRARY and _fits(bias, first, graphs.sizes(second)[0]) else None
+    if not graphs.HAS_LIBRARY or not _fits(bias, first, graphs.sizes(second)[0]):
+        return None
+    # torch.compile makes constants of texts and functions. Of objects it does since 2.13.
+    name = key(op.token if isinstance(op, Op) else op, first.dtype)
     if name is None:
         return None
     result = torch.ops.im2col_compat.dot(first, second, numbers, function, name)
     return result if bias is None else result + (bias.reshape((-1,) + (1,) * dims) if dims else bias)
 
 
-def key(op, dtype):
-    """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one."""
-    if isinstance(op, (types.FunctionType, types.BuiltinFunctionType)):
-        op = _functions[op] = _functions.get(op) or Op(op)
-    if not hasattr(op, "term") or graphs.transformed():  # an op made inside the graph has nothing yet
+def key(which, dtype):
+    """The name that stands for an op in graphs, which have it as a constant; None where it can't be in one.
+
+    which: the op's token, or a plain function.
+    """
+    if callable(which):
+        op = _functions[which] = _functions.get(which) or Op(which)
+    else:
+        op = by_token.get(which)
+    if op is None or graphs.transformed():
         return None
     if op.is_named:
         return op.name

@@ -3,15 +3,17 @@
 import itertools
 import numbers
 import uuid
+import weakref
 
 from im2col_compat import reductions
-from im2col_compat.compat import dtypes
+from im2col_compat.compat import dtypes, graphs
 from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
 from im2col_compat.terms.c_text import CText
 
 _process, _numbers = uuid.uuid4().hex, itertools.count()
 NAMED = {}  # the named ops; ops.py fills it
+by_token = weakref.WeakValueDictionary()
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
     ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
@@ -56,6 +58,8 @@ class Op(object):
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
         # No other op's. torch.compile compares texts, where it takes one object for another of its type.
         self.token = "{} {}".format(_process, next(_numbers))
+        if not graphs.breakable():  # where it is made inside a graph, nobody can find it
+            by_token[self.token] = self
 
     multiply = property(lambda self: self.term.multiply)
     add = property(lambda self: self.reduction.add)

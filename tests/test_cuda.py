@@ -6,7 +6,7 @@ from helpers import problems
 from helpers.ops import OPS
 from helpers.tensors import make, some, torch, values
 
-from im2col_compat import available_backends, backend, conv2d, fold, unfold, use_backend
+from im2col_compat import available_backends, backend, chunks, conv2d, fold, unfold, use_backend
 
 if torch is None or not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
@@ -60,3 +60,25 @@ def test_the_c_library_refuses():
     with pytest.raises(RuntimeError) as info:
         conv2d(x, x.cpu(), op="l1")
     assert "weight" in str(info.value) and "cuda" in str(info.value)
+
+
+@pytest.mark.parametrize("op", ["l1", "max_plus"])
+def test_memory(op):
+    """Tensor operations stay under the limit for GPUs, where the terms would take five times as much."""
+    x, w = torch.randn(8, 64, 56, 56, device="cuda"), torch.randn(96, 64, 3, 3, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    y = conv2d(x, w, padding=1, op=op)
+    assert torch.cuda.max_memory_allocated() - before - 4 * y.numel() <= chunks.device_memory_limit
+
+
+def test_batched_gradients():
+    """is_grads_batched, whose gradients a GPU computes in another thread."""
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        x, w, grads = [torch.randn(s).to(device) for s in ((1, 2, 5, 4), (3, 2, 2, 2), (4, 1, 3, 4, 3))]
+        x, w = x.requires_grad_(), w.requires_grad_()
+        found.append(torch.autograd.grad(conv2d(x, w, op="l1"), (x, w), grads, is_grads_batched=True))
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(values(ours), values(theirs), rtol=1e-4, atol=1e-5)

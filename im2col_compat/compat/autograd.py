@@ -116,17 +116,25 @@ def derivatives(function, inputs, needs, grads, create_graph):
 _is_batch = getattr(graphs.FUNCTORCH, "is_legacy_batchedtensor", lambda grad: False)
 
 
-def _each_of(backward, ctx, grads, level=None):
-    """backward(ctx, *grads), for each of a batch of gradients by itself; in batches of batches, at a level of nesting."""
-    if level == 0 or not any([grad is not None and _is_batch(grad) for grad in grads]):
+def _each_of(backward, ctx, grads):
+    """backward(ctx, *grads), for each of a batch of gradients by itself; in batches of batches too."""
+    batches = [grad for grad in grads if grad is not None and _is_batch(grad)]
+    if not batches:
         return backward(ctx, *grads)
-    if level is None:
-        level = torch._C._vmapmode_increment_nesting() - 1
-        torch._C._vmapmode_decrement_nesting()
-    size = max(torch._remove_batch_dim(grad, level, 1, 0).shape[0] for grad in grads if grad is not None)
+    # Found by trying: a GPU's gradients are computed in a thread that doesn't know how many batches are nested.
+    level = max(level for level in range(1, _MOST_LEVELS) for grad in batches if _has_level(grad, level))
+    size = next(torch._remove_batch_dim(grad, level, 1, 0).shape[0] for grad in batches if _has_level(grad, level))
     parts = [[None] * size if grad is None else torch._remove_batch_dim(grad, level, size, 0) for grad in grads]
-    found = zip(*[_each_of(backward, ctx, part, level - 1) for part in zip(*parts)])
+    found = zip(*[_each_of(backward, ctx, part) for part in zip(*parts)])
     return tuple(None if one[0] is None else torch._add_batch_dim(torch.stack(one), 0, level) for one in found)
+
+
+_MOST_LEVELS = 64  # of PyTorch's
+
+
+def _has_level(grad, level):
+    """Whether a batch has a level of nesting: else a dimension of any size stands for it."""
+    return any([torch._remove_batch_dim(grad, level, size, 0).shape[0] != size for size in (2, 3)])
 
 
 def new_style(function):

@@ -2,7 +2,6 @@
 
 import itertools
 
-from im2col_compat import chunks
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function, torch
@@ -38,7 +37,7 @@ def _of_no_terms(plan, arrays, w, x):
 
 def _steps(plan, unit):
     """How far each axis goes in one block: the innermost axes as far as memory allows."""
-    room = max(1, chunks.memory_limit // SHARE // max(1, unit))
+    room = max(1, plan.limit // SHARE // max(1, unit))
     steps = []
     for length in reversed(plan.lengths):
         steps.insert(0, max(1, min(length, room)))

@@ -6,6 +6,7 @@ A plan says
     unit      bytes, for one element of the result, of all that is there at once in a forward
     kept      the same for what autograd keeps in a backward
     shape     the result's shape, dtype its dtype
+    limit     bytes that one call may use
     captures  whether the op's functions capture tensors that require grad
     piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
     evaluate(w, x, piece) the block, from those parts; differentiable
@@ -13,6 +14,7 @@ A plan says
 
 from collections import namedtuple
 
+from im2col_compat import chunks
 from im2col_compat.compat import dtypes
 from im2col_compat.engines import choose
 from im2col_compat.problem import product
@@ -52,7 +54,7 @@ class ConvPlan(object):
     def __init__(self, op, arrays, x, problem, captures):
         self.op, self.arrays, self.captures = op, arrays, captures
         self.columns, self.pads, self.image = problem.padded_columns, problem.pads, problem.image
-        self.engine = choose.choose(arrays, x, self.columns.dims)
+        self.engine, self.limit = choose.choose(arrays, x, self.columns.dims), _limit(arrays, x)
         self.channels, self.taps = problem.channels, problem.taps
         self.dtype = op.result_dtype(arrays.dtype(x))
         self.pad_value = op.pad_value_for(arrays.dtype(x))
@@ -149,7 +151,7 @@ class BroadcastPlan(object):
         taps = sizes.pop(axis)
         self.shape = self.lengths = tuple(sizes)
         self.dims = tuple(range(len(sizes)))
-        self.dtype = op.result_dtype(arrays.dtype(x))
+        self.dtype, self.limit = op.result_dtype(arrays.dtype(x)), _limit(arrays, x)
         self.unit, self.kept = _units(op, arrays.dtype(x), self.dtype, max(taps, 1), 1)
         self.cut = [self._cut(operand) for operand in (w, x)]
 
@@ -168,6 +170,10 @@ class BroadcastPlan(object):
 
     def evaluate(self, w, x, piece):
         return self.op.reduction.evaluate(self.op, self.arrays, w, x, self.axis, None)
+
+
+def _limit(arrays, x):
+    return chunks.memory_limit if arrays.device(x) == "cpu" else chunks.device_memory_limit
 
 
 def _units(op, dtype, result_dtype, elements, filters):
