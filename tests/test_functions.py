@@ -15,7 +15,8 @@ from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import Op, linear
 from im2col_compat.codegen import compile, functions, print_c
-from im2col_compat.codegen.expression import C_TYPES, FUNCTIONS
+from im2col_compat.codegen.derive import times
+from im2col_compat.codegen.expression import C_TYPES, FUNCTIONS, operand
 from im2col_compat.codegen.symbols import Untraceable, trace
 from im2col_compat.compat.arrays import NUMPY as ARRAYS
 
@@ -114,7 +115,7 @@ CASES = {
 }
 #: Records that PyTorch has no function of floats for: NumPy's variants, C's operators, what is of integers alone.
 OTHERS = {
-    "operand", "constant", "gate", "numpy_sign", "numpy_pow", "numpy_remainder", "quotient", "rest", "<<", ">>",
+    "operand", "constant", "gate", "joined", "numpy_sign", "numpy_pow", "numpy_remainder", "quotient", "rest", "<<", ">>",
     "bitand", "bitor", "bitxor", "invert", "lshift", "rshift",
     "cast to int32", "cast to int64", "to int8", "to uint8", "to int16", "to uint16", "to uint32", "to uint64",
 }  # fmt: skip
@@ -152,14 +153,16 @@ def grid(dtype):
     return np.ascontiguousarray(w), np.ascontiguousarray(x)
 
 
-def compiled(directory, nodes):
-    """A dict of functions of two arrays, of a dict of (expression, dtype)s, compiled as one file."""
+def compiled(directory, nodes, operands=("w", "x")):
+    """A dict of functions of arrays, of a dict of (expression, dtype)s, compiled as one file."""
     texts = ["#include <math.h>\n#include <stdint.h>\n"]
     for i, (node, dtype) in enumerate(nodes.values()):
-        texts.append(print_c.c_function("f{}".format(i), [("w", dtype), ("x", dtype)], node, dtype))
+        texts.append(print_c.c_function("f{}".format(i), [(name, dtype) for name in operands], node, dtype))
         texts.append(
-            "void loop{0}(const long n, const {1} *w, const {1} *x, {1} *out)\n"
-            "{{ for (long i = 0; i < n; i++) out[i] = f{0}(w[i], x[i]); }}\n".format(i, C_TYPES[dtype])
+            "void loop{0}(const long n, {2}{1} *out) {{ for (long i = 0; i < n; i++) out[i] = f{0}({3}); }}\n".format(
+                i, C_TYPES[dtype], "".join("const {} *{}, ".format(C_TYPES[dtype], name) for name in operands),
+                ", ".join(name + "[i]" for name in operands)
+            )  # fmt: skip
         )
     path = os.path.join(str(directory), "functions")
     with open(path + ".c", "w") as stream:
@@ -169,9 +172,9 @@ def compiled(directory, nodes):
     library = ctypes.CDLL(path + ".so")
 
     def function(i, dtype):
-        def call(w, x):
-            out = np.empty_like(w)
-            pointers = [ctypes.c_void_p(array.ctypes.data) for array in (w, x, out)]
+        def call(*arrays):
+            out = np.empty_like(arrays[0])
+            pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays + (out,)]
             getattr(library, "loop{}".format(i))(ctypes.c_long(out.size), *pointers)
             return out
 
@@ -231,6 +234,103 @@ def test_pytorch(everything, name, dtype):
         for part, gradient in zip(("grad_w", "grad_x"), gradients):
             gradient = np.zeros_like(w) if gradient is None else gradient.numpy()
             assert_same(name, everything[name, i, dtype, part](w, x), gradient, w, part)
+
+
+# ---------------------------------------------------------------- of one another
+
+#: What a record is called with in place of w: where backward has gone through the record, it goes on through one that
+#: jumps, has a corner or a pole, or gives NaN.
+INNER = {
+    "corner": lambda w, x: abs(w - x),
+    "product": operator.mul,
+    "pole": operator.truediv,
+    "root": lambda w, x: torch.sqrt(w - x),
+    "jump": lambda w, x: torch.round(w - x),
+    "choice": lambda w, x: torch.minimum(w, x),
+}
+POWERS = (0, 1, 2, 3, 4, 0.5, 1.5, -0.5, -1, -2)
+OUTER = dict(CASES, powers=[lambda w, x, power=power: w**power for power in POWERS])
+OUTER["pole"] = [lambda w, x: 2 / w, lambda w, x: w / 0.0, lambda w, x: (w > x).to(w.dtype) * w]
+CORNERS = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 3.0, -3.0, 6.0, float("inf"), -float("inf"), float("nan")]
+
+
+def composed(outer, inner):
+    return lambda w, x: outer(inner(w, x), x)
+
+
+@pytest.fixture(scope="module")
+def of_one_another(tmpdir_factory):
+    """C functions of g, w and x: (name, index, inner, "grad_w" or "grad_x", whether operands are finite)."""
+    nodes, g = {}, operand("g", "float32")
+    for name, inner in itertools.product(sorted(OUTER), sorted(INNER)):
+        for i, outer in enumerate(OUTER[name]):
+            traced = trace(Op(composed(outer, INNER[inner])), "float32")
+            for part, finite in itertools.product(("grad_w", "grad_x"), (False, True)):
+                nodes[name, i, inner, part, finite] = times(g, getattr(traced, part), finite), "float32"
+    return compiled(tmpdir_factory.mktemp("composed"), nodes, ("g", "w", "x"))
+
+
+@needs_compiler
+@needs_today
+@pytest.mark.parametrize("name", sorted(OUTER))
+def test_corners(of_one_another, name):
+    """Gradients are autograd's for each operand, at zeros, ties, infinities and NaN, on the way back from one function
+    through another; and the texts for finite operands give what the exact ones do."""
+    g, w, x = np.array(list(itertools.product([1.0, -2.0, 0.0], CORNERS, CORNERS)), np.float32).T.copy()
+    finite = np.isfinite(w) & np.isfinite(x)
+    for (i, outer), inner in itertools.product(enumerate(OUTER[name]), sorted(INNER)):
+        operands = [torch.from_numpy(array.copy()).requires_grad_() for array in (w, x)]
+        result = outer(INNER[inner](*operands), operands[1])
+        gradients = None, None
+        if result.requires_grad:
+            gradients = torch.autograd.grad(result, operands, torch.from_numpy(g), allow_unused=True)
+        for part, gradient in zip(("grad_w", "grad_x"), gradients):
+            expected = np.zeros_like(w) if gradient is None else gradient.numpy()
+            for kept, which in ((np.ones_like(finite), False), (finite, True)):
+                found = of_one_another[name, i, inner, part, which](g, w, x)[kept]
+                what = "{} of {}, {}, {}".format(name, inner, part, "finite" if which else "any")
+                np.testing.assert_allclose(found, expected[kept], rtol=1e-4, atol=1e-6, err_msg=what)
+
+
+@needs_today
+@needs_compiler
+@pytest.mark.parametrize("rows", [15, 16])
+def test_corner_of_a_root(rows):
+    """What a gradient is depends on no other row, nor on how many there are."""
+    x, w = (torch.ones(shape, requires_grad=True) for shape in ((rows, 3), (2, 3)))
+    linear(x, w, op=Op(lambda w, x: (w - x).abs().sqrt())).sum().backward()
+    assert x.grad.isnan().all() and w.grad.isnan().all()
+
+
+@needs_today
+@needs_compiler
+def test_clamp_at_its_bounds(tmpdir, monkeypatch):
+    """Clamp's gradient at a bound is the installed version's, and may be nobody's, as it is since 2.15."""
+    cases = {
+        "min": lambda w, x: w.clamp(min=1),
+        "max": lambda w, x: w.clamp(max=1),
+        "both": lambda w, x: w.clamp(-1, 1),
+        "min tensor": lambda w, x: w.clamp(min=x),
+        "max tensor": lambda w, x: w.clamp(max=x),
+    }
+    w = np.array([-3, -1, 0, 1, 3], np.float32)
+    x = np.ones_like(w)
+    shares = {"as it is": dict(functions.CLAMP_GRADIENTS)}
+    shares.update((str(share), dict.fromkeys(cases, share)) for share in itertools.product([False, True], repeat=2))
+    nodes, expected = {}, {}
+    for how, name in itertools.product(shares, cases):
+        monkeypatch.setattr(functions, "CLAMP_GRADIENTS", shares[how])
+        traced = trace(Op(cases[name]), "float32")
+        tensors = [torch.from_numpy(array.copy()).requires_grad_() for array in (w, x)]
+        gradients = torch.autograd.grad(cases[name](*tensors).sum(), tensors, allow_unused=True)
+        for i, part in enumerate(("grad_w", "grad_x")):
+            nodes[how, name, part] = getattr(traced, part), "float32"
+            gradient = np.zeros_like(w) if gradients[i] is None else gradients[i].numpy()
+            if how != "as it is" and not (i == 1 and "tensor" not in name):
+                gradient[abs(w) == 1 if name == "both" else w == 1] = shares[how][name][i]
+            expected[how, name, part] = gradient
+    for key, function in compiled(tmpdir, nodes).items():
+        np.testing.assert_array_equal(function(w, x), expected[key], err_msg=str(key))
 
 
 # ---------------------------------------------------------------- on every version

@@ -1,8 +1,8 @@
 """Derivatives of expressions, as PyTorch has them, and their products with a gradient."""
 
 from im2col_compat.codegen.expression import (
-    CONSTANT, FALSE, FINITE, OPERAND, Node, Untraceable, add, constant, convert, div, gate, gt, is_constant, lt, mul,
-    ne, neg, numpy_sign, postorder, select, sign)  # fmt: skip
+    CONSTANT, FINITE, OPERAND, Node, Untraceable, constant, convert, div, gate, gt, is_constant, is_stopped, joined, lt,
+    mul, ne, neg, numpy_sign, postorder, select, sign, stopped)  # fmt: skip
 from im2col_compat.codegen.functions import copysign
 from im2col_compat.codegen.ranges import never_nan
 
@@ -26,23 +26,24 @@ def derivative(expression, name):
                 # Not times(): what it makes of a sign would hide that it is one. But what a gate stops is 0.
                 chain = _gated if partial.function is gate else _product
                 part = convert(chain(adjoint[node], partial), arg.dtype)
-                adjoint[arg] = add(adjoint[arg], part) if arg in adjoint else part
+                adjoint[arg] = joined(adjoint[arg], part) if arg in adjoint else part
     for node in depends:
         if node.function is OPERAND and node in adjoint:
             return adjoint[node]
-    zero = constant(0, expression.dtype)
-    return gate(FALSE, zero, zero)
+    return stopped(expression.dtype)
 
 
 def _partial(node, i):
-    """d node / d its i-th operand; None if that is always 0."""
+    """d node / d its i-th operand; None if nothing goes back to it."""
     rules = node.function.derivative
     if rules is None:
         raise Untraceable("{} has no derivative".format(node.op))
     partial = rules[i] if rules else None
     if callable(partial):
         partial = partial(node, *node.args)
-    return partial if partial is None or isinstance(partial, Node) else constant(partial, node.dtype)
+    if partial is None or isinstance(partial, Node):
+        return partial
+    return constant(partial, node.dtype) if partial else stopped(node.dtype)
 
 
 def _product(gradient, partial):
@@ -54,7 +55,8 @@ def _product(gradient, partial):
 def times(gradient, expression, finite=False, memo=None):
     """gradient * expression, the product moved to where it costs least.
 
-    finite: whether the gradient and the operands are finite, so that the product needs to be PyTorch's for these alone.
+    finite: whether the operands, and the gradient that the user's functions get, are finite, so that the product needs
+        to be PyTorch's for these alone.
     """
     memo = {} if memo is None else memo
     key = gradient, expression
@@ -67,8 +69,10 @@ def _times(gradient, expression, finite, memo):
     function, args = expression.function, expression.args
     if is_constant(expression, 1):
         return gradient
-    if finite and is_constant(expression, 0):
+    if finite and is_constant(expression, 0) and _is_finite(gradient):
         return expression
+    if finite and is_stopped(gradient) and _is_finite(expression):
+        return gradient
     if function is neg:
         return neg(times(gradient, args[0], finite, memo))
     if function in (sign, numpy_sign):
@@ -79,8 +83,10 @@ def _times(gradient, expression, finite, memo):
         return select(args[0], *[times(gradient, arg, finite, memo) for arg in args[1:]])
     if function is mul and any(_is_cheap(arg) for arg in args):
         return times(times(gradient, args[0], finite, memo), args[1], finite, memo)
-    if function is add and any(_is_cheap(arg) for arg in args):
-        return add(*[times(gradient, arg, finite, memo) for arg in args])
+    if function is div and _is_cheap(args[0]):
+        return div(times(gradient, args[0], finite, memo), args[1])
+    if function is joined and any(_is_cheap(arg) for arg in args):
+        return joined(*[times(gradient, arg, finite, memo) for arg in args])
     return _product(gradient, expression)
 
 
@@ -93,15 +99,33 @@ def _is_cheap(node, levels=6):
     """Whether a gradient had better be multiplied with a part of this, at most so many levels down, than with it."""
     if node.function is CONSTANT:
         return node.value in (0, 1, -1)
-    if node.function in (neg, mul, add, select):
+    if node.function in (neg, mul, joined, select):
         return levels > 0 and any(_is_cheap(arg, levels - 1) for arg in node.args if arg.dtype != "bool")
-    return node.function in (sign, numpy_sign, gate) or node.function is div and is_constant(node.args[0], 1)
+    if node.function is div:
+        return levels > 0 and _is_cheap(node.args[0], levels - 1)
+    return node.function in (sign, numpy_sign, gate)
+
+
+def _is_finite(node, levels=6):
+    """Whether this is finite if the operands are, where that can be seen at once."""
+    if node.function in (OPERAND, sign):
+        return True
+    if node.function is CONSTANT:
+        return abs(node.value) < float("inf")
+    parts = {neg: node.args, select: node.args[1:], gate: node.args[1:]}.get(node.function, ())
+    if node.function is mul and node.args[0].function is copysign:
+        parts = node.args[0].args[:1] + node.args[1:]  # a gradient times a sign
+    return bool(parts) and levels > 0 and all(_is_finite(part, levels - 1) for part in parts)
 
 
 def _times_sign(gradient, of, propagates_nan, finite):
     zero = constant(0, of.dtype)
     operands = {node.value: FINITE[:3] for node in postorder(of) if node.function is OPERAND}
     if finite and never_nan(of, operands):
-        return select(ne(of, zero), copysign(1, of) * gradient, zero)
+        of_finite = ne(of, zero), copysign(1, of)
+        if _is_finite(gradient):
+            return select(of_finite[0], of_finite[1] * gradient, zero)
+        # What the finite have become on the way may be infinite, and infinity times 0 is NaN.
+        return select(of_finite[0], of_finite[1], zero) * gradient
     rest = gradient * (of if propagates_nan else zero)
     return select(gt(of, zero), gradient, select(lt(of, zero), -gradient, rest))

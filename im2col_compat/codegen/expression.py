@@ -41,7 +41,8 @@ class Function(object):
     kind: for which operands it is defined, a key of operations.KINDS.
     value: NumPy's function, where a result of constants is computed at once.
     rewrite: f(*args), another expression that is built instead; None where there is none.
-    derivative: for each operand f(result, *args), or a number; None where that is always 0. () if all are.
+    derivative: for each operand f(result, *args), or a number; 0 where PyTorch has zeros, which an infinity on the way
+        back makes NaN; None where nothing goes back. () if nothing goes back to any.
     lower: f(*args), the same in terms of other functions; None where C has it.
     c: the name of a C function without its type's suffix, or a format of the operands' texts.
     vectors: the first glibc (libmvec, x86-64) that has the C function for whole vectors; None for an instruction.
@@ -59,7 +60,7 @@ class Function(object):
         self.rewrite, self.lower, self.range, self.result = rewrite, lower, range, result
         self.names, self.functional = [] if names is None else (names or name).split(), functional.split()
         self.python, self.c, self.vectors, self.macro, self.free = python.split(), c, vectors, macro, free
-        self.derivative = (derivative,) if callable(derivative) or derivative == 1 else derivative
+        self.derivative = (derivative,) if callable(derivative) or derivative in (0, 1) else derivative
         self.numpy = numpy or self
         FUNCTIONS.append(self)
 
@@ -264,6 +265,16 @@ def stops(condition, gradient):
     return gate(condition, constant(0, gradient.dtype), gradient)
 
 
+def stopped(dtype):
+    """A derivative that is 0, whatever the gradient."""
+    zero = constant(0, dtype)
+    return gate(FALSE, zero, zero)
+
+
+def is_stopped(node):
+    return node.function is gate and node.args[0] is FALSE
+
+
 def _of_branches(y, condition, a, b):
     return Range(a.up or b.up, a.down or b.down, a.nan or b.nan)
 
@@ -313,6 +324,8 @@ def _product(a, b):
 add = Function(
     "add", "input other alpha==1", "numbers", python="add", value=np.add, derivative=(1, 1), c="({} + {})",
     macro="PLUS", range=_sum_range)  # fmt: skip
+#: The sum of what comes back to an operand on two ways: backward multiplies each with the gradient.
+joined = Function("joined", names=None, value=np.add, lower=lambda a, b: a + b)
 sub = Function(
     "sub", "input other alpha==1", "no masks", "sub subtract", python="sub", value=np.subtract, derivative=(1, -1),
     c="({} - {})", macro="DIFFERENCE",
@@ -348,10 +361,10 @@ def _sign(a, propagates_nan=False):
 
 #: -1, 0 or 1. A NaN's is 0 as PyTorch has it, or NaN as NumPy has it.
 numpy_sign = Function(
-    "numpy_sign", kind="numbers", names=None, derivative=(), lower=lambda a: _sign(a, True),
+    "numpy_sign", kind="numbers", names=None, derivative=0, lower=lambda a: _sign(a, True),
     range=lambda y, a: Range(False, False, a.nan))  # fmt: skip
 sign = Function(
-    "sign", kind="numbers", names="sign sgn", derivative=(), lower=_sign, range=lambda y, a: FINITE, numpy=numpy_sign
+    "sign", kind="numbers", names="sign sgn", derivative=0, lower=_sign, range=lambda y, a: FINITE, numpy=numpy_sign
 )
 
 

@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from im2col_compat.codegen.expression import (
-    ANYTHING, FALSE, NEVER, Function, Range, Untraceable, absolute, both, constant, either, eq, exclusive, ge, gt,
-    is_constant, is_float, le, lt, ne, negation, passes, select, stops, width)  # fmt: skip
+    ANYTHING, NEVER, Function, Range, Untraceable, absolute, both, constant, either, eq, exclusive, ge, gt, is_constant,
+    is_float, le, lt, ne, negation, passes, select, stops, width)  # fmt: skip
+from im2col_compat.compat.probes import CLAMP_GRADIENTS
 
 
 def _one(a):
@@ -62,7 +63,7 @@ reciprocal = Function(
 
 def _power_by(y, base, exponent):
     if is_constant(exponent, 0):
-        return None
+        return 0
     if is_constant(exponent, 1):
         return 1
     lowered = exponent * (base if is_constant(exponent, 2) else y.function(base, exponent - 1))
@@ -70,9 +71,7 @@ def _power_by(y, base, exponent):
 
 
 def _power_by_exponent(y, base, exponent):
-    raised = y * log(base)
-    never = both(eq(base, 0), ge(exponent, 0))
-    return raised if never is FALSE else stops(never, raised)
+    return select(both(eq(base, 0), ge(exponent, 0)), constant(0, base.dtype), y * log(base))
 
 
 def _power(base, exponent, numpy=False):
@@ -116,10 +115,10 @@ power = _pow("pow", names="pow power", lower=_power, numpy=numpy_power)
 square = Function("square", kind="numbers", rewrite=lambda a: power(a, 2) if is_float(a.dtype) else a * a)
 
 # ---------------------------------------------------------------- rounding
-floor = Function("floor", value=np.floor, c="floor", derivative=(), range=_as_operands)
-ceil = Function("ceil", value=np.ceil, c="ceil", derivative=(), range=_as_operands)
-trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=(), range=_as_operands)
-rounded = Function("round", names=None, value=np.rint, c="rint", derivative=(), range=_as_operands)
+floor = Function("floor", value=np.floor, c="floor", derivative=0, range=_as_operands)
+ceil = Function("ceil", value=np.ceil, c="ceil", derivative=0, range=_as_operands)
+trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=0, range=_as_operands)
+rounded = Function("round", names=None, value=np.rint, c="rint", derivative=0, range=_as_operands)
 detached = Function("detach", names=None, lower=lambda a: a, derivative=(), range=_as_operands)
 frac = Function("frac", lower=lambda a: a - trunc(a), derivative=1)
 
@@ -176,10 +175,10 @@ fmod = _division("fmod", _fmod_of_integers, (1, lambda y, a, b: -trunc_quotient(
 _by_remainder = (1, lambda y, a, b: -floor_quotient(a, b))
 numpy_remainder = _division("numpy_remainder", lambda a, b: _remainder(a, b, True), _by_remainder)
 remainder = _division("remainder", _remainder, _by_remainder, "remainder mod", python="mod", numpy=numpy_remainder)
-floor_quotient = _division("floor_quotient", _floor_of_quotient)
+floor_quotient = _division("floor_quotient", _floor_of_quotient, (0, 0))
 #: // has no derivative in PyTorch, where div(rounding_mode="floor") has one.
 floor_divide = _division("floor_divide", _floor_of_quotient, None, "floor_divide", python="floordiv")
-trunc_quotient = _division("trunc_quotient", _trunc_of_quotient)
+trunc_quotient = _division("trunc_quotient", _trunc_of_quotient, (0, 0))
 
 
 # ---------------------------------------------------------------- of two numbers or more
@@ -219,15 +218,33 @@ def _clamping(name, lower, *derivative):
     return Function(name, names=None, lower=lower, derivative=derivative, range=_as_operands)
 
 
-clamp_min = _clamping("clamp_min", lambda a, low: maximum(low, a), _where(ge), _where(lt))
-clamp_max = _clamping("clamp_max", lambda a, high: minimum(high, a), _where(le), _where(gt))
+def _at_bound(kind, i, reached, passed):
+    """The derivative by what is clamped (i = 0), or by a bound (1): 1 where a bound is reached, or only where it is
+    passed, as the installed PyTorch has it."""
+
+    def derivative(y, a, *bounds):
+        number = all(map(is_constant, bounds))
+        at_bound = CLAMP_GRADIENTS.get(kind if number else kind + " tensor", (True, False))[i]
+        return passes((reached if at_bound else passed)(a, *bounds), _one(a))
+
+    return derivative
+
+
+clamp_min = _clamping(
+    "clamp_min", lambda a, low: maximum(low, a), _at_bound("min", 0, ge, gt), _at_bound("min", 1, le, lt)
+)
+clamp_max = _clamping(
+    "clamp_max", lambda a, high: minimum(high, a), _at_bound("max", 0, le, lt), _at_bound("max", 1, ge, gt)
+)
 #: a, but at least low, and then at most high.
 clamp = _clamping(
     "clamp", lambda a, low, high: minimum(high, maximum(low, a)),
-    _where(lambda a, low, high: both(ge(a, low), le(a, high))), None, None)  # fmt: skip
+    _at_bound(
+        "both", 0, lambda a, low, high: both(ge(a, low), le(a, high)), lambda a, low, high: both(gt(a, low), lt(a, high))
+    ), None, None)  # fmt: skip
 copysign = Function(
     "copysign", "input other", c="copysign", free=True,
-    derivative=(lambda y, a, b: stops(eq(a, 0), y / a), None),
+    derivative=(lambda y, a, b: select(eq(a, 0), constant(0, a.dtype), y / a), 0),
     range=lambda y, a, b: Range(a.up or a.down, a.up or a.down, a.nan))  # fmt: skip
 
 

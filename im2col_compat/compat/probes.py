@@ -39,3 +39,42 @@ def _has_cpu_half():
 
 #: Whether PyTorch can do anything with float16 on a CPU (1.2 on).
 CPU_HALF = torch is not None and _has_cpu_half()
+
+
+def _clamped(**bounds):
+    """Of the gradient of clamp at a bound of 0: whether it goes to what is clamped, and whether to the bound."""
+    zero = torch.autograd.Variable(torch.zeros(1), requires_grad=True)
+    bounds = {name: zero.clone() if value is Tensor else value for name, value in bounds.items()}
+    # Not through the engine, as that starts threads: the function alone.
+    parts = (zero * 1).clamp(**bounds).grad_fn(torch.autograd.Variable(torch.ones(1)))
+    parts = [part for part in (parts if isinstance(parts, tuple) else (parts,)) if part is not None]
+    return tuple(bool((part.data != 0).any()) for part in parts + [torch.zeros(1)] * (2 - len(parts)))
+
+
+def _clamps():
+    found = {}
+    for name, bounds in (
+        ("min", {"min": 0}), ("max", {"max": 0}), ("both", {"min": 0, "max": 0}),
+        ("min tensor", {"min": Tensor}), ("max tensor", {"max": Tensor}),
+    ):  # fmt: skip
+        try:
+            found[name] = _clamped(**bounds)
+        except Exception:
+            found[name] = True, False  # it takes no such bound, or records nothing now
+    return found
+
+
+def _recording(probe):
+    """What a probe finds where gradients are recorded, though the importer may have switched that off."""
+    if hasattr(torch, "inference_mode"):
+        with torch.inference_mode(False), torch.enable_grad():
+            return probe()
+    if hasattr(torch, "enable_grad"):
+        with torch.enable_grad():
+            return probe()
+    return probe()
+
+
+#: Whether clamp's gradient at a bound goes to what is clamped, and whether it goes to the bound, for each kind of bound.
+#: Since 2.15 it vanishes there.
+CLAMP_GRADIENTS = {} if torch is None else _recording(_clamps)
