@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from im2col_compat import conv2d, linear, matmul, ops, use_backend
 from im2col_compat.compat import dtypes, unfolds
 from im2col_compat.compat.arrays import NUMPY
+from im2col_compat.compat.probes import MASKS_ARE_BYTES
 from im2col_compat.paths import choose
 
 PACKED = ["float32", "float64", "int8", "int16", "int32", "int64", "bool"]
 KINDS_AND_DTYPES = [(kind, dtype) for kind in KINDS for dtype in PACKED + ["uint8"] if has(kind, dtype)]
+if MASKS_ARE_BYTES:  # test_masks has these
+    KINDS_AND_DTYPES = [each for each in KINDS_AND_DTYPES if each[0] == "numpy" or each[1] != "uint8"]
 #: Around the words of 32 signs, and the 4 channels from which on floats are packed.
 CHANNELS = (1, 3, 4, 31, 32, 33, 63, 64, 65, 100, 130)
 
@@ -43,6 +46,34 @@ def test_convolutions_of_signs(kind, dtype, problem):
     found = conv(x_[0], w_, *others, op="xnor")
     assert kind_of(found) == kind and dtype_of(found) == result_dtype(dtype)
     np.testing.assert_array_equal(values(found), expected[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks(kind):
+    """Masks are signs, whatever a comparison gives: xnor of x >= 0 is that of x. Before 1.2 it gives uint8."""
+    x, w = (make(kind, of_all_sizes("float32", shape, 1)) for shape in ((2, 37, 6, 5), (3, 37, 2, 2)))
+    masks = x >= 0, w >= 0
+    assert dtype_of(masks[0]) == ("uint8" if MASKS_ARE_BYTES and kind != "numpy" else "bool")
+    expected = conv2d(x, w, None, 1, 1, op="xnor")
+    expected = np.array(values(expected)).astype("int64")
+    found = everywhere(lambda: conv2d(masks[0], masks[1], None, 1, 1, op="xnor"))
+    assert found.dtype == "int64" and (expected < 0).any()
+    np.testing.assert_array_equal(found, expected)
+    rows = [mask.reshape(-1, 37) if kind == "numpy" else mask.contiguous().view(-1, 37) for mask in masks]
+    for found in (
+        linear(rows[0], rows[1], op="xnor"),
+        matmul(rows[0], rows[1].T if kind == "numpy" else rows[1].t(), op="xnor"),
+    ):
+        pairs = [2 * values(part).astype("int64") - 1 for part in rows]
+        np.testing.assert_array_equal(values(found), pairs[0].dot(pairs[1].T))
+
+
+@pytest.mark.skipif(not MASKS_ARE_BYTES, reason="needs a PyTorch whose comparisons make uint8")
+def test_larger_bytes_are_no_masks():
+    """Numbers that are no mask are refused, by name: all their signs would be +1."""
+    mask = make("tensor", [[0, 1, 1]], "uint8")
+    with pytest.raises(ValueError, match="linear.*signs of weight are unknown.*uint8 is a mask"):
+        linear(mask, mask * 2, op="xnor")
 
 
 @pytest.mark.parametrize("channels", CHANNELS)

@@ -20,6 +20,10 @@ Tensor = () if torch is None else torch.autograd.Variable if VARIABLES else torc
 Function = object if torch is None else torch.autograd.Function
 
 
+#: Whether comparisons make uint8 (before 1.2), so that masks are such.
+MASKS_ARE_BYTES = torch is not None and (torch.zeros(1) >= 0).type() == "torch.ByteTensor"
+
+
 def _ties_go_first():
     ones = torch.ones(1, 3, 2)
     return int(ones.max(1)[1].sum()) == 0 and int(ones.transpose(1, 2).min(2)[1].sum()) == 0

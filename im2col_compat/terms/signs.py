@@ -7,6 +7,8 @@ import numpy as np
 from im2col_compat import lowlevel
 from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import memory
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.probes import MASKS_ARE_BYTES
 from im2col_compat.problem import product
 from im2col_compat.terms import named
 from im2col_compat.terms.function import Function
@@ -43,6 +45,11 @@ class Signs(Function):
     def takes(multiply):
         return multiply == product_of_signs
 
+    def operands(self, arrays, function, w, x):
+        if arrays is not TORCH or not MASKS_ARE_BYTES or arrays.dtype(x[1]) != "uint8":
+            return w[1], x[1]
+        return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
+
     def found(self, op, dtype, arrays, level):
         if dtype not in DTYPES or named.name_of(op) is None:
             return super(Signs, self).found(op, dtype, arrays, level)
@@ -56,6 +63,16 @@ class Signs(Function):
         if arrays.dtype(x) == "bool":
             w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))  # True is +1
         return super(Signs, self).prepared(op, arrays, w, x, w_broadcast, x_broadcast)
+
+
+def _of_bytes(arrays, function, name, mask):
+    """The signs of a mask, where masks are bytes: 1 is +1."""
+    if 0 not in tuple(mask.shape) and arrays.extremes(mask)[1] > 1:
+        text = (
+            "{}(): the signs of {} are unknown: to this PyTorch uint8 is a mask, of 0 and 1, but it has larger numbers"
+        )
+        raise ValueError(text.format(function, name))
+    return arrays.cast(mask, "int8") * 2 - 1
 
 
 def _packed(dtype, level, layout, arrays, w, x):
