@@ -613,6 +613,37 @@ def test_layouts_of_arrays(setting, op):
         )
 
 
+#: Ops that kernels alone evaluate, or that look products up or pack operands.
+BY_KERNELS = {
+    "C": (Op.from_c("w * x - abs(w)"), "float32"),
+    "table": (Op.from_table(np.arange(256).reshape(16, 16)[::-1].astype(">i4")), "uint8"),
+    "xnor": ("xnor", "float32"),
+    "dot": ("dot", "float64"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BY_KERNELS))
+def test_layouts_of_arrays_for_kernels(name):
+    """So it is for every kind of op, and for linear and matmul."""
+    op, dtype = BY_KERNELS[name]
+    if name == "C" and choose.kernels_for(op, dtype, NUMPY)[0] is None:
+        pytest.skip("needs a C compiler")
+    generator = np.random.RandomState(0)
+    x, w = (generator.randint(0, 16, shape).astype(dtype) for shape in ((2, 3, 6, 5), (4, 3, 2, 3)))
+    rows = w.reshape(6, 12)[:, :5]
+    expected = conv2d(x, w, None, 2, 1, op=op), linear(x, rows, op=op), matmul(rows, np.swapaxes(x, 2, 3), op=op)
+    for (layout, other_x), (_, other_w), (_, other_rows) in zip(layouts(x), layouts(w), layouts(rows)):
+        for w_, x_, rows_ in ((w, other_x, rows), (other_w, x, other_rows), (other_w, other_x, other_rows)):
+            found = (
+                conv2d(x_, w_, None, 2, 1, op=op),
+                linear(x_, rows_, op=op),
+                matmul(rows_, np.swapaxes(x_, 2, 3), op=op),
+            )
+            for one, theirs in zip(found, expected):
+                assert one.dtype == theirs.dtype and one.dtype.isnative
+                np.testing.assert_array_equal(one, theirs, layout)
+
+
 @needs_torch
 @pytest.mark.parametrize("op", ["l1", "max_plus", "add", "xnor"])
 def test_layouts_of_tensors(setting, op):

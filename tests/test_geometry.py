@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.tensors import KINDS, VARIABLES, make, some, torch, values
 
-from im2col_compat import Fold, Unfold, conv2d, fold, linear, matmul, unfold, use_backend
+from im2col_compat import Fold, Unfold, conv2d, conv_matrix, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor
 from im2col_compat.problem import conv_problem, fold_geometry, unfold_geometry
 
@@ -145,21 +145,37 @@ def test_inputs_of_other_types(function, value):
     assert "'input'" in str(info.value) and type(value).__name__ in str(info.value)
 
 
-@pytest.mark.parametrize("dtype", [object, "U3", "M8[s]", [("a", "f4")]])
+@pytest.mark.parametrize("dtype", [object, "U3", "M8[s]", "m8[s]", "V4", [("a", "f4")]])
 def test_arrays_that_are_no_numbers(dtype):
-    """Arrays of objects, strings, dates or records are refused: their bytes are not for copying."""
-    with pytest.raises(NotImplementedError) as info:
-        unfold(np.zeros((1, 1, 3, 3), dtype), 2)
-    assert "slices" in str(info.value)
+    """Arrays of objects, strings, dates or records are refused by name: their bytes are not for copying, or adding."""
+    nothing, numbers = np.zeros((1, 1, 3, 3), dtype), np.zeros((1, 1, 3, 3))
+    for argument, function in (
+        ("input", lambda: unfold(nothing, 2)),
+        ("out", lambda: unfold(numbers, 2, out=nothing)),
+        ("input", lambda: fold(nothing[0], 3, 1)),
+        ("input", lambda: conv2d(nothing, numbers)),
+        ("weight", lambda: conv2d(numbers, nothing, op="l1")),
+        ("bias", lambda: conv2d(numbers, numbers, nothing[0, 0, 0])),
+        ("input", lambda: linear(nothing, nothing)),
+        ("b", lambda: matmul(numbers, nothing, op="xnor")),
+        ("weight", lambda: conv_matrix(nothing, 3, dense=True)),
+    ):
+        with pytest.raises(TypeError) as info:
+            function()
+        assert "'{}'".format(argument) in str(info.value) and str(np.dtype(dtype)) in str(info.value)
 
 
 def test_other_byte_orders():
-    """A big-endian array gives the same values as a little-endian one."""
+    """A big-endian array gives the same as a little-endian one; a big-endian out is filled."""
     image = some((1, 2, 5, 5))
     for dtype in (">f8", "<f8", ">i4"):
         columns = unfold(image.astype(dtype), 3)
+        assert columns.dtype.isnative
         np.testing.assert_array_equal(columns, unfold(image, 3))
         np.testing.assert_array_equal(fold(columns, 5, 3), fold(unfold(image, 3), 5, 3))
+        out = np.zeros(columns.shape, dtype)
+        assert unfold(image.astype(dtype), 3, out=out) is out
+        np.testing.assert_array_equal(out, columns)
 
 
 def test_arguments_have_pytorchs_order_and_names():

@@ -399,7 +399,8 @@ def enter(function, names, values):
 
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
     raw tensors are computed with as Variables and returned as raw tensors. A bias and
-    an out may be None, and stay None. TypeError for other types, and for a mixture.
+    an out may be None, and stay None. Operands of another byte order are copied into this machine's. TypeError for other
+    types, for a mixture, and for arrays of what is no number.
     """
     for name, value in zip(names, values):
         if VARIABLES or not isinstance(value, Tensor) and (value is not None or name not in _OPTIONAL):
@@ -418,9 +419,21 @@ def enter(function, names, values):
         found = ", ".join("{}: {}".format(name, type(value).__name__) for name, value in given)
         raise TypeError("{}(): arguments must all be of one kind, but got {}".format(function, found))
     ((kind, is_tensor),) = kinds
-    if kind is NUMPY or is_tensor:
+    if kind is NUMPY:
+        return kind, [_in_order(function, name, value) for name, value in zip(names, values)], unchanged
+    if is_tensor:
         return kind, values, unchanged
     return kind, [value if value is None else quiet(value) for value in values], lambda result: result.data
+
+
+def _in_order(function, name, value):
+    """A NumPy array of numbers, in the machine's byte order; an out keeps its own."""
+    if value is None:
+        return None
+    if value.dtype.kind not in "biufc":
+        text = "{}(): argument '{}' must be an array of numbers, but its dtype is {}"
+        raise TypeError(text.format(function, name, value.dtype))
+    return value if value.dtype.isnative or name == "out" else value.astype(value.dtype.newbyteorder("="))
 
 
 def unchanged(result):

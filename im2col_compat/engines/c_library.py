@@ -2,7 +2,7 @@
 
 from im2col_compat import lowlevel
 from im2col_compat.compat import dtypes
-from im2col_compat.compat.arrays import NUMPY, arrays_of
+from im2col_compat.compat.arrays import arrays_of
 from im2col_compat.engines.base import Engine
 
 
@@ -20,8 +20,6 @@ class FFI(Engine):
             return "the C library has no {} of this layout".format(dtype)
         if not arrays.has_memory(x):
             return "what is recorded or simulated has no memory"
-        if arrays is NUMPY and not x.dtype.isnative:
-            return "the C library knows the machine's own byte order only"
         return None
 
     def im2col(self, image, geometry):
