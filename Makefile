@@ -3,11 +3,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 JOBS ?= 1
+SECONDS ?= 40
+SEED ?= 0
 
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo study features bench matrix clean
+.PHONY: test demo study features bench matrix sanitize clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -31,6 +33,10 @@ bench: $(VENV)/installed $(VENV)/bench-tools
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools
 	$(BIN)/python tests/matrix/run.py --jobs $(JOBS) $(LEGS)
+
+# C under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, on random calls: SECONDS of them for each.
+sanitize: $(VENV)/base
+	$(BIN)/python tests/sanitize/run.py --seconds $(SECONDS) --seed $(SEED)
 
 $(VENV)/base:
 	$(PYTHON) -m venv $(VENV)

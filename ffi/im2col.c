@@ -70,6 +70,11 @@ static void share(const struct im2col_geometry *g, filler *fill, int64_t rows, i
 #define SHUFFLE(a, b, type, ...) __builtin_shuffle(a, b, (type){__VA_ARGS__})
 #endif
 
+/* A complex number lies where its parts may, and so may what a dtype that PyTorch alone knows is moved as: not at a
+ * multiple of its size. */
+typedef uint32_t __attribute__((aligned(2))) bytes4;
+typedef uint64_t __attribute__((aligned(4))) bytes8;
+
 struct bytes16 {
     uint64_t halves[2];
 };
@@ -85,12 +90,12 @@ struct bytes16 {
 #include "im2col_body.h"
 
 #define NAME(function) function##_4
-#define ELEMENT uint32_t
+#define ELEMENT bytes4
 #define EVENS 0, 2, 4, 6
 #include "im2col_body.h"
 
 #define NAME(function) function##_8
-#define ELEMENT uint64_t
+#define ELEMENT bytes8
 #define EVENS 0, 2
 #include "im2col_body.h"
 

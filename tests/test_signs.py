@@ -21,7 +21,7 @@ from im2col_compat.paths import choose
 PACKED = ["float32", "float64", "int8", "int16", "int32", "int64", "bool"]
 KINDS_AND_DTYPES = [(kind, dtype) for kind in KINDS for dtype in PACKED + ["uint8"] if has(kind, dtype)]
 if MASKS_ARE_BYTES:  # test_masks has these
-    KINDS_AND_DTYPES = [each for each in KINDS_AND_DTYPES if each[0] == "numpy" or each[1] != "uint8"]
+    KINDS_AND_DTYPES = [pair for pair in KINDS_AND_DTYPES if pair[0] == "numpy" or pair[1] != "uint8"]
 #: Around the words of 32 signs, and the 4 channels from which on floats are packed.
 CHANNELS = (1, 3, 4, 31, 32, 33, 63, 64, 65, 100, 130)
 
