@@ -305,7 +305,8 @@ def test_corner_of_a_root(rows):
 @needs_today
 @needs_compiler
 def test_clamp_at_its_bounds(tmpdir, monkeypatch):
-    """Clamp's gradient at a bound is the installed version's, and may be nobody's, as it is since 2.15."""
+    """Clamp's gradient at a bound is the installed version's. It may be nobody's, as that of numbers since 2.15, or be
+    shared, as that of tensors."""
     cases = {
         "min": lambda w, x: w.clamp(min=1),
         "max": lambda w, x: w.clamp(max=1),
@@ -316,7 +317,9 @@ def test_clamp_at_its_bounds(tmpdir, monkeypatch):
     w = np.array([-3, -1, 0, 1, 3], np.float32)
     x = np.ones_like(w)
     shares = {"as it is": dict(functions.CLAMP_GRADIENTS)}
-    shares.update((str(share), dict.fromkeys(cases, share)) for share in itertools.product([False, True], repeat=2))
+    shares.update((str(share), dict.fromkeys(cases, share)) for share in itertools.product([0, 1], repeat=2))
+    of_numbers = {name: (0, 0) for name in cases if "tensor" not in name}
+    shares["2.15"] = dict({"min tensor": (0.5, 0.5), "max tensor": (0.5, 0.5)}, **of_numbers)
     nodes, expected = {}, {}
     for how, name in itertools.product(shares, cases):
         monkeypatch.setattr(functions, "CLAMP_GRADIENTS", shares[how])

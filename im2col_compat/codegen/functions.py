@@ -218,24 +218,25 @@ def _clamping(name, lower, *derivative):
     return Function(name, names=None, lower=lower, derivative=derivative, range=_as_operands)
 
 
-def _at_bound(kind, i, reached, passed):
-    """The derivative by what is clamped (i = 0), or by a bound (1): 1 where a bound is reached, or only where it is
-    passed, as the installed PyTorch has it."""
+def _at_bound(kind, i, reached, passed, extremum=None):
+    """The derivative by what is clamped (i = 0), or by a bound (1): 1 where a bound is passed, and what the installed
+    PyTorch has where it is reached. If that is a share, it is an extremum's derivative."""
 
     def derivative(y, a, *bounds):
-        number = all(map(is_constant, bounds))
-        at_bound = CLAMP_GRADIENTS.get(kind if number else kind + " tensor", (True, False))[i]
-        return passes((reached if at_bound else passed)(a, *bounds), _one(a))
+        share = CLAMP_GRADIENTS.get(kind if all(map(is_constant, bounds)) else kind + " tensor", (1, 0))[i]
+        if share not in (0, 1):
+            return extremum.derivative[i](y, a, *bounds)
+        return passes((reached if share else passed)(a, *bounds), _one(a))
 
     return derivative
 
 
 clamp_min = _clamping(
-    "clamp_min", lambda a, low: maximum(low, a), _at_bound("min", 0, ge, gt), _at_bound("min", 1, le, lt)
-)
+    "clamp_min", lambda a, low: maximum(low, a),
+    _at_bound("min", 0, ge, gt, maximum), _at_bound("min", 1, le, lt, maximum))  # fmt: skip
 clamp_max = _clamping(
-    "clamp_max", lambda a, high: minimum(high, a), _at_bound("max", 0, le, lt), _at_bound("max", 1, ge, gt)
-)
+    "clamp_max", lambda a, high: minimum(high, a),
+    _at_bound("max", 0, le, lt, minimum), _at_bound("max", 1, ge, gt, minimum))  # fmt: skip
 #: a, but at least low, and then at most high.
 clamp = _clamping(
     "clamp", lambda a, low, high: minimum(high, maximum(low, a)),

@@ -21,7 +21,7 @@ Function = object if torch is None else torch.autograd.Function
 
 
 #: Whether comparisons make uint8 (before 1.2), so that masks are such.
-MASKS_ARE_BYTES = torch is not None and (torch.zeros(1) >= 0).type() == "torch.ByteTensor"
+MASKS_ARE_BYTES = torch is not None and (torch.zeros(1) >= 0).type().endswith("ByteTensor")
 
 
 def _ties_go_first():
@@ -45,14 +45,20 @@ def _has_cpu_half():
 CPU_HALF = torch is not None and _has_cpu_half()
 
 
+def _sent(node, gradient, leaf):
+    """What of a gradient comes back to a leaf. By hand, as the engine starts threads, which forked children lack."""
+    if hasattr(node, "variable"):
+        return float(gradient.data.sum()) if node.variable is leaf else 0
+    parts = (node if callable(node) else node.apply)(gradient)  # that of 0.3 is Python's
+    pairs = zip(node.next_functions, parts if isinstance(parts, tuple) else (parts,))
+    return sum(_sent(before, part, leaf) for (before, _), part in pairs if before is not None and part is not None)
+
+
 def _clamped(**bounds):
-    """Of the gradient of clamp at a bound of 0: whether it goes to what is clamped, and whether to the bound."""
-    zero = torch.autograd.Variable(torch.zeros(1), requires_grad=True)
-    bounds = {name: zero.clone() if value is Tensor else value for name, value in bounds.items()}
-    # Not through the engine, as that starts threads: the function alone.
-    parts = (zero * 1).clamp(**bounds).grad_fn(torch.autograd.Variable(torch.ones(1)))
-    parts = [part for part in (parts if isinstance(parts, tuple) else (parts,)) if part is not None]
-    return tuple(bool((part.data != 0).any()) for part in parts + [torch.zeros(1)] * (2 - len(parts)))
+    """Of the gradient of clamp at a bound of 0: what comes to what is clamped, and what to the bound."""
+    zero, bound, one = [torch.autograd.Variable(torch.zeros(1) + i, requires_grad=i < 1) for i in (0, 0, 1)]
+    result = zero.clamp(**{name: bound if value is Tensor else value for name, value in bounds.items()})
+    return tuple(_sent(result.grad_fn, one, leaf) for leaf in (zero, bound))
 
 
 def _clamps():
@@ -64,7 +70,7 @@ def _clamps():
         try:
             found[name] = _clamped(**bounds)
         except Exception:
-            found[name] = True, False  # it takes no such bound, or records nothing now
+            found[name] = 1, 0  # it takes no such bound, or records nothing now
     return found
 
 
@@ -79,6 +85,6 @@ def _recording(probe):
     return probe()
 
 
-#: Whether clamp's gradient at a bound goes to what is clamped, and whether it goes to the bound, for each kind of bound.
-#: Since 2.15 it vanishes there.
+#: What of clamp's gradient at a bound goes to what is clamped, and what to the bound, for each kind of bound. Since 2.15
+#: nothing is left at a number, and a tensor gets half of it.
 CLAMP_GRADIENTS = {} if torch is None else _recording(_clamps)
