@@ -115,8 +115,8 @@ CASES = {
 }
 #: Records that PyTorch has no function of floats for: NumPy's variants, C's operators, what is of integers alone.
 OTHERS = {
-    "operand", "constant", "gate", "joined", "numpy_sign", "numpy_pow", "numpy_remainder", "quotient", "rest", "<<", ">>",
-    "bitand", "bitor", "bitxor", "invert", "lshift", "rshift",
+    "operand", "constant", "gate", "joined", "numpy_sign", "numpy_pow", "numpy_remainder", "quotient", "rest", "<<",
+    ">>", "bitand", "bitor", "bitxor", "invert", "lshift", "rshift",
     "cast to int32", "cast to int64", "to int8", "to uint8", "to int16", "to uint16", "to uint32", "to uint64",
 }  # fmt: skip
 #: Where a sum cancels, PyTorch's and C's roundings of its parts are told apart.

@@ -241,7 +241,8 @@ clamp_max = _clamping(
 clamp = _clamping(
     "clamp", lambda a, low, high: minimum(high, maximum(low, a)),
     _at_bound(
-        "both", 0, lambda a, low, high: both(ge(a, low), le(a, high)), lambda a, low, high: both(gt(a, low), lt(a, high))
+        "both", 0, lambda a, low, high: both(ge(a, low), le(a, high)),
+        lambda a, low, high: both(gt(a, low), lt(a, high)),
     ), None, None)  # fmt: skip
 copysign = Function(
     "copysign", "input other", c="copysign", free=True,

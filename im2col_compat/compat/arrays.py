@@ -399,8 +399,8 @@ def enter(function, names, values):
 
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
     raw tensors are computed with as Variables and returned as raw tensors. A bias and
-    an out may be None, and stay None. Operands of another byte order are copied into this machine's. TypeError for other
-    types, for a mixture, and for arrays of what is no number.
+    an out may be None, and stay None. Operands of another byte order are copied into this machine's. TypeError for
+    other types, for a mixture, and for arrays of what is no number.
     """
     for name, value in zip(names, values):
         if VARIABLES or not isinstance(value, Tensor) and (value is not None or name not in _OPTIONAL):

@@ -85,6 +85,6 @@ def _recording(probe):
     return probe()
 
 
-#: What of clamp's gradient at a bound goes to what is clamped, and what to the bound, for each kind of bound. Since 2.15
-#: nothing is left at a number, and a tensor gets half of it.
+#: What of clamp's gradient at a bound goes to what is clamped, and what to the bound, for each kind of bound. Since
+#: 2.15 nothing is left at a number, and a tensor gets half of it.
 CLAMP_GRADIENTS = {} if torch is None else _recording(_clamps)
