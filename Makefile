@@ -9,7 +9,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
 
-.PHONY: test demo study features bench matrix sanitize clean
+.PHONY: test demo study features bench bench-cuda sanitize matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -29,6 +29,10 @@ features: $(VENV)/installed $(VENV)/test-tools
 # Writes docs/performance.md and its picture; a part of it: tests/bench/bench.py --only REGEX.
 bench: $(VENV)/installed $(VENV)/bench-tools
 	$(BIN)/python tests/bench/bench.py --output docs
+
+# Writes docs/cuda.md, where there is a GPU. TORCH names a build for it.
+bench-cuda: $(VENV)/installed
+	$(BIN)/python tests/bench/cuda.py --output docs
 
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools

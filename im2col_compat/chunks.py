@@ -5,5 +5,5 @@
 #: block, where dilation makes that large; a gradient of a gradient (create_graph); before PyTorch 1.11, functions that
 #: capture tensors requiring grad.
 memory_limit = 64 * 2**20
-#: The same on a GPU, where a block must be large to keep it busy.
-device_memory_limit = 2**30
+#: The same on a GPU, which small blocks don't keep busy; at most a sixteenth of its memory.
+device_memory_limit = 4 * 2**30

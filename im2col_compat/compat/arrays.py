@@ -28,6 +28,10 @@ class _Arrays(object):
     def sum(self, x, axis):
         return x.sum(axis)
 
+    def memory_limit(self, x, on_cpu, on_gpu):
+        """The bytes that a call on x's device may use, of what is allowed on a CPU and on a GPU."""
+        return on_cpu
+
     def extremes(self, x):
         """The least and the greatest of x's integers."""
         return int(x.min()), int(x.max())
@@ -273,6 +277,11 @@ class _Torch(_Arrays):
         if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not _DISPATCH:
             return False
         return not (graphs.dispatch_modes() or _is_zero(x))
+
+    def memory_limit(self, x, on_cpu, on_gpu):
+        if not x.is_cuda or not hasattr(torch.cuda, "get_device_properties"):
+            return on_cpu
+        return min(on_gpu, torch.cuda.get_device_properties(x.get_device()).total_memory // 16)
 
     def takes_results(self, out):
         return self.in_memory(out) and out.is_contiguous() and not self.is_lazy(out)

@@ -71,17 +71,28 @@ def _kernels(op, problem, arrays, w, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
-    found, reason = None, "only kernels evaluate it, which take CPU memory, and have no forward mode"
     if arrays.in_memory(w, x) or arrays is TORCH and kernels.merges(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
         raise RuntimeError(text.format(problem.function, op))
+    else:
+        found, reason = None, _why_not(arrays, w, x)
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))
     if found is None and arrays.has_memory(x):
         _announce(op, problem, reason)
     return found
+
+
+def _why_not(arrays, w, x):
+    """Why kernels don't take these operands, whatever the op and the dtype."""
+    devices = sorted({arrays.device(operand) for operand in (w, x)} - {"cpu"})
+    if devices:
+        return "there are no kernels for the device {}".format(devices[0])
+    if graphs.in_forward_mode() or graphs.mapped():
+        return "kernels have no forward mode"
+    return "kernels take plain operands in memory"
 
 
 def _announce(op, problem, reason):

@@ -27,8 +27,11 @@ def conv(problem, x, w, b):
 
 def recorded(dims, x, w, b, stride, padding, dilation, groups):
     """The same as a graph records it: of what conv1d, conv2d and conv3d take, and with sizes that may be symbols."""
-    if hasattr(padding, "__iter__") and not hasattr(padding, "lower") and any(hasattr(p, "__iter__") for p in padding):
-        x, padding = TORCH.pad(x, conv_pads(dims, graphs.sizes(w), padding, stride, dilation), 0), 0
+    if type(padding) in (tuple, list) and any(type(sides) in (tuple, list) for sides in padding):
+        pads = [tuple(sides) if type(sides) in (tuple, list) else (sides, sides) for sides in padding]
+        if len(pads) != dims or any(len(sides) != 2 or type(p) is not int or p < 0 for sides in pads for p in sides):
+            pads = conv_pads(dims, graphs.sizes(w), padding, stride, dilation)  # which says what is wrong
+        x, padding = TORCH.pad(x, pads, 0), 0
     return getattr(torch.nn.functional, "conv{}d".format(dims))(x, w, b, stride, padding, dilation, groups)
 
 

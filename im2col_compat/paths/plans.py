@@ -173,7 +173,7 @@ class BroadcastPlan(object):
 
 
 def _limit(arrays, x):
-    return chunks.memory_limit if arrays.device(x) == "cpu" else chunks.device_memory_limit
+    return arrays.memory_limit(x, chunks.memory_limit, chunks.device_memory_limit)
 
 
 def _units(op, dtype, result_dtype, elements, filters):
