@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 
 from im2col_compat.columns import fold, unfold
 from im2col_compat.compat import layers
@@ -108,6 +109,15 @@ class Layer(object):
     def _set_own(self, op="dot"):
         """Set what PyTorch's layer doesn't have. Constructors and from_conv end with these arguments."""
         self.op = resolve(op)
+
+    def __setattr__(self, name, value):
+        # fuse_conv_bn_eval and its like scale the weight of any layer, which scales the result of "dot" alone.
+        if name == "weight" and "op" in self.__dict__ and not self.op.is_dot:
+            caller = sys._getframe(1).f_code.co_name
+            if "fuse" in caller and "bn" in caller:
+                message = "{}() can't fuse a {} with op={!r}: scaling its weight doesn't scale its result"
+                raise TypeError(message.format(caller, type(self).__name__, self.op))
+        super(Layer, self).__setattr__(name, value)
 
     @classmethod
     def _sharing(cls, layer, *own):

@@ -338,3 +338,28 @@ def test_every_op_trains(op):
         optimizer.step()
         losses.append(float(values(loss)))
     assert min(losses) < 0.5 * losses[0], losses
+
+
+def test_scaling_of_weights_is_refused():
+    """PyTorch's fusion with a batch norm scales the weight of whatever it gets, which is wrong for another op."""
+    fusion = pytest.importorskip("torch.nn.utils.fusion")
+    norm = torch.nn.BatchNorm2d(4).eval()
+    norm.running_var.fill_(4)
+    x = torch.randn(2, 3, 5, 5)
+    plain = Conv2d(3, 4, 3).eval()
+    torch.testing.assert_close(fusion.fuse_conv_bn_eval(plain, norm)(x), norm(plain(x)))
+    layer = Conv2d(3, 4, 3, op="l1").eval()
+    with pytest.raises(TypeError, match="op=l1"):
+        fusion.fuse_conv_bn_eval(layer, norm)
+    layer.weight = torch.nn.Parameter(2 * layer.weight)  # anyone else may
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_tools_that_ask_for_the_type_leave_layers_alone():
+    """Quantization swaps nn.Conv2d by its very type."""
+    quantization = pytest.importorskip("torch.ao.quantization")
+    net = torch.nn.Sequential(Conv2d(3, 4, 3, op="l1")).eval()
+    net.qconfig = quantization.default_qconfig
+    swapped = quantization.convert(quantization.prepare(net))
+    x = torch.randn(2, 3, 5, 5)
+    assert type(swapped[0]) is Conv2d and torch.equal(swapped(x), net(x))
