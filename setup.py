@@ -21,8 +21,8 @@ def without_c(why):
     sys.stderr.write(
         "\n*** im2col_compat: installing WITHOUT the C library: {}.\n"
         "*** Everything works, but the engine 'ffi' is missing and unfold is slower where\n"
-        "*** PyTorch has no F.unfold. To have it, install a C compiler, cffi and Python's headers, then\n"
-        "*** pip install --force-reinstall --no-deps --no-cache-dir im2col_compat\n\n".format(why)
+        "*** PyTorch has no F.unfold. To have it, install a C compiler, cffi and Python's headers, then,\n"
+        "*** in this folder, pip install --force-reinstall --no-deps --no-cache-dir .\n\n".format(why)
     )
 
 
@@ -54,7 +54,7 @@ try:
 except Exception as error:
     # setuptools would ignore cffi_modules without a word.
     extension = {}
-    without_c("cffi doesn't work where setup.py runs ({}); pip 10 and later see to that by themselves".format(error))
+    without_c("cffi doesn't work where setup.py runs ({}); pip 10 and later install it by themselves".format(error))
 
 setup(
     name="im2col_compat",

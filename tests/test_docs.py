@@ -1,4 +1,4 @@
-"""The code in README and docs runs, block after block of a file, where what it is about is installed."""
+"""The code in README and docs runs, block after block of a file, where the page says that it does."""
 
 import os
 import re
@@ -9,45 +9,54 @@ from helpers.tensors import VARIABLES, torch
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import compile as c_compiler
-from im2col_compat.compat import layers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]
 TUTORIALS = ["docs/xnor.md", "docs/multipliers.md"]
 
 
-def has_tools_of_studies():
-    """Whether the digits are here, and PyTorch's observers."""
+def has_scikit_learn():
     try:
         import sklearn.datasets  # noqa: F401
-
-        layers.quantization()
     except ImportError:
         return False
-    return lowlevel.missing is None and c_compiler.executable("cc") is not None
+    return True
 
 
-#: what follows ```python: where the block runs
-RUNS = {
-    "": torch is not None and not VARIABLES,
-    " 0.3": VARIABLES and lowlevel.missing is None,
-    " numpy": True,
-    " ffi": lowlevel.missing is None,
-    " study": has_tools_of_studies(),
+VERSION = (0, 0) if torch is None else tuple(int(number) for number in str(torch.__version__).split(".")[:2])
+#: What a page says that its code, or a block, is for: the same words that readers see.
+PYTORCH = {"any PyTorch": torch is not None, "any PyTorch, or none": True, "PyTorch 0.3": VARIABLES}
+TOOLS = {
+    "the C library": lowlevel.missing is None,
+    "a C compiler": c_compiler.executable("cc") is not None,
+    "scikit-learn": has_scikit_learn(),
 }
 
 
+def is_here(wanted):
+    """Whether this environment has what words as "PyTorch 1.7 and later, with the C library" ask for."""
+    version, _, tools = wanted.partition(", with ")
+    later = re.match(r"PyTorch (\d+)\.(\d+) and later$", version)
+    here = VERSION >= tuple(int(number) for number in later.groups()) if later else PYTORCH[version]
+    return here and all(TOOLS[tool] for tool in re.split(", | and ", tools) if tool)
+
+
 def blocks(page, language):
+    """[(what it is for, code)]: said by a line above the block, or once for the page."""
     with open(os.path.join(ROOT, page)) as text:
-        return re.findall(r"^```{}([^\n]*)\n(.*?)^```".format(language), text.read(), re.MULTILINE | re.DOTALL)
+        text = text.read()
+    of_page = re.search(r"The code on this page is for (.*?)(, if no line above a block says otherwise)?\.$", text, re.M)
+    found = re.findall(r"(?:^For ([^\n]*):\n\n)?^```{}\n(.*?)^```".format(language), text, re.MULTILINE | re.DOTALL)
+    assert text.count("```{}".format(language)) == len(found)
+    return [(wanted or of_page and of_page.group(1), code) for wanted, code in found]
 
 
 @pytest.mark.parametrize("page", PAGES + TUTORIALS)
 def test_code_runs(page, monkeypatch):
-    """Every block runs, its assertions hold, and none is left out for want of a known condition."""
+    """Every block runs where it says, and its assertions hold."""
     found = blocks(page, "python")
     assert found
-    run = [code for where, code in found if RUNS[where]]
+    run = [code for wanted, code in found if is_here(wanted)]
     if not run:
         pytest.skip("nothing here is about this environment")
     monkeypatch.syspath_prepend(os.path.join(ROOT, "docs"))  # tutorials import from their scripts

@@ -90,8 +90,8 @@ def choose(arrays, x, dims=2):
             if engine.name == "slices" and arrays.device(x) == "cpu" and lowlevel.missing:
                 _no_c_library(
                     "im2col_compat works without its C library, only slower: {}. To have it, install a C compiler, cffi "
-                    "and Python's headers, then pip install --force-reinstall --no-deps --no-cache-dir "
-                    "im2col_compat".format(lowlevel.missing)
+                    "and Python's headers, then, in the folder of im2col_compat's source, "
+                    "pip install --force-reinstall --no-deps --no-cache-dir .".format(lowlevel.missing)
                 )
             return engine
         refusals.append("{!r}: {}".format(engine.name, why))
