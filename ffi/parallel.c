@@ -17,8 +17,8 @@ struct team {
     void *context;
     char *scratch;
     int64_t bytes;
-    int64_t tasks;
-    int64_t next;
+    size_t tasks;
+    size_t next; /* As wide as a pointer: 32-bit machines count wider ones by a library of their own, libatomic. */
     int32_t members;
 };
 
@@ -26,10 +26,10 @@ static void work(void *data)
 {
     struct team *team = (struct team *)data;
     char *scratch = team->scratch + __atomic_fetch_add(&team->members, 1, __ATOMIC_RELAXED) * team->bytes;
-    int64_t task;
+    size_t task;
 
     while ((task = __atomic_fetch_add(&team->next, 1, __ATOMIC_RELAXED)) < team->tasks)
-        team->function(team->context, task, scratch);
+        team->function(team->context, (int64_t)task, scratch);
 }
 
 static void *work_thread(void *data)
@@ -41,7 +41,7 @@ static void *work_thread(void *data)
 void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *),
                   void *context, char *scratch, int64_t bytes)
 {
-    struct team team = {function, context, scratch, bytes, tasks, 0, 0};
+    struct team team = {function, context, scratch, bytes, (size_t)tasks, 0, 0};
 
     if (threads > tasks)
         threads = (int32_t)tasks;
