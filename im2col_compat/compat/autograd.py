@@ -112,8 +112,17 @@ def derivatives(function, inputs, needs, grads, create_graph):
     return [partial if need else None for partial, need in zip(found, needs)]
 
 
+def _batch_test():
+    if hasattr(graphs.FUNCTORCH, "is_legacy_batchedtensor"):  # 2.4 on
+        return graphs.FUNCTORCH.is_legacy_batchedtensor
+    if not hasattr(getattr(torch, "_C", None), "_dispatch_key_parse"):
+        return lambda grad: False
+    batched, keys = torch._C._dispatch_key_parse("Batched"), torch._C._dispatch_keys
+    return lambda grad: keys(grad).has(batched)
+
+
 #: Whether a gradient is a batch of gradients: is_grads_batched of torch.autograd.grad. They have no memory.
-_is_batch = getattr(graphs.FUNCTORCH, "is_legacy_batchedtensor", lambda grad: False)
+_is_batch = _batch_test()
 
 
 def _each_of(backward, ctx, grads):
@@ -174,6 +183,7 @@ def apply_function(function, tensors, *arguments):
     """function.apply, of a Function in the new style, to tensors and other arguments: in the old style, which costs
     half as much, where no transform is at work."""
     if graphs.transformed():
+        graphs.import_compiler()
         return function.apply(*(tensors + arguments))
     return function.old_style.apply(*(tuple(map(_unwrapped, tensors)) + arguments))
 

@@ -1,6 +1,8 @@
 """Whether PyTorch records a graph or transforms what is computed now."""
 
+import functools
 import importlib
+import sys
 import warnings
 
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
@@ -12,9 +14,9 @@ _library = getattr(torch, "library", None)
 HAS_LIBRARY = all(hasattr(_library, "register_" + name) for name in ("fake", "autograd"))
 
 
-# torch.compiler came with 2.1, is_compiling with 2.3; before, a graph is recorded by what compiling doesn't know.
-#: Whether torch.compile or torch.export is recording a graph.
-compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
+#: Whether torch.compile or torch.export is recording a graph. (torch.compiler says it from 2.3 on.)
+compiling = getattr(getattr(torch, "_utils", None), "is_compiling", bool)
+compiling = getattr(getattr(torch, "compiler", None), "is_compiling", compiling)
 #: Whether it is torch.compile, or what else breaks a graph where it has to.
 breakable = getattr(getattr(torch, "compiler", None), "is_dynamo_compiling", bool)
 
@@ -80,7 +82,29 @@ def idle():
     return not (compiling() or tracing() or dispatch_modes() or transform() or in_forward_mode())
 
 
-_levels = getattr(FUNCTORCH, "get_interpreter_stack", lambda: None)
+def outside(function):
+    """(function(), the names of the transforms) with none of torch.func's transforms at work, from the innermost out."""
+    names, left = [], []
+    try:
+        while transform() is not None:
+            names.append(transform().key().name)
+            left.append(FUNCTORCH.pop_dynamic_layer_stack())
+        return function(), names
+    finally:
+        while left:
+            FUNCTORCH.push_dynamic_layer_stack(left.pop())
+
+
+_stack = getattr(FUNCTORCH, "get_interpreter_stack", None)  # 2.3 on
+
+
+def _levels():
+    """The names of all of torch.func's transforms that are at work."""
+    if transform() is None:
+        return ()
+    return outside(bool)[1] if _stack is None else [level.key().name for level in _stack()]
+
+
 dispatch_modes = getattr(getattr(torch, "_C", None), "_len_torch_dispatch_stack", int)
 
 
@@ -92,14 +116,14 @@ def transforming():
 def mapped():
     """Whether anything but gradients is at work: vmap, forward mode, functionalization."""
     # Gradients of torch.func's go through autograd Functions as any others do.
-    return in_forward_mode() or any([level.key().name != "Grad" for level in _levels() or ()])
+    return in_forward_mode() or any([name != "Grad" for name in _levels()])
 
 
 def merges():
     """Whether nothing but vmap and gradients is at work, whose samples an autograd Function can merge."""
     if in_forward_mode() or dispatch_modes() or capturing():
         return False
-    return all([level.key().name in ("Vmap", "Grad") for level in _levels() or ()])
+    return all([name in ("Vmap", "Grad") for name in _levels()])
 
 
 def unwrapped(tensor):
@@ -107,6 +131,16 @@ def unwrapped(tensor):
     while FUNCTORCH is not None and FUNCTORCH.is_functorch_wrapped_tensor(tensor):
         tensor = FUNCTORCH.get_unwrapped(tensor)
     return tensor
+
+
+def import_compiler():
+    """Imports what Functions import under transforms in 2.3, which fails there, before they do."""
+    if _FUNCTIONS_IMPORT and "torch._dynamo" not in sys.modules:
+        outside(functools.partial(importlib.import_module, "torch._dynamo"))
+
+
+_call = getattr(getattr(getattr(torch, "_ops", None), "HigherOrderOperator", None), "__call__", None)
+_FUNCTIONS_IMPORT = "torch._dynamo" in getattr(getattr(_call, "__code__", None), "co_names", ())
 
 
 def apart(function, why):
