@@ -10,13 +10,13 @@ pip, looks which engine it got, and runs pytest. tests/matrix/ has what runs ins
 writer. This file knows the legs and how to install.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import nox
@@ -49,9 +49,16 @@ CFFI = ("cffi", "numpy<1.17; python_version < '3.7'", "numpy; python_version >= 
 TEST_TOOLS = ("pytest", "hypothesis")
 #: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
 SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
+#: What each release of PyTorch is tried with.
+THIN = tuple(
+    "tests/test_{}.py".format(name)
+    for name in ("columns", "conv", "kernels", "autograd", "transforms", "graphs", "modules", "docs")
+)
+#: What PyTorch asks for beside CUDA's libraries.
+ASKED = ("typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "filelock", "setuptools")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Leg:
     """One environment, and what the installation must have given there."""
 
@@ -60,24 +67,32 @@ class Leg:
     what: str = ""
     source: str = "sdist"  # "wheel", "sdist, no isolation", "setup.py install"
     pip: str = ""  # if another than the Python's own
-    variables: dict = field(default_factory=dict)
+    variables: dict = dataclasses.field(default_factory=dict)
     compiler: bool = True
     tests: tuple = EVERYTHING
     demo: bool = False
     engine: str = "ffi"
     library: bool = True
+    alone: str = ""  # the PyTorch that is installed without CUDA's libraries
     site: str = ""  # where an interpreter that brings its own torch has it
     missing: str = ""  # why it can't be run, but for a missing Python
 
     @property
     def name(self):
         python = "py" + self.python if os.sep not in self.python else ""
-        torch = [package.replace("==", "") for package in self.packages if package.startswith("torch")]
+        packages = self.packages + (self.alone,)
+        torch = [package.replace("==", "") for package in packages if package.startswith("torch")]
         return "-".join(filter(None, [python] + torch + [self.what]))
 
 
 def torch(python, version, *packages, **more):
     return Leg(python, ("torch==" + version,) + packages, engine="torch", **more)
+
+
+def thin(python, version, *packages):
+    """A release by itself. Its environment goes when it has passed: they would fill a disk."""
+    asked = ASKED if version.startswith("2") else ASKED[:1]
+    return Leg(python, packages + asked, alone="torch==" + version, engine="torch", tests=THIN)
 
 
 def oldest(python, cffi, numpy):
@@ -137,11 +152,27 @@ LEGS = [
     oldest("3.11", "1.15.1", "1.23.2"),
     oldest("3.12", "1.16.0", "1.26.0"),
     oldest("3.13", "1.17.0", "2.1.0"),
+    # The releases that have no leg above.
+    thin("3.6", "1.1.0"),
+    thin("3.6", "1.2.0"),
+    thin("3.6", "1.3.1"),
+    thin("3.7", "1.5.1"),
+    thin("3.7", "1.6.0"),
+    thin("3.7", "1.7.1"),
+    thin("3.8", "1.9.1"),
+    thin("3.8", "1.11.0"),
+    thin("3.10", "1.13.1", "numpy<2"),
+    thin("3.10", "2.0.1", "numpy<2"),
+    *[thin("3.11", version, "numpy<2") for version in ("2.1.2", "2.2.2", "2.3.1", "2.4.1", "2.5.1")],
+    *[thin("3.12", version) for version in ("2.6.0", "2.7.1", "2.8.0", "2.9.1")],
+    *[thin("3.13", version) for version in ("2.10.0", "2.11.0", "2.12.1", "2.14.1")],
+    dataclasses.replace(thin("3.13", "2.15.0"), tests=EVERYTHING),
     # Ways to install of 2018, when pip first learnt of pyproject.toml, and of those who can't have another.
     pip9("2.7", engine="slices", library=False),
     pip9("2.7", *CFFI),
     pip9("3.6", engine="slices", library=False),
     pip9("3.6", *CFFI),
+    Leg("3.6", (), "pip10", pip="pip==10.0.1", tests=SOME),
     Leg("2.7", (), "pip18", pip="pip==18.1", tests=SOME),
     Leg("2.7", (), "pip19", pip="pip==19.3.1", tests=SOME),
     Leg("3.6", (), "pip19", pip="pip==19.3.1", tests=SOME),
@@ -166,6 +197,10 @@ def distribution(suffix):
     return str(found)
 
 
+#: PyTorch's libraries, without an import of it.
+WHERE = "import os, sysconfig; print(os.path.join(sysconfig.get_paths()['purelib'], 'torch', 'lib'))"
+
+
 def install(session, leg):
     if leg.pip:
         # Today's indexes aren't for pips of then: the address that pip 9 asks is no more. So the Python's own pip
@@ -175,8 +210,15 @@ def install(session, leg):
         session.run("python", "-m", "pip", "download", "--quiet", "--dest", wheels, *everything)
         session.env.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels)
         session.install(leg.pip)
+    if leg.alone:
+        session.install("--no-deps", leg.alone)
     if leg.packages:
         session.install(*leg.packages)
+    if leg.alone:
+        libraries = session.run("python", "-c", WHERE, silent=True).strip()
+        standins = str(RESULTS / (leg.name + "-standins"))
+        session.run(sys.executable, str(TOOLS / "standins.py"), libraries, standins, silent=True)
+        session.env["LD_LIBRARY_PATH"] = standins
     if leg.source == "wheel":
         session.install(distribution(".whl"))
     elif leg.source == "sdist":
@@ -207,7 +249,7 @@ def run_leg(session, leg):
     # Elsewhere, as old pips take what the source tree's folder holds for installed.
     with session.chdir(RESULTS):
         install(session, leg)
-        if not leg.site:
+        if not leg.site and not leg.alone:
             session.run("python", "-m", "pip", "check")
         facts = json.loads(session.run("python", str(TOOLS / "facts.py"), silent=True).splitlines()[-1])
         result.write_text(json.dumps(facts))
@@ -220,7 +262,9 @@ def run_leg(session, leg):
         session.install("scikit-learn")
         session.run("python", str(ROOT / "docs" / "demo.py"), "--core")
         (RESULTS / (leg.name + "-demo.txt")).write_text("docs/demo.py --core ran in {}.".format(leg.name))
-    if not facts["torch"]:  # with one, the environment is needed for the state dicts
+    if leg.alone:
+        shutil.rmtree(session.virtualenv.location)
+    elif not facts["torch"]:  # with one, the environment is needed for the state dicts
         with session.chdir(RESULTS):
             session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "im2col_compat")
             session.run("python", str(TOOLS / "leftovers.py"))
@@ -250,7 +294,7 @@ def states(session):
     pythons = {}
     for leg in LEGS:
         facts = report.outcome(RESULTS, leg)[0]
-        if facts and facts.get("torch"):
+        if facts and facts.get("torch") and not leg.alone:
             pythons.setdefault(facts["torch"], facts["executable"])
     for version, python in pythons.items():
         session.run(python, str(TOOLS / "states.py"), "save", str(folder), version, external=True)
@@ -284,7 +328,7 @@ def compilers(session):
 @nox.session(python=False)
 def page(session):
     """docs/compatibility.md."""
-    text = report.page(RESULTS, LEGS, lambda leg: leg.tests == EVERYTHING)
+    text = report.page(RESULTS, LEGS, lambda leg: leg.tests == EVERYTHING, lambda leg: leg.tests == THIN)
     (ROOT / "docs" / "compatibility.md").write_text(text)
 
 

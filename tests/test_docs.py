@@ -45,7 +45,9 @@ def blocks(page, language):
     """[(what it is for, code)]: said by a line above the block, or once for the page."""
     with open(os.path.join(ROOT, page)) as text:
         text = text.read()
-    of_page = re.search(r"The code on this page is for (.*?)(, if no line above a block says otherwise)?\.$", text, re.M)
+    of_page = re.search(
+        r"The code on this page is for (.*?)(, if no line above a block says otherwise)?\.$", text, re.M
+    )
     found = re.findall(r"(?:^For ([^\n]*):\n\n)?^```{}\n(.*?)^```".format(language), text, re.MULTILINE | re.DOTALL)
     assert text.count("```{}".format(language)) == len(found)
     return [(wanted or of_page and of_page.group(1), code) for wanted, code in found]

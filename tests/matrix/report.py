@@ -24,6 +24,10 @@ Python would, and then tested as it is installed there. Here: {date}, {machine},
 Engine: what `backend()` chooses for a float32 tensor, or array where there is no PyTorch. Own ops: how a function of the
 user's is run.
 
+## The other releases of PyTorch, with a part of the suite
+
+{thin}
+
 ## Ways of installing, with a part of the suite
 
 {ways}
@@ -130,14 +134,15 @@ def beside(folder):
         yield path.read_text()
 
 
-def page(folder, legs, whole):
-    """The page. legs: noxfile's; whole(leg): whether it runs the whole suite."""
+def page(folder, legs, whole, thin):
+    """The page. legs: noxfile's; whole(leg): whether it runs the whole suite; thin(leg): whether it is a release's."""
     return PAGE.format(
         date=datetime.date.today(),
         machine="{} {}".format(platform.system(), platform.machine()),
         libc=" ".join(platform.libc_ver()),
         whole=rows(folder, [leg for leg in legs if whole(leg)]),
-        ways=rows(folder, [leg for leg in legs if not whole(leg)]),
+        thin=rows(folder, [leg for leg in legs if thin(leg)]),
+        ways=rows(folder, [leg for leg in legs if not whole(leg) and not thin(leg)]),
         beside="\n".join("- " + line for line in beside(folder)),
         skipped=skips(folder, legs),
     )
