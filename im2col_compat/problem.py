@@ -100,8 +100,8 @@ def integers(function, name, value, too_large=TypeError, pairs=False):
 
 def _integer(value):
     """A plain int, or None for what isn't an integer."""
-    # type(...).__name__ finds NumPy's bool too, without importing NumPy.
-    if type(value).__name__ in ("bool", "bool_"):
+    # type(...).__name__ finds NumPy's bool too, without importing NumPy. (2.4's torch.compile can't compare it.)
+    if isinstance(value, bool) or not isinstance(value, int) and type(value).__name__ in ("bool", "bool_"):
         return None
     try:
         return int(operator.index(value))
@@ -117,7 +117,11 @@ def _integers(values, depth):
         values = tuple(values)
     except TypeError:
         return None
-    items = tuple(_integers(value, depth - 1) if _integer(value) is None else _integer(value) for value in values)
+    # Tuples aren't asked for their index: torch.compile takes the refusal for an error of its own (till 2.6).
+    items = tuple(
+        _integers(value, depth - 1) if isinstance(value, (tuple, list)) or _integer(value) is None else _integer(value)
+        for value in values
+    )
     return None if None in items else items
 
 

@@ -88,6 +88,17 @@ CASES = {
 }
 
 
+def slices_by_symbols():
+    def every(x, step=2):
+        return x[..., ::step]
+
+    try:
+        torch.compile(every, backend="eager", fullgraph=True, dynamic=True)(torch.rand(7))
+    except torch._dynamo.exc.TorchRuntimeError:  # 2.4
+        return False
+    return True
+
+
 @pytest.mark.parametrize("dims,how", [(1, "compile"), (2, "compile")] + [(n, how) for n in (1, 2, 3) for how in HOW])
 def test_columns_of_any_size(dims, how):
     """unfold of other batches and sizes, and fold of other batches, in any number of dimensions."""
@@ -109,6 +120,8 @@ def test_columns_of_any_size(dims, how):
             elif how == "compile":
                 torch._dynamo.reset()
                 found = torch.compile(function, backend="eager", fullgraph=True, dynamic=True)
+                if not slices_by_symbols():
+                    pytest.skip("needs a torch.compile that slices by steps which may change")
                 same(found(a), function(a))
             else:
                 module = torch.nn.Module()

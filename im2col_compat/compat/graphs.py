@@ -43,7 +43,8 @@ tracing = torch._C._is_tracing if hasattr(getattr(torch, "jit", None), "is_traci
 
 def sizes(tensor):
     """A tensor's sizes, to be looked at. torch.jit.trace warns of each size that becomes a number."""
-    shape = getattr(tensor, "shape", ())
+    # 2.4's torch.compile knows no getattr with a default, of tensors.
+    shape = tensor.shape if isinstance(tensor, Tensor) else getattr(tensor, "shape", ())
     if compiling() or not tracing():
         return shape
     with warnings.catch_warnings():

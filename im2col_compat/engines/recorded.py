@@ -1,6 +1,6 @@
 """unfold and fold as graphs record them: PyTorch's own operations, whose sizes may stay symbols. Any number of dimensions.
 
-torch.compile looks into all of this, so arguments are ints, tuples and lists here. PyTorch's operations check the rest.
+torch.compile looks into all of this, so arguments are ints, tuples and lists here, and no map()s. PyTorch's operations check the rest.
 """
 
 from im2col_compat.compat.arrays import TORCH
@@ -14,7 +14,7 @@ def unfold(x, kernel, dilation, padding, stride):
     kernel, dilation, padding, stride = _window("unfold", dims, kernel, dilation, padding, stride)
     unbatched = _unbatched("unfold", x, dims + 1)
     x = x.unsqueeze(0) if unbatched else x
-    if max(map(max, padding)) > 0:
+    if max([max(sides) for sides in padding]) > 0:
         x = TORCH.pad(x, padding, 0)
     for axis, (size, gap, step) in enumerate(zip(kernel, dilation, stride), 2):
         x = x.unfold(axis, (size - 1) * gap + 1, step)[..., ::gap]
@@ -69,7 +69,7 @@ def _window(function, dims, kernel, dilation, padding, stride):
     named = ("kernel_size", kernel), ("dilation", dilation), ("padding", padding), ("stride", stride)
     kernel, dilation, padding, stride = [_each(function, name, value, dims) for name, value in named]
     padding = [tuple(sides) if isinstance(sides, (tuple, list)) else (sides, sides) for sides in padding]
-    if min(kernel) < 1 or min(dilation) < 1 or min(stride) < 1 or min(map(min, padding)) < 0:
+    if min(kernel) < 1 or min(dilation) < 1 or min(stride) < 1 or min([min(sides) for sides in padding]) < 0:
         raise RuntimeError(
             "{}(): kernel_size, dilation and stride must be at least 1, and padding 0, but got {}, {}, {} and {}".format(
                 function, kernel, dilation, stride, padding
