@@ -256,7 +256,8 @@ def _flops_backward(grad, needs, first, second, numbers, function, op, out_shape
 
 if graphs.HAS_LIBRARY:
     _register()
-    count = getattr(importlib.import_module("torch.utils.flop_counter"), "register_flop_formula", None)
-    if count is not None:
-        count(torch.ops.im2col_compat.dot)(_flops)
-        count(torch.ops.im2col_compat.dot_backward)(_flops_backward)
+    counter = importlib.import_module("torch.utils.flop_counter")
+    for operator, formula in (("dot", _flops), ("dot_backward", _flops_backward)):
+        operator = getattr(torch.ops.im2col_compat, operator)
+        # 2.4 keeps the formula for the operator's overload, and looks for the operator.
+        counter.flop_registry.setdefault(operator, counter.register_flop_formula(operator)(formula))

@@ -49,6 +49,8 @@ def _overlaps(geometry):
     """Pairs of an index into columns of _blocks_shape and one into the image, of the same elements. Together they are all
     that isn't padding: the blocks of each position in the kernel, or, where these are fewer, the positions of each block.
     """
+    if 0 in (geometry.batch, geometry.channels):
+        return  # 1.1 can't copy nothing out of NumPy's memory
     every = (slice(None), slice(None))
     by_block = product(geometry.blocks) < product(geometry.kernel)
     if by_block:
