@@ -1,12 +1,14 @@
 """What torch.compile and torch.export record of a dot product with an op: one operator of PyTorch's.
 
 torch.library (2.4 on) lets an operator say what shape it gives and what its gradient is, so that graphs need not break
-around it. Recorded is only what needs no message: all else (None) goes the way it goes without a graph.
+around it. Recorded is only what needs no message. All else (None) goes the way that it goes without a graph: torch.compile
+breaks its graph there.
 """
 
 import importlib
 import types
 
+from im2col_compat.codegen import fingerprint
 from im2col_compat.compat import autograd, graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
@@ -17,14 +19,17 @@ from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, 
 
 #: Ops without a name, by what they are called in graphs. A graph outlives the layer that it was made of.
 _own = {}
-#: The Op of each plain function in a graph.
+#: The Ops of plain functions, by what these are made of.
 _functions = {}
 #: The library, which goes when nobody holds it.
 _kept = []
 
 
 #: What torch.compile says where it breaks a graph.
-WHY = "im2col_compat records no op whose functions capture tensors or what changes, nor one made in the graph"
+WHY = (
+    "im2col_compat can't record this call: its functions capture tensors or what changes, or its op is made in the graph, "
+    "or its arguments must be checked first"
+)
 
 
 # ---------------------------------------------------------------- recording
@@ -35,6 +40,8 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
         return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
     if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
+        return None
+    if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
         return None
     x, w = graphs.sizes(input), graphs.sizes(weight)
     if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
@@ -82,10 +89,17 @@ def _recordable(op):
     if isinstance(op, Op):
         return op
     if not graphs.compiling():
-        return Op(op)
-    # torch.compile makes constants of functions, unless they capture something.
-    is_constant = isinstance(op, types.FunctionType) and len(op.__code__.co_freevars) == 0
-    return op if is_constant or isinstance(op, types.BuiltinFunctionType) else None
+        return _of_function(op)
+    # torch.compile makes constants of functions, and guards no more than their code: they may have nothing else.
+    is_constant = isinstance(op, types.FunctionType) and len(op.__code__.co_freevars) == 0 and op.__defaults__ is None
+    return op if is_constant and op.__kwdefaults__ is None or isinstance(op, types.BuiltinFunctionType) else None
+
+
+def _of_function(function):
+    """The Op of a function: one for all functions that are known to do the same."""
+    op = Op(function)
+    known = fingerprint.of(op)
+    return op if known is None else _functions.setdefault(known, op)
 
 
 def _is_dot(op):
@@ -147,7 +161,7 @@ def key(which, dtype):
     which: the op's token, or a plain function.
     """
     if callable(which):
-        op = _functions[which] = _functions.get(which) or Op(which)
+        op = _of_function(which)
     else:
         op = by_token.get(which)
     if op is None or graphs.transformed():
@@ -181,7 +195,7 @@ def _register():
 
 
 def _op(name):
-    op = NAMED.get(name) or _own.get(name)
+    op = NAMED.get(name) or by_token.get(name)
     if op is None:
         why = "only graphs with named ops can be saved"
         raise RuntimeError("a graph holds an op that is no more, or is another process's: " + why)
@@ -230,7 +244,7 @@ def _dot_backward_fake(grad, needs, first, second, *others):
 
 def _setup_context(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:2])
-    ctx.others = inputs[2:]
+    ctx.others, ctx.op = inputs[2:], _op(inputs[-1])  # held while it may be needed
 
 
 def _backward(ctx, grad):

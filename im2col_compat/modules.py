@@ -5,7 +5,7 @@ import inspect
 import sys
 
 from im2col_compat.columns import fold, unfold
-from im2col_compat.compat import layers
+from im2col_compat.compat import graphs, layers
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear
 from im2col_compat.op import resolve
@@ -111,10 +111,10 @@ class Layer(object):
         self.op = resolve(op)
 
     def __setattr__(self, name, value):
-        # fuse_conv_bn_eval and its like scale the weight of any layer, which scales the result of "dot" alone.
-        if name == "weight" and "op" in self.__dict__ and not self.op.is_dot:
+        # fuse_conv_bn_eval and other such functions scale the weight of any layer. That scales the result of "dot" alone.
+        if name == "weight" and "op" in self.__dict__ and not graphs.compiling() and not resolve(self.op).is_dot:
             caller = sys._getframe(1).f_code.co_name
-            if "fuse" in caller and "bn" in caller:
+            if "fuse" in caller and "_bn" in caller:
                 message = "{}() can't fuse a {} with op={!r}: scaling its weight doesn't scale its result"
                 raise TypeError(message.format(caller, type(self).__name__, self.op))
         super(Layer, self).__setattr__(name, value)

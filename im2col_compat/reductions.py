@@ -2,7 +2,7 @@
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen.print_c import literal
-from im2col_compat.compat import dtypes
+from im2col_compat.compat import dtypes, graphs
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.autograd import new_style
 from im2col_compat.compat.probes import Function, torch
@@ -218,7 +218,7 @@ def is_sum(text):
 
 def _unbind(arrays, terms, axis):
     """The parts of an operand along an axis."""
-    if arrays is TORCH and terms.requires_grad:
+    if arrays is TORCH and terms.requires_grad and not graphs.in_forward_mode():
         return _Unbind.apply(terms, axis)
     return (terms[(slice(None),) * axis + (k,)] for k in range(terms.shape[axis]))
 

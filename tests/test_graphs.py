@@ -176,3 +176,41 @@ def test_floating_point_operations_are_counted():
             layer(x)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda factor: lambda w, x, factor=factor: factor * w * x,
+        lambda factor: eval("lambda w, x, *, factor=factor: factor * w * x", {"factor": factor}),
+        lambda factor: lambda w, x: factor * w * x,
+    ],
+    ids=["default", "keyword", "closure"],
+)
+def test_functions_of_the_same_code(make):
+    """torch.compile guards the code of a function, and no more: one that has more than its code is no constant."""
+    torch._dynamo.reset()
+    x, w = torch.rand(2, 3, 6, 6), torch.rand(4, 3, 3, 3)
+    compiled = torch.compile(lambda x, op: conv2d(x, w, op=op), backend="eager")
+    for factor in (1.0, 2.0, 3.0):
+        same(compiled(x, make(factor)), factor * conv2d(x, w))
+
+
+def test_plain_functions_as_op():
+    """A function made anew at each call is the same op each time: torch.jit.trace compares two traces."""
+    x, w = torch.rand(2, 3, 6, 6), torch.rand(4, 3, 3, 3)
+
+    def function(x):
+        return conv2d(x, w, op=lambda w, x: w * x * x) + conv2d(x, w, op=torch.maximum)
+
+    same(torch.jit.trace(function, x)(x[:1]), function(x[:1]))
+    torch._dynamo.reset()
+    same(torch.compile(function, backend="eager", fullgraph=True)(x), function(x))
+
+
+def test_sizes_alone_are_checked():
+    """The device "meta" refuses what a CPU refuses."""
+    x, w = torch.empty(2, 3, 6, 6, device="meta"), torch.empty(4, 3, 3, 3, device="meta")
+    for arguments in ({"stride": 0}, {"dilation": 0}, {"padding": -1}):
+        with pytest.raises(RuntimeError, match=next(iter(arguments))):
+            conv2d(x, w, op="l1", **arguments)

@@ -351,7 +351,9 @@ def test_scaling_of_weights_is_refused():
     layer = Conv2d(3, 4, 3, op="l1").eval()
     with pytest.raises(TypeError, match="op=l1"):
         fusion.fuse_conv_bn_eval(layer, norm)
-    layer.weight = torch.nn.Parameter(2 * layer.weight)  # anyone else may
+    for op in ("l1", torch.maximum):  # anyone else may, whatever op was set to
+        layer.op = op
+        layer.weight = torch.nn.Parameter(2 * layer.weight)
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")

@@ -165,3 +165,46 @@ def test_what_only_c_evaluates_is_refused():
     function, (w, x) = called("linear", "C"), operands("linear")
     with pytest.raises(RuntimeError, match="forward mode"):
         torch.func.jvp(function, (w, x), (w, x))
+
+
+SHAPES = [((4, 5), (5,)), ((5,), (5, 2)), ((4, 5), (3, 5, 2)), ((3, 4, 5), (5, 2)), ((3, 1, 4, 5), (2, 5, 2))]
+
+
+@pytest.mark.parametrize("a,b", SHAPES)
+def test_samples_of_any_shape(a, b):
+    """vmap of first and second gradients of matmul, whose operands may have one dimension or broadcast."""
+    torch.manual_seed(0)
+    a, b = torch.randn((3,) + a, dtype=torch.float64), torch.randn((3,) + b, dtype=torch.float64)
+
+    def value(a, b):
+        return (matmul(a, b, op="l2") ** 2).sum()
+
+    def penalty(a, b):
+        return sum((g**2).sum() for g in torch.func.grad(value, argnums=(0, 1))(a, b))
+
+    for function in (value, penalty):
+        gradient = torch.func.grad(function, argnums=(0, 1))
+        found, each = torch.func.vmap(gradient)(a, b), [gradient(*pair) for pair in zip(a, b)]
+        torch.testing.assert_close(found, tuple(torch.stack(parts) for parts in zip(*each)))
+
+
+@EVERY
+def test_no_samples(op):
+    """vmap over nothing, and over empty samples, gives empty results."""
+    w = torch.ones(4, 5, dtype=torch.float64)
+    for sizes in ((0, 3, 5), (3, 0, 5)):
+        x = torch.ones(sizes, dtype=torch.float64)
+        if op in ONLY_C:
+            continue
+        assert torch.func.vmap(lambda x: linear(x, w, op=OPS[op]))(x).shape == sizes[:2] + (4,)
+
+
+@pytest.mark.parametrize("op", ["l2", "own", "own add"])
+def test_hessians(op):
+    """Forward mode over a gradient, against the gradient of a gradient."""
+    (w, x), function = operands("linear"), called("linear", op)
+
+    def total(w):
+        return (function(w, x) ** 2).sum()
+
+    torch.testing.assert_close(torch.func.hessian(total)(w), torch.autograd.functional.hessian(total, w))

@@ -55,8 +55,8 @@ def _product(gradient, partial):
 def times(gradient, expression, finite=False, memo=None):
     """gradient * expression, the product moved to where it costs least.
 
-    finite: whether the operands, and the gradient that the user's functions get, are finite, so that the product needs
-        to be PyTorch's for these alone.
+    finite: whether the operands, and the gradient that the user's functions get, are finite: the product then
+        needs to be right for finite values only.
     """
     memo = {} if memo is None else memo
     key = gradient, expression
@@ -122,10 +122,10 @@ def _times_sign(gradient, of, propagates_nan, finite):
     zero = constant(0, of.dtype)
     operands = {node.value: FINITE[:3] for node in postorder(of) if node.function is OPERAND}
     if finite and never_nan(of, operands):
-        of_finite = ne(of, zero), copysign(1, of)
+        nonzero, its_sign = ne(of, zero), copysign(1, of)
         if _is_finite(gradient):
-            return select(of_finite[0], of_finite[1] * gradient, zero)
+            return select(nonzero, its_sign * gradient, zero)
         # What the finite have become on the way may be infinite, and infinity times 0 is NaN.
-        return select(of_finite[0], of_finite[1], zero) * gradient
+        return select(nonzero, its_sign, zero) * gradient
     rest = gradient * (of if propagates_nan else zero)
     return select(gt(of, zero), gradient, select(lt(of, zero), -gradient, rest))

@@ -192,11 +192,11 @@ class _Torch(_Arrays):
         # Tensors of subclasses, and what a graph is recorded with, have no memory or not the one that counts.
         if VARIABLES:
             return not any([x.is_cuda for x in tensors])
-        if not self.are_on_cpu(*tensors):
+        if not self.are_plain_on_cpu(*tensors):
             return False
         return graphs.idle() or not (graphs.capturing() or graphs.transforming())
 
-    def are_on_cpu(self, *tensors):
+    def are_plain_on_cpu(self, *tensors):
         """Whether these are plain tensors of a CPU, or samples of such."""
         for x in tensors:
             if type(x) not in _PLAIN or not _is_cpu(x) or not self.is_dense_kind(x) or _is_zero(x):
@@ -338,10 +338,12 @@ class _Torch(_Arrays):
         index = w * sizes[1] + x
         table = torch.from_numpy(entries.reshape(-1).copy())
         table = self.tensor(table.cuda() if index.is_cuda else table) if VARIABLES else table.to(index.device)
-        return self.reshape(table.index_select(0, self.reshape(index, (-1,))), tuple(index.shape))
+        return self.reshape(table.index_select(0, self.reshape(index, (index.numel(),))), tuple(index.shape))
 
     def extremes(self, x):
         x = graphs.unwrapped(raw(x))
+        if 0 in tuple(x.shape):
+            return 0, 0  # of no samples
         # The wider unsigned types have no min().
         return super(_Torch, self).extremes(x.cpu().numpy() if self.dtype(x) in ("uint16", "uint32", "uint64") else x)
 

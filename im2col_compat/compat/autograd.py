@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import operator
 
 import numpy as np
 
@@ -131,8 +132,11 @@ def _each_of(backward, ctx, grads):
     if not batches:
         return backward(ctx, *grads)
     # Found by trying: a GPU's gradients are computed in a thread that doesn't know how many batches are nested.
-    level = max(level for level in range(1, _MOST_LEVELS) for grad in batches if _has_level(grad, level))
-    size = next(torch._remove_batch_dim(grad, level, 1, 0).shape[0] for grad in batches if _has_level(grad, level))
+    level, batch = max(
+        ((level, grad) for level in range(1, _MOST_LEVELS) for grad in batches if _has_level(grad, level)),
+        key=operator.itemgetter(0),
+    )
+    size = torch._remove_batch_dim(batch, level, 1, 0).shape[0]
     parts = [[None] * size if grad is None else torch._remove_batch_dim(grad, level, size, 0) for grad in grads]
     found = zip(*[_each_of(backward, ctx, part) for part in zip(*parts)])
     return tuple(None if one[0] is None else torch._add_batch_dim(torch.stack(one), 0, level) for one in found)

@@ -27,7 +27,7 @@ def capturing():
 
 
 def elsewhere(tensor):
-    """Whether results don't go to memory: a graph is recorded, a dispatch mode looks on, or there are sizes alone."""
+    """Whether results don't go to memory: a graph is recorded, a dispatch mode is active, or there are sizes alone."""
     return torch is not None and (capturing() or bool(dispatch_modes()) or getattr(tensor, "is_meta", False))
 
 
@@ -120,7 +120,7 @@ def mapped():
     return in_forward_mode() or any([name != "Grad" for name in _levels()])
 
 
-def merges():
+def only_maps():
     """Whether nothing but vmap and gradients is at work, whose samples an autograd Function can merge."""
     if in_forward_mode() or dispatch_modes() or capturing():
         return False

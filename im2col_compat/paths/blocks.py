@@ -17,7 +17,7 @@ def run(op, problem, arrays, w, x):
     if arrays is TORCH and arrays.dtype(x) not in dtypes.ITEMSIZE:
         raise NotImplementedError("{}(): there is no arithmetic for {}".format(problem.function, arrays.dtype(x)))
     plan, w, x = plans.of(op, problem, arrays, w, x)
-    if not problem.taps:
+    if not problem.taps or 0 in plan.shape and graphs.mapped():
         return arrays.reshape(_of_no_terms(plan, arrays, w, x), problem.result_shape)
     if arrays is NUMPY:
         result = _forward(plan, arrays, w, x)

@@ -71,7 +71,7 @@ def _kernels(op, problem, arrays, w, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
-    if arrays.in_memory(w, x) or arrays is TORCH and kernels.merges(w, x):
+    if arrays.in_memory(w, x) or arrays is TORCH and kernels.takes_samples(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
@@ -90,7 +90,7 @@ def _why_not(arrays, w, x):
     devices = sorted({arrays.device(operand) for operand in (w, x)} - {"cpu"})
     if devices:
         return "there are no kernels for the device {}".format(devices[0])
-    if graphs.in_forward_mode() or graphs.mapped():
+    if graphs.in_forward_mode():
         return "kernels have no forward mode"
     return "kernels take plain operands in memory"
 
@@ -100,7 +100,7 @@ def _announce(op, problem, reason):
     if product(problem.result_shape) * problem.taps < LEAST_TO_SAY or _announced.has(codes(op)):
         return
     _announced.get(codes(op), bool)
-    text = "im2col_compat: {} is evaluated with tensor operations, 10 to 60 times as slowly as by C kernels: {}"
+    text = "im2col_compat: {} is evaluated with tensor operations, several times as slowly as by C kernels: {}"
     warn(text.format(op, reason), SlowPathWarning)
 
 

@@ -24,9 +24,11 @@ def run(op, problem, kernels, arrays, w, x):
     return autograd.apply_function(_Kernels, (w, x), op, problem, kernels)
 
 
-def merges(w, x):
+def takes_samples(w, x):
     """Whether torch.func maps over w and x so that kernels take all samples as one problem."""
-    return graphs.transform() is not None and graphs.merges() and TORCH.are_on_cpu(w, x)
+    if graphs.transform() is None or not graphs.only_maps() or not TORCH.are_plain_on_cpu(w, x):
+        return False
+    return all([graphs.unwrapped(operand).numel() > 0 for operand in (w, x)])
 
 
 def _forward(op, problem, kernels, arrays, w, x):
@@ -95,7 +97,7 @@ class _Kernels(Function):
         op, problem, kernels = ctx.others
         needs, most = ctx.needs_input_grad[:2], op.reduction.most_taps
         recorded = graphs.transform() is not None or autograd.recording(grad, w, x)
-        if not graphs.merges() or most is not None and problem.taps > most:
+        if not graphs.only_maps() or most is not None and problem.taps > most:
             found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), recorded)
             return tuple(found) + (None,) * 3
         if not kernels.has_gradients:
@@ -111,6 +113,13 @@ class _Kernels(Function):
 def _samples(tensor, dim):
     """A tensor with vmap's dimension first, or one that all samples share."""
     return tensor if dim is None else tensor.movedim(dim, 0)
+
+
+def _sample_shape(tensor, dim):
+    shape = list(tensor.shape)
+    if dim is not None:
+        del shape[dim]
+    return shape
 
 
 def _by_tensors(op, problem):
@@ -133,18 +142,19 @@ class _Gradients(Function):
 
     @staticmethod
     def vmap(info, dims, w, x, grad, op, problem, kernels, needs):
+        shapes = [_sample_shape(t, dim) for t, dim, need in zip((w, x), dims, needs) if need]
         # A gradient for each sample needs its operand for each.
         varies = [dim is not None or need for dim, need in zip(dims, needs)]
         larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, *varies)
         how = w_merged, x_merged, y_merged
         w, x, grad = [one.merge(_samples(t, dim)) for one, t, dim in zip(how, (w, x, grad), dims)]
-        shapes = [tuple(t.shape) for t, need in zip((w, x), needs) if need]
+        merged_shapes = [tuple(t.shape) for t, need in zip((w, x), needs) if need]
         if larger.groups > 1 and not larger.is_conv:
             larger, w, x = _expanded(larger, TORCH, w, x)
         found = autograd.apply_function(_Gradients, (w, x, grad), op, larger, kernels, needs)
-        wanted = [pair for pair, need in zip(zip(how, (problem.w_shape, problem.x_shape)), needs) if need]
-        parts = zip(wanted, found, shapes)
-        return tuple(one.split(d.sum_to_size(shape), sample) for (one, sample), d, shape in parts), (0,) * len(wanted)
+        parts = zip([one for one, need in zip(how, needs) if need], found, merged_shapes, shapes)
+        parts = tuple(one.split(d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
+        return parts, (0,) * len(parts)
 
     @staticmethod
     def backward(ctx, *grads):

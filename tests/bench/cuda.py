@@ -36,10 +36,10 @@ PAGE = """# Speed on a GPU
 im2col_compat {version}, PyTorch {torch}, {gpu}. `make bench-cuda` measures this and writes this page.
 
 There are no kernels for GPUs yet. Tensor operations evaluate every op but "dot", in blocks: a call may take a sixteenth of
-the GPU's memory, and at most {limit:.0f} MiB. A batch has {batch} images, kernels are 3 x 3. Figures are times as multiples
-of F.conv2d's without TF32, forward and, after the slash, forward and backward: the median of {runs} runs, by CUDA events.
-cdist is torch.cdist(p=1) of F.unfold's columns, forward. MiB is the memory of l1's forward beside its result. Results were
-compared with those of a CPU in float64.
+the GPU's memory, and at most {limit:.0f} MiB. A batch has {batch} images, kernels are 3 x 3. F.conv2d's times, without TF32, are in
+milliseconds, the others are multiples of them: forward and, after the slash, forward and backward, the median of {runs} runs
+by CUDA events. cdist is torch.cdist(p=1) of F.unfold's columns, forward. MiB is the memory of l1's forward beside its
+result. Results were compared with those of a CPU in float64.
 
 {table}
 """
