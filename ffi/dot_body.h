@@ -14,6 +14,7 @@
  *   FINITE              whether gradients have faster variants for finite operands
  *   FINITE_TERMS        whether terms have
  *   IS_FINITE(v)        what finite means
+ *   DIVIDES             whether a term may divide integers: then none is computed of a tap that is left out
  *   LEVEL TARGET        the instruction set, for dot_level.h, and its attribute
  *
  * "fused" tells whether there is a fused multiply-add. "one" is a 1 that the compiler can't see through: processors
@@ -54,6 +55,10 @@ INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
+#if DIVIDES
+                if (masked && mask[j] == 0)
+                    continue;
+#endif
 #if ADDS == DOT_SUM
 #if PRODUCT
                 const SUM left = OP(left)(FUSED, one, w[i], x[j]), right = OP(right)(FUSED, one, w[i], x[j]);
@@ -228,6 +233,10 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                 LANE_LOOP
                 for (j = 0; j < VECTOR; j++) {
                     const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
+#if DIVIDES
+                    if (masked && mask[k * x_stride + l + j] == 0)
+                        continue;
+#endif
                     const ELEMENT partial = PARTIAL(grad_w, gradient, weights[o][k], pixel);
                     acc[o][k][j] += !masked || mask[k * x_stride + l + j] != 0 ? partial : 0;
                 }
@@ -237,6 +246,10 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                 LANE_LOOP
                 for (j = 0; j < VECTOR; j++) {
                     const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
+#if DIVIDES
+                    if (j >= count - l || (masked && mask[k * x_stride + l + j] == 0))
+                        continue;
+#endif
                     const ELEMENT partial = OP(grad_w)(gradient, weights[o][k], pixel);
                     const int there = j < count - l && (!masked || mask[k * x_stride + l + j] != 0);
                     acc[o][k][j] += there ? partial : 0;
@@ -311,6 +324,10 @@ TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const
     for (k = 0; k < depth; k++, x += LANES) {
         LANE_LOOP
         for (j = 0; j < LANES; j++) {
+#if DIVIDES
+            if (mask && mask[j] == 0)
+                continue;
+#endif
             const SUM term = OP(term)(0, one, w[k], x[j]);
             const int there = !mask || mask[j] != 0;
             /* The first that is there, a better one, or the first NaN. */

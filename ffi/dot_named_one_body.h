@@ -14,6 +14,7 @@
 #define ADDS DOT_SUM
 #endif
 
+#define DIVIDES 0
 #if ADDS == DOT_SUM
 #define START 0
 #define FINITE_TERMS 0
@@ -38,6 +39,7 @@
 #undef PRODUCT
 #undef MASKS
 #undef ADDS
+#undef DIVIDES
 #undef START
 #undef BETTER
 #undef FINITE_TERMS

@@ -23,7 +23,8 @@ static inline int64_t mask_bytes(const struct dot_problem *p, int64_t depth, int
     return p->skips ? panel_bytes(p, depth, lanes) : 0;
 }
 
-/* Taps [k0, k1) of group `group` at the listed positions, as a panel [k][lanes]. Lanes without a position repeat `pad`.
+/* Taps [k0, k1) of group `group` at the listed positions, as a panel [k][lanes]. Lanes without a position repeat the first,
+ * as a term may be one that only real operands can have: a quotient.
  * Where taps may be left out, mask becomes a panel too: all bits for taps in the image, none for others.
  * Returns mask, or NULL if no tap is left out. */
 const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,

@@ -58,7 +58,7 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
         NAME(to_lanes)(channel + segments->x * p->x_strides[4], step, k1 - k0, used, lanes, panel);
         for (k = k0; k < k1; k++)
             for (j = used; j < lanes; j++)
-                panel[(k - k0) * lanes + j] = pad;
+                panel[(k - k0) * lanes + j] = panel[(k - k0) * lanes];
         return 0;
     }
     for (k = k0; k < k1; k++, panel += lanes) {
@@ -98,7 +98,7 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
             __builtin_prefetch(next + 64 / sizeof *next);
         }
         for (j = used; j < lanes; j++)
-            panel[j] = pad;
+            panel[j] = panel[0];
         if (next_tap(p->kernel, &tap))
             channel += p->x_strides[1];
     }

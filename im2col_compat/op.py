@@ -72,7 +72,8 @@ class Op(object):
         """An op written as C expressions: ``Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x=...)``.
 
         multiply, grad_w, grad_x: expressions in w and x. Functions go by their names in <tgmath.h> (fabs, exp, fmax),
-            so that one text serves float and double. Integers wrap.
+            so that one text serves float and double. Integers wrap; their division truncates, and by zero it is a
+            RuntimeError.
         add: "sum", "max", "min", or an expression in acc and term; "acc + term" is "sum".
         identity: a number, or its text. An expression `add` starts from it, by default from the first term.
         pad_value: as for Op.

@@ -172,6 +172,10 @@ def test_threads_survive_a_full_cache(monkeypatch):
         (dict(multiply="w", add="acc * term", identity="one"), ValueError, "identity.*one"),
         (dict(multiply="w", grad_w="x"), ValueError, "grad_w.*grad_x"),
         (dict(multiply="w", identity="0"), ValueError, "identity"),
+        (dict(multiply="w / (0)"), ValueError, "multiply.*divides by 0"),
+        (dict(multiply="w", add="acc % 0x0L + term"), ValueError, "add.*divides by 0"),
+        (dict(multiply="w %: x"), ValueError, "multiply.*%:"),
+        (dict(multiply="w / x)"), ValueError, "multiply.*brackets"),
     ],
 )
 def test_wrong_c(arguments, error, message):
@@ -202,6 +206,51 @@ def test_from_c_is_what_it_says(kind, dtype, compiler):
         with use_backend("slices"):
             expected = conv2d(x, w, padding=1, op=of_python)
         np.testing.assert_array_equal(values(found), values(expected))
+
+
+DIVIDING = """
+import numpy as np
+from im2col_compat import Op, conv2d, linear, matmul
+
+for dtype in ("int8", "int16", "int32", "int64", "uint8"):
+    w, x = (np.array(numbers, dtype) for numbers in ([[9, 7, 100], [5, 1, 8]], [[2, 3, 7]] * 5))
+    if dtype != "uint8":
+        w[0], x[0] = -w[0], -x[0]
+    a, b = np.float64(w)[None], np.float64(x)[:, None]
+    for text, expected in (
+        ("w / x", np.trunc(a / b)),
+        ("w % (x)", np.fmod(a, b)),
+        ("x + w / -(x) * 3 - (int) w % x", b + np.trunc(a / -b) * 3 - np.fmod(a, b)),
+        ("x > 2 ? w / (x - 2) : 0", np.where(b > 2, np.trunc(a / np.where(b > 2, b - 2, 1)), 0)),
+    ):
+        expected = expected.astype("int64").astype(dtype).sum(-1, dtype="int64")
+        assert (linear(x, w, op=Op.from_c(text)) == expected).all(), text
+        assert (matmul(w, x.T, op=Op.from_c(text)) == expected.T).all(), text
+    image = np.ones((1, 1, 3, 3), dtype)
+    for add in ("sum", "max"):
+        left_out = conv2d(image, image, padding=1, op=Op.from_c("w / x", add, pad_value=None))
+        assert left_out.max() == (9 if add == "sum" else 1)
+    for text in ("w / x", "w % x"):
+        try:
+            conv2d(image, image, padding=1, op=Op.from_c(text))
+        except RuntimeError as error:
+            assert "ZeroDivisionError" in str(error)
+        else:
+            raise AssertionError(text)
+    if dtype in ("int32", "int64"):
+        least, one = np.array([[np.iinfo(dtype).min]], dtype), np.array([[-1]], dtype)
+        assert matmul(least, one, op=Op.from_c("w / x", "max")) == least
+        assert matmul(least, one, op=Op.from_c("w % x", "max")) == 0
+floats = np.float32([[1, -2, 0]])
+assert (matmul(floats.T, floats, op=Op.from_c("w / (x * x + 1)")) == floats.T / (floats**2 + 1)).all()
+assert matmul(floats[:, :1], floats[:, 2:], op=Op.from_c("w / x"))[0, 0] == np.inf
+"""
+
+
+def test_integers_are_divided(compiler):
+    """Quotients of integers are C's. One by zero is an error, as in PyTorch, and the least integer by -1 wraps; neither
+    ends the process, and operands that aren't there divide nothing."""
+    run(DIVIDING)
 
 
 @needs_torch

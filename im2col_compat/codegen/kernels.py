@@ -19,7 +19,7 @@ LEVELS = ("baseline", "avx2", "avx512")
 _environment = getattr(os.environ, "_data", os.environ)
 _KEY = os.environ.encodekey(VARIABLE) if hasattr(os.environ, "encodekey") else VARIABLE
 
-_libraries = Memo(1000)  # source: (address, reason)
+_libraries = Memo(1000)  # source: (address, what counts divisions by zero or None, reason)
 
 
 def level():
@@ -33,13 +33,14 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pack")):
+class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pack divided_by_zero")):
     """C kernels for a term and a reduction, complete: nothing is filled in later.
 
     address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
     dtype, result_dtype: of the operands and the result
     origin: where the kernels come from, in words
     texts: the op's functions in C (template.Texts), None where they are built in
+    divided_by_zero: None, or a function that tells how often integers were divided by zero
     pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
     """
 
@@ -74,10 +75,11 @@ def compiled(texts, dtype, best, what):
     reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
-        address, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
+        address, divided_by_zero, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
         if address:
             origin = "compiled, " + LEVELS[lower]
-            return Kernels(address, dtype, texts.reduction.result_dtype(dtype), origin, texts, None), None
+            result_dtype = texts.reduction.result_dtype(dtype)
+            return Kernels(address, dtype, result_dtype, origin, texts, None, divided_by_zero), None
         reasons.append(reason)
     return None, reasons[0]
 
@@ -88,7 +90,7 @@ def _load(source, flags, what):
     try:
         library = ctypes.CDLL(compile.library(source, flags, what))
     except (compile.CannotCompile, OSError) as error:
-        return 0, str(error)
+        return 0, None, str(error)
     entry = getattr(library, template.ENTRY)
     entry.restype = ctypes.c_void_p
-    return entry(), None
+    return entry(), getattr(library, template.DIVIDED_BY_ZERO, None), None

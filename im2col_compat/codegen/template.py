@@ -4,7 +4,7 @@ import platform
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
-from im2col_compat.codegen import cache, print_c, ranges
+from im2col_compat.codegen import cache, divisions, print_c, ranges
 from im2col_compat.codegen.expression import FUNCTIONS
 from im2col_compat.compat.dtypes import C_TYPES
 
@@ -19,6 +19,8 @@ LEVEL_FLAGS = (
 )
 #: The function by which a compiled op is found.
 ENTRY = "im2col_compat_kernels"
+#: The one that tells how often integers were divided by zero, where an op may do that.
+DIVIDED_BY_ZERO = "im2col_compat_divided_by_zero"
 
 OPERANDS = ("w", "x")
 FOLDED = ("acc", "term")
@@ -40,15 +42,17 @@ class Texts(object):
     gradients: whether there are any
     tgmath: whether functions of the C library are called by their names for any type
     finite_grads, finite_terms: whether there are variants for finite operands
+    divides: whether integers may be divided
     """
 
     def __init__(
         self, functions, op, dtype, math=(), product=False, gradients=False, tgmath=False, finite_grads=False,
-        finite_terms=False,
+        finite_terms=False, divides=False,
     ):  # fmt: skip
         self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
+        self.divides = divides
 
 
 def of_expressions(op, traced, dtype):
@@ -95,13 +99,16 @@ def of_texts(op, dtype):
             parts.append(_c_function(name, kind, ("g",) + OPERANDS, "g * ({})".format(partial.text)))
     if folds:
         parts.append(_c_function("op_add", kind if ex.is_float(dtype) else "int64_t", FOLDED, op.add.text))
-    return Texts("".join(parts), op, dtype, gradients=gradients, tgmath=True)
+    functions = "".join(parts)
+    divides = "QUOTIENT(" in functions or "REST(" in functions
+    return Texts(functions, op, dtype, gradients=gradients, tgmath=True, divides=divides)
 
 
 def _c_function(name, kind, parameters, text):
     declared = ["const {} {}".format(kind, parameter) for parameter in parameters]
     unused = ", ".join("(void)" + parameter for parameter in parameters)
-    return print_c.definition(kind, name, declared, [unused + ";", "return ({})({});".format(kind, text)])
+    returned = "return ({})({});".format(kind, divisions.guarded(text))
+    return print_c.definition(kind, name, declared, [unused + ";", returned])
 
 
 def _without_mode(name, dtype):
@@ -149,6 +156,7 @@ def source(texts, dtype, level):
         ("BETTER(a, b)", "((a) {} (b))".format(reduction.better)),
         ("PRODUCT", int(texts.product)),
         ("GRADIENTS", int(texts.gradients)),
+        ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
         ("FINITE", int(texts.finite_grads)),
         ("FINITE_TERMS", int(texts.finite_terms)),
@@ -171,6 +179,7 @@ def source(texts, dtype, level):
     lines.append(lowlevel.template(0))
     if not floats:
         lines += ["#undef HIDE", '#define HIDE(value) __asm__("" : "+r"(value))']
+    lines += [divisions.SUPPORT] if texts.divides else []
     lines += [texts.functions, lowlevel.template(1)]
     declared = "const struct dot_kernels *{}(void)".format(ENTRY)
     lines.append('__attribute__((visibility("default"))) {};'.format(declared))

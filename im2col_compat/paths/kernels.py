@@ -40,8 +40,24 @@ def _forward(op, problem, kernels, arrays, w, x):
         packed = kernels.pack(how, arrays, w, x)
         how, address, itemsize = packed.layout, packed.address, packed.itemsize
         addresses = packed.w, packed.x, to
-    _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize))
+    with _Divisions(op, kernels):
+        _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize))
     return result
+
+
+class _Divisions(object):
+    """Raises at its end, where a call of an op's kernels has divided integers by zero. It may have been another thread's
+    call of the same op."""
+
+    def __init__(self, op, kernels):
+        self.op, self.count = op, kernels.divided_by_zero
+
+    def __enter__(self):
+        self.before = self.count() if self.count is not None else 0
+
+    def __exit__(self, *raised):
+        if self.count is not None and self.count() != self.before:
+            raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(self.op))
 
 
 def _expanded(problem, arrays, w, x):
@@ -179,9 +195,10 @@ def _gradients(op, problem, kernels, w, x, grad, needs):
     found = [_zeros(like, kernels) if need else None for like, need in zip((w, x), needs)]
     dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in found)
     addresses = TORCH.address(w), TORCH.address(x), TORCH.address(grad)
-    for call, gives_w, gives_x in op.reduction.calls(*needs):
-        to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
-        _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
+    with _Divisions(op, kernels):
+        for call, gives_w, gives_x in op.reduction.calls(*needs):
+            to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
+            _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
     return [tensor for tensor in found if tensor is not None]
 
 

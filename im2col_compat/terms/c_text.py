@@ -1,6 +1,6 @@
 """Terms of Op.from_c: C expressions, which only compiled kernels evaluate."""
 
-from im2col_compat.codegen import kernels, template
+from im2col_compat.codegen import divisions, kernels, template
 from im2col_compat.terms.function import Function
 
 
@@ -17,6 +17,11 @@ class CText(object):
         if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):
             raise ValueError("Op.from_c(): {} must be a single C expression, but got {!r}".format(argument, text))
         self.text = str(text)
+        try:
+            divisions.guarded(self.text)
+        except ValueError as error:
+            message = "Op.from_c(): {} must be a C expression that can be evaluated, but {!r} doesn't do: {}"
+            raise ValueError(message.format(argument, text, error))
 
     def __call__(self, *_):
         raise RuntimeError(

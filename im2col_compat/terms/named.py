@@ -30,4 +30,4 @@ def kernels(op, dtype, level):
     if name is None:
         return None
     address = lowlevel.named_kernels("{}_{}".format(name, dtype), level)
-    return Kernels(address, dtype, dtype, "built in, " + LEVELS[level], None, None)
+    return Kernels(address, dtype, dtype, "built in, " + LEVELS[level], None, None, None)

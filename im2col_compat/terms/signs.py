@@ -57,7 +57,7 @@ class Signs(Function):
         # The kernels for floats give the gradients; integers have none.
         address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
         origin = "built in, {}, for signs packed into words".format(LEVELS[level])
-        return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level)), None
+        return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level), None), None
 
     def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":

@@ -134,7 +134,7 @@ class Lookup(Function):
         if not op.reduction.fuses_products:
             return None, "C looks up terms only where they are summed"
         origin = "looked up, {}{}".format(LEVELS[level], ", by byte permutes" if lowlevel.has_permutes(level) else "")
-        return Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level)), None
+        return Kernels(None, dtype, "int64", origin, None, functools.partial(_packed, self.multiply, level), None), None
 
     def is_recordable(self, op, dtype):
         return op.reduction.function is None
