@@ -48,7 +48,7 @@ struct range {
 };
 
 /* Of `count` blocks, those that read one of the pixels 0 ... size - 1. Block i reads pixel `start + i * stride`.
- * Divides only where the blocks cross an end: most don't. */
+ * Divides only where the blocks cross an end: most don't. Not by ceiling(): the stride may be as large as an int64. */
 static inline struct range inside(int64_t start, int64_t stride, int64_t size, int64_t count)
 {
     struct range range = {0, count};
@@ -61,9 +61,9 @@ static inline struct range inside(int64_t start, int64_t stride, int64_t size, i
         return range;
     }
     if (start < 0)
-        range.first = smaller(count, ceiling(-start, stride));
+        range.first = smaller(count, (-start - 1) / stride + 1);
     if (start + (count - 1) * stride >= size)
-        range.last = larger(range.first, size <= start ? 0 : ceiling(size - start, stride));
+        range.last = larger(range.first, size <= start ? 0 : (size - start - 1) / stride + 1);
     return range;
 }
 

@@ -173,7 +173,8 @@ def _blocks(image, kernel, dilation, padding, stride):
 
 
 def _checked(function, geometry):
-    """The last checks, common to unfold and fold."""
+    """The geometry after the last checks, common to all. A stride or dilation that leads out of the padded image leads
+    just so far out of it: then sums of two of the numbers can't overflow either."""
     if min(geometry.blocks) < 1:
         text = (
             "{}(): an image of size {} with kernel_size={}, dilation={}, padding={}, stride={} has {} blocks, "
@@ -187,7 +188,9 @@ def _checked(function, geometry):
     for shape in (geometry.image_shape, geometry.columns_shape):
         if product(max(1, size) for size in shape) > INT64_MAX:
             raise RuntimeError("{}(): a result of shape {} has more elements than int64".format(function, shape))
-    return geometry
+    padded = tuple(size + before + after for size, (before, after) in zip(geometry.image, geometry.padding))
+    stride, dilation = (tuple(map(min, numbers, padded)) for numbers in (geometry.stride, geometry.dilation))
+    return geometry._replace(stride=stride, dilation=dilation)
 
 
 def _remembered(function):
@@ -357,13 +360,16 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     padded = tuple(size + before + after for size, (before, after) in zip(image, pads))
     if min(image) < 1:
         raise RuntimeError("{}(): input must have pixels, but got shape {}".format(function, tuple(shape)))
-    none = ((0, 0),) * dims
-    blocks = _blocks(padded, kernel, dilation, none, stride)
-    _checked(function, Geometry(batch, channels, padded, kernel, dilation, none, stride, blocks))
+    blocks = _blocks(image, kernel, dilation, pads, stride)
+    whole = _checked(function, Geometry(batch, channels, image, kernel, dilation, pads, stride, blocks))
+    # Padding may be values, not zeros: then tensor operations make the padded image.
+    if product(max(1, size) for size in (batch, channels) + padded) > INT64_MAX:
+        text = "{}(): an image of size {} with padding={} has more elements than int64"
+        raise RuntimeError(text.format(function, image, pads))
     leading = (batch,) if len(shape) == dims + 2 else ()
     return Problem(
-        function, batch, groups, filters // groups, group_channels, image, kernel, dilation, stride, pads, blocks,
-        weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks)  # fmt: skip
+        function, batch, groups, filters // groups, group_channels, image, kernel, whole.dilation, whole.stride, pads,
+        blocks, weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks)  # fmt: skip
 
 
 @_remembered

@@ -1,10 +1,15 @@
 """Bad input raises what the latest PyTorch raises, in its order, with every engine and kind; nothing crashes."""
 
+import json
+import random
 import re
 
 import numpy as np
 import pytest
+from helpers.processes import run
 from helpers.tensors import KINDS, VARIABLES, make, some, torch, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from im2col_compat import Fold, Unfold, conv2d, conv_matrix, fold, linear, matmul, unfold, use_backend
 from im2col_compat.compat.probes import Tensor
@@ -346,3 +351,84 @@ def test_tensors_of_one_integer():
     np.testing.assert_array_equal(values(unfold(x, (two, 2))), values(unfold(x, 2)))
     with pytest.raises(TypeError):
         unfold(x, torch.tensor(2.0))
+
+
+HUGE = """
+import itertools
+import json
+
+import numpy as np
+
+from im2col_compat import conv1d, conv2d, conv3d, fold, unfold
+
+outcomes = []
+for function, size, kernel, stride, dilation, pads in json.loads({!r}):
+    blocks = [
+        (n + before + after - d * (k - 1) - 1) // s + 1
+        for n, k, s, d, (before, after) in zip(size, kernel, stride, dilation, pads)
+    ]
+    if min(blocks) < 1 or np.prod([float(count) for count in blocks]) > 200:
+        continue
+    size, kernel, stride, dilation, pads = [tuple(sizes) for sizes in (size, kernel, stride, dilation, pads)]
+    pads, dims = tuple(map(tuple, pads)), len(size)
+    image, weight = np.arange(1.0, 1 + np.prod(size)).reshape(size), np.arange(np.prod(kernel)).reshape(kernel)
+    columns = np.full(kernel + tuple(blocks), -np.inf if function == "max_plus" else 0)
+    summed = np.zeros(size)
+    for k in itertools.product(*map(range, kernel)):
+        for block in itertools.product(*map(range, blocks)):
+            pixel = tuple(i * s + j * d - p[0] for i, j, s, d, p in zip(block, k, stride, dilation, pads))
+            if all(0 <= i < n for i, n in zip(pixel, size)):
+                columns[k + block] = image[pixel]
+                summed[pixel] += image[pixel]
+    columns = columns.reshape(weight.size, -1)
+    try:
+        if function == "unfold":
+            found, expected = unfold(image[None], kernel, dilation, pads, stride), columns
+        elif function == "fold":
+            found, expected = fold(columns, size, kernel, dilation, pads, stride), summed[None]
+        else:
+            conv = [conv1d, conv2d, conv3d][dims - 1]
+            found = conv(image[None], weight[None, None] * 1.0, None, stride, pads, dilation, op=function)
+            terms = abs(weight.reshape(-1, 1) - columns) if function == "l1" else weight.reshape(-1, 1) + columns
+            expected = (terms.sum(0) if function == "l1" else terms.max(0)).reshape(found.shape)
+    except RuntimeError as error:
+        assert "int64" in str(error) and "padding=" in str(error), error
+        outcomes.append(0)
+    else:
+        np.testing.assert_array_equal(found, expected, str((function, size, kernel, stride, dilation, pads)))
+        outcomes.append(1)
+print(sum(outcomes), len(outcomes))
+"""
+
+
+def huge_case(chosen):
+    """Sizes of one call, many of them about as large as an int64 is; it often has a few blocks."""
+
+    def number():
+        exponent = chosen.choice((20, 31, 32, 60, 61, 62, 63))
+        return max(1, min(2**exponent + chosen.choice((0, 0, 2**61)) + chosen.randint(-6, 6), 2**63 - 1))
+
+    dims = chosen.randint(1, 3)
+    size, kernel, stride, dilation, pads = case = [[] for _ in range(5)]
+    for _ in range(dims):
+        size.append(chosen.randint(1, 4))
+        kernel.append(chosen.randint(1, 3))
+        dilation.append(chosen.choice((1, 2, number())))
+        pads.append([chosen.choice((0, 1, number() if chosen.random() < 0.7 else 0)) for _ in range(2)])
+        room = size[-1] + sum(pads[-1]) - dilation[-1] * (kernel[-1] - 1) - 1
+        step = room // chosen.randint(1, 3) + chosen.randint(-1, 1) if room > 0 else 1
+        stride.append(max(1, min(chosen.choice((step, step, number())), 2**63 - 1)))
+    return [chosen.choice(("unfold", "fold", "l1", "max_plus"))] + case
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32))
+def test_huge_sizes_are_right_or_refused(seed):
+    """Strides, dilations and paddings about as large as an int64 lead to no other pixel, and not out of the image. In a
+    process of their own, as what reads outside it crashes."""
+    chosen = random.Random(seed)
+    cases = [huge_case(chosen) for _ in range(200)]
+    pad = 2**62 + 2**61
+    cases.append(["l1", [2], [1], [pad - 3], [1], [[pad, 0]]])
+    right, count = run(HUGE.format(json.dumps(cases)))[0].split()
+    assert int(count) > int(right) > 10
