@@ -450,6 +450,29 @@ def test_c_files(c, tmpdir):
     each(is_read, cases)
 
 
+def test_headers_that_change(c, tmpdir, monkeypatch):
+    """A table is that of the headers as they are now, beside the file or where the compiler's environment has them."""
+    two = np.arange(4)
+    for header in ("deep.h", "one/found.h", "two/found.h"):
+        tmpdir.join(header).write("#define OFFSET 3\n", ensure=True)
+    tmpdir.join("near.h").write('#include "deep.h"\n')
+    tmpdir.join("mul2u_c.c").write('#include "near.h"\nint mul2u_c(int w, int x) { return w * x + OFFSET; }\n')
+    tmpdir.join("two/found.h").write("#define OFFSET 5\n")
+    found = "#include <found.h>\nint mul2u_d(int w, int x) { return w * x + OFFSET; }\n"
+
+    def offset(table):
+        entries = tabulated(Op.from_table(table, bits=2), 4, 4)
+        np.testing.assert_array_equal(entries - entries[0, 0], np.outer(two, two))
+        return entries[0, 0]
+
+    assert offset(str(tmpdir.join("mul2u_c.c"))) == 3
+    tmpdir.join("deep.h").write("#define OFFSET 4\n")
+    assert offset(str(tmpdir.join("mul2u_c.c"))) == 4
+    for folder, expected in (("one", 3), ("two", 5), ("one", 3)):
+        monkeypatch.setenv("CPATH", str(tmpdir.join(folder)))
+        assert offset(found) == expected
+
+
 @pytest.mark.parametrize(
     "text,arguments,error,message",
     [

@@ -1,5 +1,6 @@
 """C source text to a shared library: finds and runs a C compiler, once for each text."""
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -16,9 +17,11 @@ QUIET_VARIABLE = "IM2COL_COMPAT_QUIET"
 COMPILERS = ("cc", "gcc", "clang")
 #: Seconds after which a compiler is killed.
 LIMIT = 120
+#: What compilers read from the environment that changes what they make.
+VARIABLES = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")
 
 _now = getattr(time, "monotonic", time.time)
-_memo = {}  # (source, flags): path
+_memo = {}  # (source, flags, environment): path
 _lock = threading.Lock()
 _pid = os.getpid()
 
@@ -35,7 +38,7 @@ def library(source, flags, what):
 
     Libraries are remembered, failures aren't. Threads may call it at once; so may forked children.
     """
-    key = (source, tuple(flags))
+    key = (source, tuple(flags), _environment())
     if _pid != os.getpid():
         _after_fork()
     path = _memo.get(key)
@@ -43,7 +46,7 @@ def library(source, flags, what):
         with _lock:
             path = _memo.get(key)
             if path is None or not os.path.exists(path):
-                path = _memo[key] = _find(source, key[1], what)
+                path = _memo[key] = _find(*key + (what,))
     return path
 
 
@@ -60,10 +63,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _find(source, flags, what):
+def _environment():
+    """Those of VARIABLES that are set, with their values."""
+    return tuple((name, os.environ[name]) for name in VARIABLES if name in os.environ)
+
+
+def digest(source, flags, directory):
+    """A digest of C source with all that it includes, for source that includes what may change. CannotCompile where the
+    preprocessor fails. directory: an empty one."""
+    text, result = os.path.join(directory, "source.c"), os.path.join(directory, "source.i")
+    words = command()
+    cache.write(text, "wb", source.encode("utf-8"))
+    status, output = run(words + flags + ("-E", "-P", "-o", result, text), directory)
+    if not os.path.isfile(result):
+        raise CannotCompile("{} failed: {}".format(os.path.basename(words[0]), _complaint(status, output)))
+    with open(result, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def _find(source, flags, environment, what):
     """The path of the library: in the cache directory where that can be used, else in a temporary one."""
     words = command()
-    name = cache.name(source, flags, words, _identity(words))
+    # As a list they are part of the name only where there are any: what older versions kept stays in use.
+    name = cache.name(source, flags, words, _identity(words) + list(environment))
     why = None
     for place in (cache.kept, cache.passing):
         try:

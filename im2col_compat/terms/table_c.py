@@ -107,7 +107,10 @@ def _compiled(text, where, expression, shape, signed, directory):
     flags = template.FLAGS + (() if directory is None else ("-I" + directory,))
     folder = tempfile.mkdtemp(prefix="im2col_compat-")
     try:
-        path = compile.library("#include <stdint.h>\n" + text + tabulate, flags, where)
+        source = "#include <stdint.h>\n" + text + tabulate
+        # The library depends on what the source includes as well.
+        source += "/* {} */\n".format(compile.digest(source, flags, folder))
+        path = compile.library(source, flags, where)
         words = [sys.executable or "python", "-c", _RUN, path, str(rows * columns)]
         status, output = compile.run(words, folder)
         if status != 0:
