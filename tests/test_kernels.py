@@ -1,5 +1,6 @@
 """Which kernels an op gets, and what is said about it: explain, from_c, compilation and its failures."""
 
+import functools
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers.threads import at_once
 
 from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
 from im2col_compat.compat.arrays import NUMPY, TORCH
-from im2col_compat.codegen import kernels
+from im2col_compat.codegen import kernels, template
 from im2col_compat.paths import choose
 from im2col_compat.terms import function as terms
 
@@ -114,6 +115,51 @@ def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
         state["scale"] = scale + 0.25
         texts.append(op.explain())
     assert ["from call to call" in text for text in texts] == [False] * terms.MOST_SOURCES + [True]
+
+
+class Scaled(object):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, w, x):
+        return self.factor * w * x + w
+
+    def method(self, w, x):
+        return self.factor * w * x - w
+
+
+def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
+    """Functions in functools.partial, objects of one class and functions of one piece of code are ops of their own, as
+    long as they live and stay what they are; one that changes, or is made anew with another number, is found as before.
+    """
+    monkeypatch.setattr(terms, "MOST_SOURCES", 4)
+    monkeypatch.setattr(template, "source", lambda texts, dtype, level: "error: {}".format(level))  # nothing to compile
+
+    def changes(op):
+        return choose.kernels_for(op, "float64", ARRAYS)[1] == "it gives other C from call to call"
+
+    count = range(terms.MOST_SOURCES + 3)
+    apart = [eval("lambda scale, w, x: w * x * scale + w" + " + x" * i) for i in count]  # of code that differs
+    objects = [Scaled(i + 2.5) for i in count]
+    for kept in (
+        [functools.partial(function, 2) for function in apart],
+        [functools.partial(scaled, i + 2.25) for i in count],
+        objects,
+        [each.method for each in objects],
+        [lambda w, x, factor=i + 2.25: factor * w * x - 3 for i in count],
+    ):
+        assert not any(changes(Op(function)) for function in kept)
+        del kept
+    assert [changes(Op(functools.partial(scaled, i + 9.5))) for i in count][-1]
+    assert [changes(Op(Scaled(i + 9.5))) for i in count][-1]
+    for i in count:
+        objects[0].factor = i + 20.5
+        changed = changes(Op(objects[0]))
+    assert changed
+
+
+def scaled(scale, w, x):
+    return scale * w * x + x
 
 
 def helper(w, x):

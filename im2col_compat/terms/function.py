@@ -1,5 +1,10 @@
 """Terms: what every kind of term says, and the kind that any Python function is. The other kinds extend it."""
 
+import collections
+import functools
+import types
+import weakref
+
 import numpy as np
 
 from im2col_compat.codegen import fingerprint, symbols, template
@@ -21,7 +26,7 @@ SAMPLED = 8
 
 _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
-_sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: the set of what these were traced to
+_sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: what these were traced to, and of whom
 _cannot_compile = Once()
 
 
@@ -189,17 +194,39 @@ def codes(op):
 
 def _code(function):
     """What a function made anew at each call has in common with the one before: its code, but the numbers. An object is
-    known by its class."""
+    known by its class, and a functools.partial by the functions that it is made of."""
+    if isinstance(function, functools.partial):
+        values = function.args + tuple((function.keywords or {})[name] for name in sorted(function.keywords or {}))
+        return ("partial",) + tuple(_code(value) for value in (function.func,) + values)
     code = getattr(function, "__code__", None)
     return type(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name, code.co_code)
 
 
 def _changes(op, key):
-    """Whether an op's functions have led to too many pieces of C before this one."""
-    others = _sources.get(codes(op) + key[-2:], set)
-    if len(others) <= MOST_SOURCES:
-        others.add(key)
-    return len(others) > MOST_SOURCES
+    """Whether an op's functions have led to too many pieces of C before this one. Those of other functions of this code
+    don't count that live on and have led to one only: they are other ops, and not this one as it was before."""
+    others, owners = _sources.get(codes(op) + key[-2:], dict), _owners(op)
+    others[key] = owners
+    pieces = collections.Counter(ids for ids, _ in list(others.values()))
+    count = sum(
+        1
+        for ids, references in list(others.values())
+        if ids == owners[0] or pieces[ids] > 1 or any(reference() is None for reference in references)
+    )
+    if count > MOST_SOURCES:
+        others.pop(key, None)
+    return count > MOST_SOURCES
+
+
+def _owners(op):
+    """The objects that an op's functions are, or that their methods are of, without keeping them: ids and references."""
+    functions = [each for each in (op.multiply, op.add, op.grad_w, op.grad_x) if callable(each)]
+    owners = [each.__self__ if isinstance(each, types.MethodType) else each for each in functions]
+    try:
+        references = tuple(weakref.ref(owner) for owner in owners)
+    except TypeError:
+        references = (lambda: None,)  # for all that is known, it is gone
+    return tuple(id(owner) for owner in owners), references
 
 
 def _compiled(op, traced, dtype, level):
