@@ -1,7 +1,9 @@
 """Which kernels an op gets, and what is said about it: explain, from_c, compilation and its failures."""
 
 import functools
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from helpers.threads import at_once
 
 from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
 from im2col_compat.compat.arrays import NUMPY, TORCH
-from im2col_compat.codegen import kernels, template
+from im2col_compat.codegen import fingerprint, kernels, template
 from im2col_compat.paths import choose
 from im2col_compat.terms import function as terms
 
@@ -115,6 +117,81 @@ def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
         state["scale"] = scale + 0.25
         texts.append(op.explain())
     assert ["from call to call" in text for text in texts] == [False] * terms.MOST_SOURCES + [True]
+
+
+settings_module = types.ModuleType("settings_of_test")
+
+
+def imports_the_module(w, x):
+    import settings_of_test
+
+    return settings_of_test.K * w * x
+
+
+def imports_the_number(w, x):
+    from settings_of_test import K
+
+    return K * w * x
+
+
+READERS = {
+    "module": lambda w, x: settings_module.K * w * x,
+    "import module": imports_the_module,
+    "import number": imports_the_number,
+    "globals": lambda w, x: globals()["settings_module"].K * w * x,
+    "eval": lambda w, x: eval("settings_module.K") * w * x,
+    "getattr": lambda w, x: getattr(settings_module, "K") * w * x,
+    "attribute of torch": lambda w, x: torch.im2col_compat_K * w * x,
+    "attribute of numpy": lambda w, x: np.im2col_compat_K * w * x,
+    "time": lambda w, x: clock() * w * x,
+    "random": lambda w, x: np.random.rand() * w * x,
+    "threads": lambda w, x: torch.get_num_threads() * w * x,
+}
+
+
+def clock():
+    return settings_module.K
+
+
+@pytest.mark.parametrize("reader", sorted(READERS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_read_at_each_call(monkeypatch, reader, kind):
+    """A number that a function finds for itself, through a module, by its name or from PyTorch, is today's at each call."""
+    if "torch" in reader + READERS[reader].__code__.co_names[0] and torch is None:
+        pytest.skip("needs torch")
+    monkeypatch.setitem(sys.modules, "settings_of_test", settings_module)
+    x, w = some((2, 5), seed=1), some((3, 5), seed=2)
+    for number in (2.0, 3.0, 5.0):
+        settings_module.K = number
+        monkeypatch.setattr(np, "im2col_compat_K", number, raising=False)
+        monkeypatch.setattr(np.random, "rand", lambda number=number: number)
+        if torch is not None:
+            monkeypatch.setattr(torch, "im2col_compat_K", number, raising=False)
+            monkeypatch.setattr(torch, "get_num_threads", lambda number=number: number)
+        found = values(linear(make(kind, x), make(kind, w), op=Op(READERS[reader])))
+        np.testing.assert_allclose(found, number * np.matmul(x, w.T), rtol=1e-5)
+
+
+def draws(w, x):
+    return w * x * torch.rand(1).item()
+
+
+def asks_for_gradients(w, x):
+    return w * x if torch.is_grad_enabled() else w + x
+
+
+def test_what_is_known_to_be_arithmetic():
+    """Functions of which each name is known to be arithmetic are traced once, those that use another at each call."""
+    numpy = [
+        lambda w, x: np.exp(-abs(w - x)) * np.pi,
+        lambda w, x: np.where(w > x, helper(w, x), max(1, 2)),
+        np.minimum,
+    ]
+    of_torch = [lambda w, x: torch.exp(-abs(w - x)), lambda w, x: torch.nn.functional.relu(w * x).clamp(min=0.5)]
+    for function in numpy + (of_torch if torch is not None else []):
+        assert fingerprint.of(Op(function)) is not None
+    for function in (draws, asks_for_gradients, time.time, lambda w, x: np.random.power(2, 1.0) * w, READERS["time"]):
+        assert fingerprint.of(Op(function)) is None
 
 
 class Scaled(object):

@@ -1,67 +1,120 @@
 """What an op's functions depend on, so that a function is traced again only where it may have changed.
 
 A function that reaches only its operands, PyTorch, NumPy and other such functions does the same at each call. One that
-captures anything else may not: a number, for one, that is annealed from call to call.
+captures anything else may not: a number, for one, that is annealed from call to call. Nor may one that asks PyTorch
+for more than arithmetic, as for a random number, or whether gradients are enabled; or one that asks Python, with
+globals() or eval(). So only names are let pass that are known to be arithmetic.
 """
 
+import dis
+import math
+import operator
 import types
 
-#: Modules of which the attributes don't change.
-_FIXED = ("torch", "numpy", "math", "operator")
+from im2col_compat.codegen.operations import OPERATIONS
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.memo import Memo
+
+#: Modules of which these names' attributes don't change.
+_FIXED = ("torch", "torch.nn", "torch.nn.functional", "torch.special", "numpy", "math", "operator")
+#: Names of Python's own, of modules and of numbers that depend on nothing but arguments.
+_NAMES = (
+    "abs all any bool complex divmod enumerate float int len list long map max min pow range reversed round set slice "
+    "sorted sum tuple type xrange zip isinstance issubclass True False None Exception TypeError ValueError "
+    "RuntimeError NotImplementedError AssertionError torch nn functional special Tensor dtype finfo iinfo eps tiny "
+    "smallest_normal"
+)
+_PURE = set(OPERATIONS) | set(dtypes.ITEMSIZE) | set(_NAMES.split())
+_PURE.update(name for module in (math, operator) for name in vars(module) if not name.startswith("_"))
+
+
+#: How many functions' names are kept.
+MOST_CODES = 1000
+_globals = Memo(MOST_CODES)  # code: see _asked()
 
 
 def of(op):
     """A hashable that only ops share that do the same; None for an op that may do another thing at each call."""
+    return _of_op(op, True)
+
+
+def captures(op):
+    """Whether an op's functions capture anything."""
+    return _of_op(op, False) is None
+
+
+def _of_op(op, strict):
     functions = [op.multiply, op.add, op.grad_w, op.grad_x]
-    prints = [_of_function(part) for part in functions]
+    prints = [_of_function(part, strict) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
         return None
     # By their text: to Python, -0.0 is 0.0 and 1 is True.
     return tuple(prints) + (repr(op.identity), repr(op.pad_value))
 
 
-def _of_function(function):
-    if isinstance(function, str) or getattr(function, "is_constant", False) or _is_in_c(function):
+def _of_function(function, strict):
+    if isinstance(function, str) or getattr(function, "is_constant", False) or _is_in_c(function, strict):
         return function
-    return _of_python(function) if isinstance(function, types.FunctionType) else None
+    return _of_python(function, strict) if isinstance(function, types.FunctionType) else None
 
 
-def _is_in_c(function):
-    """operator.mul, torch.min, numpy.minimum; not the method of an object, which may change."""
+def _is_in_c(function, strict):
+    """operator.mul, torch.min, numpy.minimum; not the method of an object, which may change, nor time.time."""
     if type(function).__name__ == "ufunc":
         return True
     owner = getattr(function, "__self__", None)
-    return isinstance(function, types.BuiltinFunctionType) and (
-        owner is None
-        or isinstance(owner, (types.ModuleType, type))
-        or type(owner).__name__ == "_VariableFunctionsClass"
+    return (
+        isinstance(function, types.BuiltinFunctionType)
+        and (
+            owner is None
+            or isinstance(owner, (types.ModuleType, type))
+            or type(owner).__name__ == "_VariableFunctionsClass"
+        )
+        and (not strict or function.__name__ in _PURE)
     )
 
 
-def _of_python(function, callers=()):
-    code = function.__code__
-    captures = function.__closure__ or function.__defaults__ or getattr(function, "__kwdefaults__", None)
-    if captures or function.__dict__ or function in callers:
+def _of_python(function, strict, callers=()):
+    code, scope = function.__code__, function.__globals__
+    captured = function.__closure__ or function.__defaults__ or getattr(function, "__kwdefaults__", None)
+    if captured or function.__dict__ or function in callers:
         return None
     if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
         return None
+    if strict:
+        names = _globals.get(code, lambda: _asked(code))
+        if names is None or not all(name in scope for name in names):
+            return None
     reached = []
     # co_names has attributes too: one that is a global's name as well is looked at for nothing.
     for name in code.co_names:
-        value = function.__globals__.get(name)
+        value = scope.get(name)
         if isinstance(value, types.ModuleType):
-            if not _is_fixed(value.__name__):
+            if not (value.__name__ in _FIXED if strict else _is_fixed(value.__name__)):
                 return None
         elif isinstance(value, types.FunctionType):
             if not _is_fixed(value.__module__ or ""):
-                value = _of_python(value, callers + (function,))
+                value = _of_python(value, strict, callers + (function,))
                 if value is None:
                     return None
-        elif value is not None and not _is_in_c(value):
+            elif strict and value.__name__ not in _PURE:
+                return None
+        elif value is not None and not _is_in_c(value, strict):
             return None
         reached.append((name, value))
     return (code,) + tuple(reached)
 
 
+def _asked(code):
+    """The names that code uses and that aren't known to be pure: all must be globals of the user's. None where one is an
+    attribute, or imported."""
+    names = tuple(name for name in code.co_names if name not in _PURE)
+    if names and hasattr(dis, "get_instructions"):  # Python 2.7 takes an attribute for the global of its name
+        for instruction in dis.get_instructions(code):
+            if instruction.argval in names and instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
+                return None
+    return names
+
+
 def _is_fixed(module):
-    return module.split(".")[0] in _FIXED
+    return module.split(".")[0] in ("torch", "numpy", "math", "operator")
