@@ -90,9 +90,14 @@ def _recordable(op):
         return op
     if not graphs.compiling():
         return _of_function(op)
-    # torch.compile makes constants of functions, and guards no more than their code: they may have nothing else.
-    is_constant = isinstance(op, types.FunctionType) and len(op.__code__.co_freevars) == 0 and op.__defaults__ is None
-    return op if is_constant and op.__kwdefaults__ is None or isinstance(op, types.BuiltinFunctionType) else None
+    # torch.compile makes constants of functions, and guards no more than their code: they may have nothing else, as a
+    # default for a third argument is.
+    return op if isinstance(op, types.BuiltinFunctionType) or _is_code_alone(op) else None
+
+
+def _is_code_alone(op):
+    code = op.__code__ if isinstance(op, types.FunctionType) else None
+    return code is not None and len(code.co_freevars) == 0 and code.co_argcount == 2 and code.co_kwonlyargcount == 0
 
 
 def _of_function(function):

@@ -17,19 +17,21 @@ def run(op, problem, arrays, w, x):
     if arrays is TORCH and arrays.dtype(x) not in dtypes.ITEMSIZE:
         raise NotImplementedError("{}(): there is no arithmetic for {}".format(problem.function, arrays.dtype(x)))
     plan, w, x = plans.of(op, problem, arrays, w, x)
-    if not problem.taps or 0 in plan.shape and graphs.mapped():
-        return arrays.reshape(_of_no_terms(plan, arrays, w, x), problem.result_shape)
+    if 0 in plan.shape and graphs.mapped():  # which _Blocks, that mapping has no rule for, would take
+        return arrays.reshape(_constant(plan, arrays, w, x, 0), problem.result_shape)
+    if not problem.taps:
+        value = plan.op.reduction.of_no_terms(plan.op, plan.dtype)
+        return arrays.reshape(_constant(plan, arrays, w, x, value), problem.result_shape)
     if arrays is NUMPY:
         result = _forward(plan, arrays, w, x)
-    elif (plan.captures or graphs.mapped()) and 0 not in plan.shape:
+    elif plan.captures and 0 not in plan.shape or graphs.mapped():
         result = _joined(plan, w, x)
     else:
         result = _Blocks.apply(w, x, plan)
     return arrays.reshape(result, problem.result_shape)
 
 
-def _of_no_terms(plan, arrays, w, x):
-    value = plan.op.reduction.of_no_terms(plan.op, plan.dtype)
+def _constant(plan, arrays, w, x, value):
     result = arrays.tensor(arrays.full(x, plan.shape, value, plan.dtype))
     # Zero, of both operands, so that there is a gradient, if an empty one.
     return result + 0 * (w.sum() + x.sum()) if dtypes.differentiable(plan.dtype) else result
