@@ -103,7 +103,7 @@ def _is_code_alone(op):
 def _of_function(function):
     """The Op of a function: one for all functions that are known to do the same."""
     op = Op(function)
-    known = fingerprint.of(op)
+    known = fingerprint.of_code(op)
     return op if known is None else _functions.setdefault(known, op)
 
 

@@ -38,9 +38,9 @@ def of(op):
     return _of_op(op, True)
 
 
-def captures(op):
-    """Whether an op's functions capture anything."""
-    return _of_op(op, False) is None
+def of_code(op):
+    """A hashable that only ops share whose functions are the same, whatever they ask; None where they capture anything."""
+    return _of_op(op, False)
 
 
 def _of_op(op, strict):
