@@ -23,17 +23,17 @@ breakable = getattr(getattr(torch, "compiler", None), "is_dynamo_compiling", boo
 
 def capturing():
     """Whether PyTorch is recording a graph (compile, export, trace): sizes may be symbols, which Python can't check."""
-    return torch is not None and (compiling() or tracing())
+    return compiling() or tracing()
 
 
 def elsewhere(tensor):
     """Whether results don't go to memory: a graph is recorded, a dispatch mode is active, or there are sizes alone."""
-    return torch is not None and (capturing() or bool(dispatch_modes()) or getattr(tensor, "is_meta", False))
+    return compiling() or tracing() or bool(dispatch_modes()) or getattr(tensor, "is_meta", False)
 
 
 def _tracing_of_old():
     # 0.3's wants Variables, and its graphs never held anything of ours.
-    state = None if VARIABLES else getattr(torch._C, "_get_tracing_state", None)
+    state = None if VARIABLES or torch is None else getattr(torch._C, "_get_tracing_state", None)
     return state is not None and state() is not None
 
 

@@ -19,7 +19,7 @@ def run(op, problem, kernels, arrays, w, x):
     """The result for w and x, of the problem's shapes."""
     if problem.groups > 1 and not problem.is_conv:
         problem, w, x = _expanded(problem, arrays, w, x)
-    if arrays is NUMPY or not (autograd.records(w, x) or graphs.transformed()):
+    if arrays is NUMPY or not (autograd.records(w, x) or graphs.transform()):
         return _forward(op, problem, kernels, arrays, w, x)
     return autograd.apply_function(_Kernels, (w, x), op, problem, kernels)
 
@@ -40,24 +40,21 @@ def _forward(op, problem, kernels, arrays, w, x):
         packed = kernels.pack(how, arrays, w, x)
         how, address, itemsize = packed.layout, packed.address, packed.itemsize
         addresses = packed.w, packed.x, to
-    with _Divisions(op, kernels):
-        _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize))
+    divisions = _divisions(kernels)
+    _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize))
+    _check_divisions(op, kernels, divisions)
     return result
 
 
-class _Divisions(object):
-    """Raises at its end, where a call of an op's kernels has divided integers by zero. It may have been another thread's
-    call of the same op."""
+def _divisions(kernels):
+    """How often the kernels have divided integers by zero so far."""
+    return 0 if kernels.divided_by_zero is None else kernels.divided_by_zero()
 
-    def __init__(self, op, kernels):
-        self.op, self.count = op, kernels.divided_by_zero
 
-    def __enter__(self):
-        self.before = self.count() if self.count is not None else 0
-
-    def __exit__(self, *raised):
-        if self.count is not None and self.count() != self.before:
-            raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(self.op))
+def _check_divisions(op, kernels, before):
+    """RuntimeError where they have done so since. It may have been another thread's call of the same op."""
+    if _divisions(kernels) != before:
+        raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(op))
 
 
 def _expanded(problem, arrays, w, x):
@@ -195,10 +192,11 @@ def _gradients(op, problem, kernels, w, x, grad, needs):
     found = [_zeros(like, kernels) if need else None for like, need in zip((w, x), needs)]
     dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in found)
     addresses = TORCH.address(w), TORCH.address(x), TORCH.address(grad)
-    with _Divisions(op, kernels):
-        for call, gives_w, gives_x in op.reduction.calls(*needs):
-            to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
-            _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
+    divisions = _divisions(kernels)
+    for call, gives_w, gives_x in op.reduction.calls(*needs):
+        to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
+        _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
+    _check_divisions(op, kernels, divisions)
     return [tensor for tensor in found if tensor is not None]
 
 
