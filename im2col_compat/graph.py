@@ -71,11 +71,15 @@ def matmul(op, a, b):
 def breaks(op, *tensors):
     """Whether torch.compile breaks the graph around an op that wasn't recorded. RuntimeError where a graph that can't
     be broken would take the present sizes of tensors for those of all."""
-    if not graphs.compiling() or (op == "dot" or _is_dot(op)) and engines.forced() is None:
+    if not graphs.compiling() or _is_dot(op) and engines.forced() is None:
         return False
-    if not graphs.breakable() and any(type(size) is not int for tensor in tensors for size in graphs.sizes(tensor)):
+    if not graphs.breakable() and _has_symbols(*tensors):
         raise RuntimeError("{} can't be recorded with sizes that may change: {}".format(op, WHY))
     return graphs.breakable()
+
+
+def _has_symbols(*tensors):
+    return any(type(size) is not int for tensor in tensors for size in graphs.sizes(tensor))
 
 
 def _recordable(op):
@@ -92,7 +96,8 @@ def _recordable(op):
         return _of_function(op)
     # torch.compile makes constants of functions, and guards no more than their code: they may have nothing else, as a
     # default for a third argument is.
-    return op if isinstance(op, types.BuiltinFunctionType) or _is_code_alone(op) else None
+    is_constant = graphs.CONSTANT_FUNCTIONS and (isinstance(op, types.BuiltinFunctionType) or _is_code_alone(op))
+    return op if is_constant else None
 
 
 def _is_code_alone(op):
@@ -108,7 +113,8 @@ def _of_function(function):
 
 
 def _is_dot(op):
-    return isinstance(op, Op) and op.is_dot
+    # 2.4's torch.compile compares no object with a text.
+    return op.is_dot if isinstance(op, Op) else isinstance(op, str) and op == "dot"
 
 
 def _each(value, dims):

@@ -102,6 +102,8 @@ def slices_by_symbols():
 @pytest.mark.parametrize("dims,how", [(1, "compile"), (2, "compile")] + [(n, how) for n in (1, 2, 3) for how in HOW])
 def test_columns_of_any_size(dims, how):
     """unfold of other batches and sizes, and fold of other batches, in any number of dimensions."""
+    if how == "export" and dims == 2 and torch.__version__.startswith("2.6."):
+        pytest.skip("2.6 exports F.fold with a guard that its batch isn't the largest int64")
     x, other = torch.rand((2, 3) + (7, 6, 8)[:dims]), torch.rand((5, 3) + (9, 8, 7)[:dims])
     # torch.compile takes long to reason about sizes that are all symbols.
     for arguments in CASES[dims][1:2] if how == "compile" else CASES[dims]:
@@ -205,7 +207,7 @@ def test_plain_functions_as_op():
 
     same(torch.jit.trace(function, x)(x[:1]), function(x[:1]))
     torch._dynamo.reset()
-    same(torch.compile(function, backend="eager", fullgraph=True)(x), function(x))
+    same(torch.compile(function, backend="eager", fullgraph=graphs.CONSTANT_FUNCTIONS)(x), function(x))
 
 
 def test_sizes_alone_are_checked():

@@ -17,6 +17,8 @@ HAS_LIBRARY = all(hasattr(_library, "register_" + name) for name in ("fake", "au
 #: Whether torch.compile or torch.export is recording a graph. (torch.compiler says it from 2.3 on.)
 compiling = getattr(getattr(torch, "_utils", None), "is_compiling", bool)
 compiling = getattr(getattr(torch, "compiler", None), "is_compiling", compiling)
+#: Whether torch.compile makes constants of functions as it should. (Not 2.4; is_exporting came with 2.7.)
+CONSTANT_FUNCTIONS = hasattr(getattr(torch, "compiler", None), "is_exporting")
 #: Whether it is torch.compile, or what else breaks a graph where it has to.
 breakable = getattr(getattr(torch, "compiler", None), "is_dynamo_compiling", bool)
 
