@@ -17,8 +17,8 @@ from im2col_compat.op import NAMED, Op, by_token
 from im2col_compat.paths import choose, native
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, product
 
-#: Ops without a name, by what they are called in graphs. A graph outlives the layer that it was made of.
-_own = {}
+#: Ops without a name that graphs call by their tokens. A graph outlives the layer that it was made of.
+_own = set()
 #: The Ops of plain functions, by what these are made of.
 _functions = {}
 #: The library, which goes when nobody holds it.
@@ -181,7 +181,7 @@ def key(which, dtype):
         return op.name
     if not op.term.is_recordable(op, str(dtype)[6:]):
         return None
-    _own[op.token] = op
+    _own.add(op)
     return op.token
 
 

@@ -2,7 +2,6 @@
 
 from im2col_compat.compat import graphs
 from im2col_compat.compat.arrays import TORCH, enter
-from im2col_compat.compat.probes import torch
 from im2col_compat.problem import conv_pads
 
 MODES = ("reflect", "replicate", "circular")  # in the order of nn.Conv2d's messages
@@ -33,7 +32,7 @@ def pad_for_conv(input, weight, padding, stride, dilation, mode):
     pads = conv_pads(dims, graphs.sizes(weight), padding, stride, dilation)
     if graphs.capturing() and arrays is TORCH:
         # Indices would be those of the sizes that are recorded.
-        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], mode=mode)
+        return TORCH.pad(x, pads, 0, mode)
     pixel, most = _MODES[mode]
     for axis, (before, after) in enumerate(pads, len(x.shape) - dims):
         size = int(x.shape[axis])

@@ -297,8 +297,8 @@ class _Torch(_Arrays):
     def assign(self, out, values):
         raw(out).copy_(raw(values))
 
-    def pad(self, x, pads, value):
-        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+    def pad(self, x, pads, value, mode="constant"):
+        return torch.nn.functional.pad(x, [side for pair in reversed(pads) for side in pair], mode, value)
 
     def _indices(self, like, indices):
         indices = torch.from_numpy(np.array(indices, np.int64))

@@ -115,23 +115,25 @@ class ConvPlan(object):
     def _padded(self, x, geometry, reaches, value):
         arrays = self.arrays
         if arrays.owns(value):
-            one = geometry._replace(batch=1, channels=1)
-            ones = arrays.tensor(arrays.full(x, (1, 1) + tuple(int(size) for size in x.shape[2:]), 1))
-            inside = self._padded(ones, one, reaches, 0) != 0
+            inside = self._ones(x, geometry, reaches)[0] != 0
             return arrays.where(inside, self._padded(x, geometry, reaches, 0), value)
         if any(reach.before is None for reach in reaches):
             return arrays.tensor(arrays.full(x, geometry.image_shape, value))
         pads = [(reach.before, reach.after) for reach in reaches]
         return arrays.pad(x, pads, value) if any(map(any, pads)) else x
 
+    def _ones(self, x, geometry, reaches):
+        """One channel of one image, 1 inside and 0 in the padding, and its geometry."""
+        one = geometry._replace(batch=1, channels=1)
+        ones = self.arrays.tensor(self.arrays.full(x, (1, 1) + tuple(int(size) for size in x.shape[2:]), 1))
+        return self._padded(ones, one, reaches, 0), one
+
     def _absent(self, x, geometry, reaches):
         """Which terms come from padding that the op leaves out: (1, 1, 1, K, L), or None."""
         if self.pad_value is not None or all(reach.before == 0 == reach.after for reach in reaches):
             return None
         arrays = self.arrays
-        one = geometry._replace(batch=1, channels=1)
-        ones = arrays.tensor(arrays.full(x, (1, 1) + tuple(int(size) for size in x.shape[2:]), 1))
-        absent = self.engine.unfold(self._padded(ones, one, reaches, 0), one) == 0
+        absent = self.engine.unfold(*self._ones(x, geometry, reaches)) == 0
         kernel, length = product(geometry.kernel), product(geometry.blocks)
         absent = arrays.expand(arrays.reshape(absent, (1, 1, kernel, length)), (1, self.channels, kernel, length))
         return arrays.reshape(absent, (1, 1, 1, self.taps, length))
