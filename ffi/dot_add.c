@@ -22,7 +22,7 @@ void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int
 
 void dot_add_weights(const struct dot_problem *p, const void *values, void *dw)
 {
-    BY_TYPE(add_weights, taps(p), values, dw);
+    BY_TYPE(add_weights, p, values, dw);
 }
 
 void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments, int n,

@@ -33,12 +33,15 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
     }
 }
 
-static void NAME(add_weights)(int64_t count, const void *values, void *dw)
+static void NAME(add_weights)(const struct dot_problem *p, const void *values, void *dw)
 {
+    const ELEMENT *from = (const ELEMENT *)values;
     int64_t i;
+    int number;
 
-    for (i = 0; i < count; i++)
-        ((ELEMENT *)dw)[i] += ((const ELEMENT *)values)[i];
+    for (number = 0; number < p->kernels->numbers; number++, from += taps(p))
+        for (i = 0; (p->kernels->wanted >> number & 1) && i < taps(p); i++)
+            ((ELEMENT *)dw)[number * weights(p) + i] += from[i];
 }
 
 static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter,
@@ -46,9 +49,9 @@ static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64
                                void *dx)
 {
     const int64_t row = (group * p->filters + filter) * taps(p);
-    ELEMENT g[POSITIONS], w[POSITIONS], x[POSITIONS], gw[POSITIONS], gx[POSITIONS], pad;
+    ELEMENT g[POSITIONS], w[DOT_NUMBERS][POSITIONS], x[POSITIONS], gw[DOT_NUMBERS][POSITIONS], gx[POSITIONS], pad;
     int64_t pixel[POSITIONS], j, count = 0;
-    int i = 0;
+    int i = 0, number;
 
     memcpy(&pad, p->pad, sizeof pad);
     do {
@@ -65,17 +68,19 @@ static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64
             const int there = x_row >= 0 && column >= 0 && column < p->image[2];
 
             g[count] = from[j * p->y_strides[2]];
-            w[count] = ((const ELEMENT *)p->w)[row + at];
+            for (number = 0; number < p->kernels->planes; number++)
+                w[number][count] = ((const ELEMENT *)p->w)[number * weights(p) + row + at];
             x[count] = there ? ((const ELEMENT *)p->x)[c * p->x_strides[1] + x_row + column * p->x_strides[4]] : pad;
             pixel[count] = there && k >= 0 ? c * p->dx_strides[1] + row_offset(p, s, &tap, p->dx_strides) +
                                                  column * p->dx_strides[4]
                                            : -1;
         }
     } while (++i < n);
-    p->kernels->partials(count, g, w, x, gw, gx);
+    p->kernels->partials(p->kernels, count, POSITIONS, g, w, x, gw, gx);
     for (j = 0; j < count; j++) {
-        if (dw != NULL && arg[j] >= 0)
-            ((ELEMENT *)dw)[arg[j]] += gw[j];
+        for (number = 0; dw != NULL && arg[j] >= 0 && number < p->kernels->numbers; number++)
+            if (p->kernels->wanted >> number & 1)
+                ((ELEMENT *)dw)[number * taps(p) + arg[j]] += gw[number][j];
         if (dx != NULL && pixel[j] >= 0)
             ((ELEMENT *)dx)[pixel[j]] += gx[j];
     }

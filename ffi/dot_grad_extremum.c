@@ -49,7 +49,7 @@ static void arg_task(void *context, int64_t task, char *scratch)
         const void *there = dot_pack(p, f->group, k, k1, segments, n, lanes, panel, mask);
 
         for (o = 0; o < filters; o++)
-            kernels->arg(k1 - k, (int32_t)k,
+            kernels->arg(kernels, k1 - k, (int32_t)k,
                          (const char *)p->w + ((f->group * p->filters + f->f0 + o) * taps(p) + k) * e, panel,
                          there, best + o * lanes * e, arg + o * lanes);
     }
@@ -78,7 +78,7 @@ static void extremum_dw_task(void *context, int64_t task, char *scratch)
     for (block = f->start; block < f->end; block += POSITIONS) {
         const int64_t end = smaller(f->end, block + POSITIONS);
 
-        memset(scratch, 0, (size_t)(taps(f->p) * e));
+        memset(scratch, 0, (size_t)(f->p->kernels->numbers * taps(f->p) * e));
         for (position = block; position < end; position += lanes)
             add_partials(f, task, position, smaller(lanes, end - position), scratch, NULL);
         dot_add_weights(f->p, scratch, dw);
@@ -106,7 +106,7 @@ static int64_t extremum_scratch(const struct dot_problem *p)
     const int64_t best = panel_bytes(p, smaller(p->filters, ARG_FILTERS), lanes);
 
     return larger(panel_bytes(p, depth, lanes) + mask_bytes(p, depth, lanes) + best,
-                  aligned(taps(p) * p->kernels->element));
+                  aligned(p->kernels->numbers * taps(p) * p->kernels->element));
 }
 
 static int64_t extremum_args(const struct dot_problem *p)

@@ -34,8 +34,8 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw
     finite = finite && kernels->operands_finite((k1 - k0) * stride, panel);
     for (o = 0; finite && o < f1 - f0; o++)
         finite = kernels->gradients_finite(count, g + o * g_stride * e);
-    kernels->grad_w(f1 - f0, k1 - k0, count, (const char *)p->w + weight * e, taps(p), g, g_stride, panel, stride,
-                    there, dw + weight * e, finite);
+    kernels->grad_w(kernels, f1 - f0, k1 - k0, count, (const char *)p->w + weight * e, taps(p), g, g_stride, panel,
+                    stride, there, dw + weight * e, finite);
 }
 
 static void grad_w_task(void *context, int64_t task, char *scratch)
@@ -49,12 +49,14 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     /* Blocks lie within images, unless these are small. They depend on shapes alone, and so does the order of sums. */
     const int64_t row = length(p) >= 256 ? length(p) : positions(p);
     const int64_t blocks = ceiling(row, POSITIONS), block = ceiling(ceiling(row, blocks), lanes) * lanes;
-    int finite = p->kernels->finite & DOT_PARTIALS;
-    int64_t o, start, position;
+    int finite = p->kernels->finite & DOT_PARTIALS && scalars_finite(p);
+    int64_t plane, o, start, position;
 
-    for (o = f0; finite && o < f1; o++)
-        finite = p->kernels->operands_finite(
-            k1 - k0, (const char *)p->w + ((group * p->filters + o) * taps(p) + k0) * e);
+    for (plane = 0; plane < p->kernels->planes; plane++)
+        for (o = f0; finite && o < f1; o++)
+            finite = p->kernels->operands_finite(
+                k1 - k0,
+                (const char *)p->w + (plane * weights(p) + (group * p->filters + o) * taps(p) + k0) * e);
     for (start = 0; start < positions(p); start += row)
         for (position = 0; position < row; position += block)
             grad_w_block(p, f->grad, f->dw, group, f0, f1, k0, k1, start + position, smaller(block, row - position),

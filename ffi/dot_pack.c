@@ -65,9 +65,10 @@ void dot_pack_columns(const struct dot_problem *p, int64_t group, int64_t k0, in
     BY_SIZE(p->kernels->element, pack_columns, p, group, k0, k1, segments, n, lanes, panel);
 }
 
-void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, void *out)
+void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, int64_t step,
+                   void *out)
 {
-    BY_SIZE(element, transpose, source, stride, rows, depth, out);
+    BY_SIZE(element, transpose, source, stride, rows, depth, step, out);
 }
 
 void dot_gather(const struct dot_problem *p, int64_t element, const void *result, int64_t filter, int64_t filters,

@@ -34,8 +34,9 @@ const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int
 void dot_pack_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                       const struct segment *segments, int n, int64_t lanes, void *panel);
 
-/* `rows` rows of `depth` elements, `stride` apart, to [depth][rows]. */
-void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, void *out);
+/* `rows` rows of `depth` elements, `stride` apart, to [depth][rows], where rows are `step` elements apart. */
+void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, int64_t step,
+                   void *out);
 
 /* Results of `filters` filters from `filter` on, at the listed positions, to a tile [filter][lanes]; and back. */
 void dot_gather(const struct dot_problem *p, int64_t element, const void *result, int64_t filter, int64_t filters,

@@ -145,17 +145,17 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
     }
 }
 
-static void NAME(transpose)(const WORD *source, int64_t stride, int rows, int64_t depth, WORD *out)
+static void NAME(transpose)(const WORD *source, int64_t stride, int rows, int64_t depth, int64_t step, WORD *out)
 {
     int64_t k;
     int i;
 
     if (rows == 12)
-        for (k = 0; k < depth; k++, out += 12)
+        for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < 12; i++)
                 out[i] = source[i * stride + k];
     else
-        for (k = 0; k < depth; k++, out += rows)
+        for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < rows; i++)
                 out[i] = source[i * stride + k];
 }

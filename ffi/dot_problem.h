@@ -11,6 +11,15 @@
 
 /* Terms of one result. */
 static inline int64_t taps(const struct dot_problem *p) { return p->channels * volume(p->kernel); }
+/* Weights of all filters, and bytes of one with its parameters beside it. */
+static inline int64_t weights(const struct dot_problem *p) { return p->groups * p->filters * taps(p); }
+static inline int64_t weight_bytes(const struct dot_problem *p) { return p->kernels->planes * p->kernels->element; }
+/* Whether parameters that are one number for all are finite. */
+static inline int scalars_finite(const struct dot_problem *p)
+{
+    return p->kernels->numbers == p->kernels->planes ||
+           p->kernels->operands_finite(p->kernels->numbers - p->kernels->planes, p->kernels->scalars);
+}
 /* Terms that forward adds up in one go: equal parts of a result's terms. */
 static inline int64_t forward_depth(const struct dot_problem *p)
 {

@@ -155,12 +155,15 @@ def _new_problem(layout, address, threads):
     return ffi.new("struct dot_problem *", sizes + pad + rest)
 
 
-def dot(call, layout, address, threads, w, x, result, dx, dw):
+def dot(call, layout, address, threads, w, x, result, dx, dw, scalars=0, wanted=1):
     """One of dot.h's calls on addresses of dense data; 0 for what isn't wanted.
 
-    layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it.
+    layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it. scalars: of
+    the op's parameters that are one number for all. wanted: of which of a weight's numbers gradients are, as bits.
     """
     # Kept, since filling in the sizes takes longer than a small problem.
     problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
     parallel = memory.parallel() if threads > 1 else 0
-    lib.dot_call(problem, call, w, x, result, dx, dw, parallel, _workspace(lib.dot_workspace(problem, call)))
+    lib.dot_call(
+        problem, call, w, x, result, dx, dw, parallel, scalars, wanted, _workspace(lib.dot_workspace(problem, call))
+    )

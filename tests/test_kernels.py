@@ -111,12 +111,17 @@ def test_captured_numbers_may_change(monkeypatch, kind):
 def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
     """A function that gives other C from call to call goes to tensor operations, and says so."""
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
-    state = {"scale": 0.0}
-    op, texts = Op(lambda w, x: state["scale"] * w * x + x), []
-    for scale in range(terms.MOST_SOURCES + 1):
-        state["scale"] = scale + 0.25
+    state = {"count": 0}
+    op, texts = Op(lambda w, x: repeated(w * x, state["count"])), []
+    for count in range(2 * terms.MOST_SOURCES + 1):
+        state["count"] = count
         texts.append(op.explain())
-    assert ["from call to call" in text for text in texts] == [False] * terms.MOST_SOURCES + [True]
+    assert ["from call to call" in text for text in texts] == [False] * 2 * terms.MOST_SOURCES + [True]
+
+
+def repeated(value, count):
+    """value + value + ...: other operations for each count."""
+    return functools.reduce(lambda total, _: total + value, range(count), value)
 
 
 settings_module = types.ModuleType("settings_of_test")
@@ -199,10 +204,10 @@ class Scaled(object):
         self.factor = factor
 
     def __call__(self, w, x):
-        return self.factor * w * x + w
+        return repeated(w * x, self.factor) + w
 
     def method(self, w, x):
-        return self.factor * w * x - w
+        return repeated(w * x, self.factor) - w
 
 
 def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
@@ -215,28 +220,28 @@ def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
     def changes(op):
         return choose.kernels_for(op, "float64", ARRAYS)[1] == "it gives other C from call to call"
 
-    count = range(terms.MOST_SOURCES + 3)
+    count = range(2 * terms.MOST_SOURCES + 3)
     apart = [eval("lambda scale, w, x: w * x * scale + w" + " + x" * i) for i in count]  # of code that differs
-    objects = [Scaled(i + 2.5) for i in count]
+    objects = [Scaled(i + 2) for i in count]
     for kept in (
         [functools.partial(function, 2) for function in apart],
-        [functools.partial(scaled, i + 2.25) for i in count],
+        [functools.partial(scaled, i + 2) for i in count],
         objects,
         [each.method for each in objects],
-        [lambda w, x, factor=i + 2.25: factor * w * x - 3 for i in count],
+        [lambda w, x, count=i + 2: repeated(w * x, count) - 3 for i in count],
     ):
         assert not any(changes(Op(function)) for function in kept)
         del kept
-    assert [changes(Op(functools.partial(scaled, i + 9.5))) for i in count][-1]
-    assert [changes(Op(Scaled(i + 9.5))) for i in count][-1]
+    assert [changes(Op(functools.partial(scaled, i + 20))) for i in count][-1]
+    assert [changes(Op(Scaled(i + 20))) for i in count][-1]
     for i in count:
-        objects[0].factor = i + 20.5
+        objects[0].factor = i + 35
         changed = changes(Op(objects[0]))
     assert changed
 
 
 def scaled(scale, w, x):
-    return scale * w * x + x
+    return repeated(w * x, scale) + x
 
 
 def helper(w, x):

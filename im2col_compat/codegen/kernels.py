@@ -33,7 +33,10 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pack divided_by_zero")):
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced"
+
+
+class Kernels(namedtuple("Kernels", _FIELDS)):
     """C kernels for a term and a reduction, complete: nothing is filled in later.
 
     address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
@@ -42,10 +45,16 @@ class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pac
     texts: the op's functions in C (template.Texts), None where they are built in
     divided_by_zero: None, or a function that tells how often integers were divided by zero
     pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
+    traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     """
 
     __slots__ = ()
 
+    def __new__(cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None):
+        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced
+        return super(Kernels, cls).__new__(cls, *parts)
+
+    captured = property(lambda self: () if self.traced is None else self.traced.captured)
     has_gradients = property(lambda self: self.address is not None and (self.texts is None or self.texts.gradients))
     itemsize = property(lambda self: dtypes.ITEMSIZE[self.dtype])
     result_itemsize = property(lambda self: dtypes.ITEMSIZE[self.result_dtype])
@@ -75,7 +84,9 @@ def compiled(texts, dtype, best, what):
     reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
-        address, divided_by_zero, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
+        address, divided_by_zero, reason = _libraries.get(
+            source, lambda: _load(source, template.flags(texts, lower), what)
+        )
         if address:
             origin = "compiled, " + LEVELS[lower]
             result_dtype = texts.reduction.result_dtype(dtype)

@@ -34,9 +34,9 @@ def save(ctx, *tensors):
         ctx.save_for_forward(*tensors)
 
 
-def save_operands(ctx, w, x, output):
+def save_operands(ctx, operands, output):
     """Keep a dot product's operands for its backward; integers have none."""
-    ctx.save_for_backward(w, x)
+    ctx.save_for_backward(*operands)
     if not VARIABLES and not dtypes.differentiable(TORCH.dtype(output)):
         ctx.mark_non_differentiable(output)
 

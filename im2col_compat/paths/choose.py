@@ -10,6 +10,7 @@ from im2col_compat.engines import choose as engines
 from im2col_compat.paths import blocks, kernels, native
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
+from im2col_compat.terms import parameters
 from im2col_compat.terms.function import codes
 
 #: Multiplications that take tensor operations more than a few milliseconds.
@@ -17,25 +18,31 @@ LEAST_TO_SAY = 2 * 10**6
 _announced = Memo(1000)  # the codes of ops that were said to be slow
 
 
-def run(op, problem, arrays, names, w, x, b=None):
-    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
+def run(op, problem, arrays, names, w, x, b=None, params=()):
+    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x.
+
+    params: the values of op.term.names, tensors and numbers.
+    """
     is_dot = op.is_dot
     if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
     if b is not None or not arrays.alike(w, x):
         _check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
+    if params:
+        params = parameters.as_tensors(problem.function, op, arrays, w, params)
     # matmul's operands are equals: neither is a layer's weight.
     if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
         w = with_normalized_gradient(w, op.normalize_grad_w)
     if is_dot and not problem.is_conv:
         result = native.of_arrays(problem, w, x)
     else:
-        found = None if is_dot else _kernels(op, problem, arrays, w, x)
+        weights = (w,) + params
+        found = None if is_dot else _kernels(op, problem, arrays, weights, x)
         if found is None:
-            result = blocks.run(op, problem, arrays, w, x)
+            result = blocks.run(op, problem, arrays, weights, x)
         else:
-            result = kernels.run(op, problem, found, arrays, w, x)
+            result = kernels.run(op, problem, found, arrays, weights, x)
     return result if b is None else _plus(arrays, result, b, problem)
 
 
@@ -57,22 +64,29 @@ def _check_alike(op, problem, arrays, names, w, x, b):
             raise RuntimeError(text.format(problem.function, name, first, device, arrays.device(tensor)))
 
 
-def kernels_for(op, dtype, arrays):
+def kernels_for(op, dtype, arrays, scalars=()):
     """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none).
 
-    arrays: TORCH or NUMPY, what the op's functions are to be given.
+    arrays: TORCH or NUMPY, what the op's functions are to be given. scalars: the parameters that are one number for all.
     """
     if lowlevel.missing:
         return None, lowlevel.missing
+    if scalars:
+        return op.term.kernels(op, dtype, arrays, c_kernels.level(), scalars)
     return op.term.kernels(op, dtype, arrays, c_kernels.level())
 
 
-def _kernels(op, problem, arrays, w, x):
+def _kernels(op, problem, arrays, weights, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
-    if arrays.in_memory(w, x) or arrays is TORCH and kernels.takes_samples(w, x):
-        found, reason = kernels_for(op, arrays.dtype(x), arrays)
+    w, scalars = weights[0], ()
+    if len(weights) > 1:
+        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if kernels.is_scalar(t))
+    if arrays.in_memory(x, *weights) or arrays is TORCH and kernels.takes_samples(x, *weights):
+        found, reason = kernels_for(op, arrays.dtype(x), arrays, scalars)
+        if found is not None and found.captured and arrays is TORCH and graphs.transformed():
+            found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
         raise RuntimeError(text.format(problem.function, op))

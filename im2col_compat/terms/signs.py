@@ -50,19 +50,20 @@ class Signs(Function):
             return w[1], x[1]
         return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
 
-    def found(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level, scalars=()):
         if dtype not in DTYPES or named.name_of(op) is None:
-            return super(Signs, self).found(op, dtype, arrays, level)
+            return super(Signs, self).found(op, dtype, arrays, level, scalars)
         floats = named.kernels(op, dtype, level)
         # The kernels for floats give the gradients; integers have none.
         address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
         origin = "built in, {}, for signs packed into words".format(LEVELS[level])
         return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level), None), None
 
-    def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
+    def prepared(self, op, arrays, weights, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":
-            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))  # True is +1
-        return super(Signs, self).prepared(op, arrays, w, x, w_broadcast, x_broadcast)
+            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (weights[0], x))  # True is +1
+            weights = (w,)
+        return super(Signs, self).prepared(op, arrays, weights, x, w_broadcast, x_broadcast)
 
 
 def _of_bytes(arrays, function, name, mask):
