@@ -1,7 +1,7 @@
 """Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on, with `op` as dot product."""
 
 from im2col_compat import graph
-from im2col_compat.compat import graphs
+from im2col_compat.compat import autocast, graphs
 from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.op import resolve
@@ -56,6 +56,10 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op, para
     if graphs.overridden(input, weight):
         arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op), params
         return graphs.taken_over((conv1d, conv2d, conv3d)[dims - 1], (input, weight), *arguments)
+    if autocast.is_on(input) and not graph.is_dot(op):
+        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
+        with autocast.off(input):
+            return _conv(*((dims,) + tuple(tensors) + (stride, padding, dilation, groups, op, params)))
     if graphs.elsewhere(input):
         recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups, params)
         if recorded is not None:
@@ -100,6 +104,10 @@ def linear(input, weight, bias=None, op="dot", params=None):
     """
     if graphs.overridden(input, weight):
         return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op), params)
+    if autocast.is_on(input) and not graph.is_dot(op):
+        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
+        with autocast.off(input):
+            return linear(*(tuple(tensors) + (op, params)))
     if graphs.elsewhere(input):
         recorded = graph.linear(op, input, weight, bias, params)
         if recorded is not None:
@@ -123,6 +131,9 @@ def matmul(a, b, op="dot", params=None):
     """
     if graphs.overridden(a, b):
         return graphs.taken_over(matmul, (a, b), a, b, resolve(op), params)
+    if autocast.is_on(a) and not graph.is_dot(op):
+        with autocast.off(a):
+            return matmul(autocast.widened(a), autocast.widened(b), op, autocast.widened_all(params))
     if graphs.elsewhere(a):
         recorded = graph.matmul(op, a, b, params)
         if recorded is not None:

@@ -37,7 +37,7 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups, param
     """conv1d's, conv2d's or conv3d's result, recorded; or None."""
     op = _recordable(op)
     planes = _planes(op, weight, params)
-    if _is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+    if is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
         return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
     if planes is None or not _alike(op, input, weight) or None in sizes or type(groups) is not int:
@@ -101,7 +101,7 @@ def _planes(op, weight, params):
 def breaks(op, *tensors):
     """Whether torch.compile breaks the graph around an op that wasn't recorded. RuntimeError where a graph that can't
     be broken would take the present sizes of tensors for those of all."""
-    if not graphs.compiling() or _is_dot(op) and engines.forced() is None:
+    if not graphs.compiling() or is_dot(op) and engines.forced() is None:
         return False
     if not graphs.breakable() and _has_symbols(*tensors):
         raise RuntimeError("{} can't be recorded with sizes that may change: {}".format(op, WHY))
@@ -142,7 +142,7 @@ def _of_function(function):
     return op if known is None else _functions.setdefault(known, op)
 
 
-def _is_dot(op):
+def is_dot(op):
     # 2.4's torch.compile compares no object with a text.
     return op.is_dot if isinstance(op, Op) else isinstance(op, str) and op == "dot"
 
@@ -170,7 +170,7 @@ def conv_numbers(numbers):
 
 
 def _alike(op, first, second):
-    if op is None or _is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+    if op is None or is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return False
     mixes_dtypes = isinstance(op, Op) and op.term.mixes_dtypes
     return (first.dtype == second.dtype or mixes_dtypes) and first.device == second.device

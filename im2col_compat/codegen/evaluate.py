@@ -31,10 +31,18 @@ class Evaluated(object):
     def __call__(self, w, x, **others):
         operands = dict(others, w=w, x=x)
         operands.update({name: _full(w, number) for name, number in self.numbers.items()})
-        found = {}
-        for node in postorder(self.expression):
-            found[node] = _value(node, [found[arg] for arg in node.args], operands, w)
-        return found[self.expression]
+        return value(self.expression, operands)
+
+
+def value(expression, operands):
+    """An expression of operands, {name: tensor}."""
+    if expression.function is OPERAND:
+        return operands[expression.value]
+    found, order = {}, postorder(expression)
+    like = next(operands[node.value] for node in order if node.function is OPERAND)
+    for node in order:
+        found[node] = _value(node, [found[arg] for arg in node.args], operands, like)
+    return found[expression]
 
 
 def of(traced, surrogates):
@@ -64,18 +72,19 @@ def _value(node, args, operands, like):
     if function is CONSTANT:
         return _full(like, node.value)
     if function in (select, gate):
-        return TORCH.where(*args)
+        whole = [TORCH.expand(arg, _shape(args)) for arg in args]
+        return TORCH.where(*whole)
     if function in _LOGIC:
         return _LOGIC[function](*args)
     if node.dtype != "bool" and node.dtype != node.args[-1].dtype:
         return TORCH.cast(args[0], node.dtype)
-    for name in function.names[:1] + function.functional + function.python:
-        for module in (torch, torch.nn.functional):
-            if hasattr(module, name):
-                try:
-                    return getattr(module, name)(*args)
-                except TypeError:
-                    break  # where it takes numbers, or is called otherwise: see below
+    numbers = [arg.value if arg.function is CONSTANT else value for arg, value in zip(node.args, args)]
+    for called in _called(function):
+        for given in (numbers, args):
+            try:
+                return called(*given)
+            except TypeError:
+                continue  # it takes tensors alone, or is called otherwise
     lowered = function.lower(*node.args) if function.lower is not None else None
     if lowered is None:
         raise RuntimeError(
@@ -85,6 +94,18 @@ def _value(node, args, operands, like):
     for below in postorder(lowered, found):
         found[below] = _value(below, [found[arg] for arg in below.args], operands, like)
     return found[lowered]
+
+
+def _called(function):
+    """PyTorch's functions that compute one."""
+    for name in function.names[:1] + function.functional + [function.name]:
+        for module in (torch, torch.nn.functional):
+            if callable(getattr(module, name, None)):
+                yield getattr(module, name)
+
+
+def _shape(tensors):
+    return tuple(max(int(size) for size in sizes) for sizes in zip(*[tensor.shape for tensor in tensors]))
 
 
 _LOGIC = {

@@ -33,7 +33,7 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
@@ -45,13 +45,15 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     texts: the op's functions in C (template.Texts), None where they are built in
     divided_by_zero: None, or a function that tells how often integers were divided by zero
     pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
+    partials: pairs of factors of the partial derivatives by x and by w, None where one isn't a product
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     """
 
     __slots__ = ()
 
-    def __new__(cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None):
-        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced
+    def __new__(cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(None, None)
+    ):  # fmt: skip
+        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials
         return super(Kernels, cls).__new__(cls, *parts)
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)

@@ -1,13 +1,14 @@
 """Which path evaluates an op on which operands, and why."""
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen import factors
 from im2col_compat.codegen import kernels as c_kernels
-from im2col_compat.compat import graphs
+from im2col_compat.compat import dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native
+from im2col_compat.paths import blocks, kernels, native, products
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -37,13 +38,26 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
     if is_dot and not problem.is_conv:
         result = native.of_arrays(problem, w, x)
     else:
-        weights = (w,) + params
-        found = None if is_dot else _kernels(op, problem, arrays, weights, x)
-        if found is None:
-            result = blocks.run(op, problem, arrays, weights, x)
-        else:
-            result = kernels.run(op, problem, found, arrays, weights, x)
+        result = _computed(op, problem, arrays, (w,) + params, x)
     return result if b is None else _plus(arrays, result, b, problem)
+
+
+def _computed(op, problem, arrays, weights, x):
+    """The result for weights and x, by the path that evaluates the op on them."""
+    if op.is_dot:
+        return blocks.run(op, problem, arrays, weights, x)
+    dtype = arrays.dtype(x)
+    if dtype in dtypes.HALVES:
+        # Widened, computed in float32, and rounded once.
+        weights, x = tuple(arrays.cast(w, "float32") for w in weights), arrays.cast(x, "float32")
+        return arrays.cast(_computed(op, problem, arrays, weights, x), dtype)
+    traced = products.of(op, problem, arrays, x)
+    if traced is not None:
+        return products.run(op, problem, traced, weights, x)
+    found = _kernels(op, problem, arrays, weights, x)
+    if found is not None:
+        return kernels.run(op, problem, found, arrays, weights, x)
+    return blocks.run(op, problem, arrays, weights, x)
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -130,14 +144,19 @@ def explain(op, dtype):
     """The text of Op.explain: which path an op takes, why, and its functions in C."""
     arrays = TORCH or NUMPY
     lines = ["{} on {}:".format(op, dtype)]
+    dtype = "float32" if dtype in dtypes.HALVES else dtype  # which they are widened to
     forced = engines.forced()
     if op.is_dot and arrays is TORCH:
         lines.append("PyTorch's own conv2d, linear and matmul.")
     elif forced is not None:
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
     else:
-        found, reason = kernels_for(op, dtype, arrays)
-        if found is None:
+        traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
+        found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
+        if traced is not None:
+            factors_ = "w: {}\nx: {}".format(*factors.pair(traced.term))
+            lines.append("PyTorch's own conv2d, linear and matmul of\n" + factors_)
+        elif found is None:
             lines.append("tensor operations, in blocks: {}.".format(reason))
         else:
             lines.append("C kernels, {}.".format(found.origin))

@@ -10,7 +10,7 @@ from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
-from im2col_compat.paths import blocks, layout, merged
+from im2col_compat.paths import blocks, layout, merged, products
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -163,7 +163,8 @@ class _Kernels(Function):
         op, problem, kernels = ctx.others
         needs, most = ctx.needs_input_grad[: len(operands)], op.reduction.most_taps
         recorded = graphs.transform() is not None or autograd.recording(grad, *operands)
-        if not graphs.only_maps() or most is not None and problem.taps > most:
+        packed_alone = kernels.address is None and not op.term.only_kernels
+        if not graphs.only_maps() or most is not None and problem.taps > most or packed_alone:
             found = autograd.derivatives(_by_tensors(op, problem, kernels), operands, needs, (grad,), recorded)
             return tuple(found) + (None,) * 3
         if not kernels.has_gradients:
@@ -275,6 +276,10 @@ def _gradients(op, problem, kernels, operands, grad, needs):
     if len(operands) > 2 or kernels.captured:
         planes, scalars = _beside(TORCH, kernels, w, operands)
         order = _order(kernels, operands)
+    by_convolutions = [
+        products.partial(op, problem, kernels, i, (w,) + operands[2:], x, grad) if needs[i] else None for i in (0, 1)
+    ]
+    needs = [need and (i > 1 or by_convolutions[i] is None) for i, need in enumerate(needs)]
     wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
     dx = _zeros(x, tuple(x.shape), kernels) if needs[0] else None
     dw = None
@@ -288,7 +293,8 @@ def _gradients(op, problem, kernels, operands, grad, needs):
             call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), scalars, strides,
             to_w if gives_w else 0, to_x if gives_x else 0, wanted)  # fmt: skip
     _check_divisions(op, kernels, divisions)
-    found = [dx] + [None] * (len(operands) - 1)
+    found = [dx if by_convolutions[0] is None else by_convolutions[0], by_convolutions[1]]
+    found += [None] * (len(operands) - 2)
     for bit, i in enumerate(order):
         if i is not None and needs[1 + i]:
             part = dw if len(order) == 1 else dw[bit]

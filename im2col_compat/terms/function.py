@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from im2col_compat.codegen import fingerprint, signature, symbols, template
+from im2col_compat.codegen import factors, fingerprint, signature, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
@@ -27,6 +27,7 @@ SAMPLED = 8
 _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
 _sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: what these were traced to, and of whom
+_products = Memo(MOST_TRACES)  # what an op is made of, dtype: the traced op if its terms are products
 _cannot_compile = Once()
 
 
@@ -124,6 +125,17 @@ class Function(object):
             return None, "it gives other C from call to call"
         found, reason = _traced.get(key, lambda: _compiled(op, traced, dtype, level, scalars))
         return (found._replace(traced=traced) if found and traced.captured else found), reason
+
+    def product(self, op, dtype):
+        """The traced op, if its terms are products that are summed; None where they aren't. See codegen/factors.py."""
+        if not op.reduction.fuses_products or dtype not in dtypes.C_TYPES or dtypes.is_integer(dtype):
+            return None
+        if any(surrogate is not None for surrogate in self.surrogates):
+            return None
+        key = fingerprint.of(op)
+        if key is None:
+            return _product(op, dtype)
+        return _products.get(key + (dtype,), lambda: _product(op, dtype))
 
     def _key(self, op, traced, dtype, level, scalars):
         """What the C of a traced op depends on."""
@@ -276,6 +288,14 @@ def _owners(op):
     return tuple(id(owner) for owner in owners), references
 
 
+def _product(op, dtype):
+    try:
+        traced = symbols.trace(op, dtype, TORCH, symbols.FEW)
+    except symbols.Untraceable:
+        return None
+    return traced if factors.pair(traced.term) is not None else None
+
+
 def _compiled(op, traced, dtype, level, scalars):
     found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype, scalars), dtype, level, repr(op))
     if found is None:
@@ -283,7 +303,8 @@ def _compiled(op, traced, dtype, level, scalars):
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason)
         )
-    return found, reason
+        return None, reason
+    return found._replace(partials=factors.partials(op, traced)), None
 
 
 def _of_user(function):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen import factors, symbols
 from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import memory
 from im2col_compat.compat.arrays import TORCH
@@ -51,13 +52,22 @@ class Signs(Function):
         return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
 
     def found(self, op, dtype, arrays, level, scalars=()):
-        if dtype not in DTYPES or named.name_of(op) is None:
+        plain = op.reduction.fuses_products and op.pad_value is None
+        if dtype not in DTYPES or not plain:
             return super(Signs, self).found(op, dtype, arrays, level, scalars)
-        floats = named.kernels(op, dtype, level)
-        # The kernels for floats give the gradients; integers have none.
-        address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
+        # Kernels for floats give the gradients, with the op's own surrogates; integers have none.
+        floats, reason = (
+            super(Signs, self).found(op, dtype, arrays, level, scalars) if dtype in named.DTYPES else (None, None)
+        )
         origin = "built in, {}, for signs packed into words".format(LEVELS[level])
-        return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level), None), None
+        pack = functools.partial(_packed, dtype, level)
+        if floats is None:
+            result_dtype = dtype if dtype in named.DTYPES else "int64"
+            return Kernels(None, dtype, result_dtype, origin, None, pack, None), None
+        partials = floats.partials
+        if op.is_named and arrays is TORCH:
+            partials = factors.partials(op, symbols.trace(op, dtype, arrays))
+        return floats._replace(origin=origin, pack=pack, result_dtype=dtype, partials=partials), None
 
     def prepared(self, op, arrays, weights, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":
