@@ -19,7 +19,8 @@ LEVELS = ("baseline", "avx2", "avx512")
 _environment = getattr(os.environ, "_data", os.environ)
 _KEY = os.environ.encodekey(VARIABLE) if hasattr(os.environ, "encodekey") else VARIABLE
 
-_libraries = Memo(1000)  # source: (address, what counts divisions by zero or None, reason)
+#: source: (address, what counts divisions by zero or None, why there is no library, whether a lower level may do)
+_libraries = Memo(1000)
 
 
 def level():
@@ -86,24 +87,34 @@ def compiled(texts, dtype, best, what):
     reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
-        address, divided_by_zero, reason = _libraries.get(
-            source, lambda: _load(source, template.flags(texts, lower), what)
-        )
+        flags = template.flags(texts, lower)
+        address, divided_by_zero, reason, lower_may_do = _libraries.get(source, lambda: _load(source, flags, what))
         if address:
             origin = "compiled, " + LEVELS[lower]
             result_dtype = texts.reduction.result_dtype(dtype)
             return Kernels(address, dtype, result_dtype, origin, texts, None, divided_by_zero), None
         reasons.append(reason)
+        if not lower_may_do:
+            break
     return None, reasons[0]
 
 
 def _load(source, flags, what):
     import ctypes  # takes long, and only compiled kernels need it
 
+    def opened():
+        return ctypes.CDLL(compile.library(source, flags, what, "kernels"))
+
     try:
-        library = ctypes.CDLL(compile.library(source, flags, what))
+        try:
+            library = opened()
+        except OSError:
+            # Another process may just have removed it, as the oldest of many. If so, it is compiled again.
+            library = opened()
+    except compile.OtherFlags as error:
+        return 0, None, str(error), True
     except (compile.CannotCompile, OSError) as error:
-        return 0, None, str(error)
+        return 0, None, str(error), False
     entry = getattr(library, template.ENTRY)
     entry.restype = ctypes.c_void_p
-    return entry(), getattr(library, template.DIVIDED_BY_ZERO, None), None
+    return entry(), getattr(library, template.DIVIDED_BY_ZERO, None), None, False
