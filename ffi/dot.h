@@ -89,10 +89,12 @@ struct dot_problem {
     int64_t stride[3];
     int64_t before[3];     /* padding in front, above and to the left */
     int64_t blocks[3];
-    int64_t x_strides[5];  /* in elements: image, channel, plane, row, column */
+    /* In elements, and any: also of operands that are parts of others, or repeat elements, or run backwards. */
+    int64_t x_strides[5];  /* image, channel, plane, row, column */
     int64_t dx_strides[5];
-    int64_t y_strides[3];  /* in elements: image, filter, position */
-    const void *w;         /* (planes, groups, filters, channels * kernel), dense */
+    int64_t w_strides[5];  /* filter, of all groups; channel, plane, row, column */
+    int64_t y_strides[5];  /* image, filter, plane, row, column; of the result, or of its gradient */
+    const void *w;         /* dense, (planes, groups, filters, channels * kernel), where there are parameters */
     const void *x;
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
@@ -106,8 +108,8 @@ struct dot_problem {
 int64_t dot_workspace(const struct dot_problem *p, int call);
 
 void dot_forward(const struct dot_problem *p, void *y, void *workspace);
-/* Gradients are added to dx and dw, which the caller has zeroed. dw is (numbers, groups, filters, channels * kernel): a
- * scalar's gradient comes in as many parts as there are weights. grad has y's strides. */
+/* Gradients are added to dx and dw, which the caller has zeroed. dw is dense, (numbers, groups, filters, channels *
+ * kernel): a scalar's gradient comes in as many parts as there are weights. grad has y's strides. */
 void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *workspace);
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace);
 /* Both gradients where the add is max or min; dx or dw may be NULL. */

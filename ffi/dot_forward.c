@@ -29,13 +29,12 @@ static void pack_forward(void *context, int64_t task, char *scratch)
 
     (void)scratch;
     for (o = o0; o < o1; o += rows) {
-        const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0 + o) * taps(p) + s->k0) * e;
         char *packed = f->weights + (group * filters + o) * depth * weight_bytes(p);
 
         rows = tile_rows(o1 - o, p->kernels->rows);
         for (plane = 0; plane < planes; plane++)
-            dot_transpose(e, source + plane * weights(p) * e, taps(p), rows, depth, planes * rows,
-                          packed + plane * rows * e);
+            dot_pack_filters(p, plane, (s->g0 + group) * p->filters + s->f0 + o, rows, s->k0, s->k1, planes * rows,
+                             packed + plane * rows * e);
         if (p->kernels->finite & DOT_TERMS && !p->kernels->operands_finite(planes * rows * depth, packed))
             __atomic_store_n(&f->finite, 0, __ATOMIC_RELAXED);
     }
@@ -62,7 +61,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
     for (position = start; position < end; position += lanes) {
         const int64_t count = smaller(lanes, end - position);
         const int n = dot_list_segments(p, position, count, segments);
-        const int direct = count == lanes && p->y_strides[2] == 1 && segments[0].image == segments[n - 1].image;
+        const int direct = count == lanes && dot_side_by_side(p, segments, n);
         char *out = tile;
         int64_t stride = lanes, k, o;
         int rows;

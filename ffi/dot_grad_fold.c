@@ -24,7 +24,7 @@ static int64_t fold_scratch(const struct dot_problem *p)
     const int64_t lanes = p->kernels->lanes;
 
     return 2 * panel_bytes(p, taps(p), lanes) + mask_bytes(p, taps(p), lanes) + fold_history(p) +
-           panel_bytes(p, 1, lanes) + panel_bytes(p, p->kernels->numbers * taps(p), 1);
+           panel_bytes(p, 1, lanes) + panel_bytes(p, taps(p), 1) + panel_bytes(p, p->kernels->numbers * taps(p), 1);
 }
 
 /* Gradients for filters [f0, f1) of a group at `count` positions: added to dw, and to f->dx unless that is NULL. */
@@ -37,6 +37,7 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     char *panel = scratch, *columns = panel + panel_bytes(p, taps(p), lanes);
     char *mask = columns + panel_bytes(p, taps(p), lanes);
     char *history = mask + mask_bytes(p, taps(p), lanes), *grads = history + fold_history(p);
+    char *weights = grads + panel_bytes(p, 1, lanes);
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, position, count, segments);
     const void *there = dot_pack(p, group, 0, taps(p), segments, n, lanes, panel, mask);
@@ -46,8 +47,8 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     for (o = f0; o < f1; o++) {
         dot_gather(p, e, f->grad, filter + o, 1, segments, n, lanes, grads);
         memset(grads + count * e, 0, (size_t)((lanes - count) * e));
-        kernels->fold_grad(kernels, taps(p), count, (const char *)p->w + (filter + o) * taps(p) * e, panel,
-                           there, grads, history, dw, columns);
+        kernels->fold_grad(kernels, taps(p), count, dot_filter(p, filter + o, 0, taps(p), weights), panel, there, grads,
+                           history, dw, columns);
     }
     if (f->dx != NULL)
         dot_add_columns(p, group, 0, taps(p), segments, n, lanes, columns, f->dx);
@@ -69,7 +70,7 @@ static void fold_dw_task(void *context, int64_t task, char *scratch)
             memset(dw, 0, (size_t)bytes);
             for (position = block; position < smaller(all, block + POSITIONS); position += lanes)
                 fold_panel(f, group, filter, filter + 1, position, smaller(lanes, all - position), dw, scratch);
-            dot_add_weights(f->p, dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
+            dot_add_weights(f->p, taps(f->p), dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
         }
 }
 

@@ -38,7 +38,6 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
     const int64_t e = p->kernels->element, filters = s->f1 - s->f0, depth = s->k1 - s->k0;
     const int64_t units = ceiling(depth, f->unit), group = task / units;
     const int64_t k0 = task % units * f->unit, k1 = smaller(depth, k0 + f->unit);
-    const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0) * taps(p) + s->k0) * e;
     const int planes = p->kernels->planes;
     int64_t k, o;
     int rows, plane;
@@ -50,8 +49,8 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
         rows = tile_rows(k1 - k, p->kernels->grad_rows);
         for (o = 0; o < filters; o++)
             for (plane = 0; plane < planes; plane++)
-                memcpy(packed + (o * planes + plane) * rows * e,
-                       source + (plane * weights(p) + o * taps(p) + k) * e, (size_t)(rows * e));
+                dot_pack_filters(p, plane, (s->g0 + group) * p->filters + s->f0 + o, 1, s->k0 + k, s->k0 + k + rows, 1,
+                                 packed + (o * planes + plane) * rows * e);
         if (p->kernels->finite & DOT_PARTIALS && !p->kernels->operands_finite(planes * rows * filters, packed))
             __atomic_store_n(&f->finite, 0, __ATOMIC_RELAXED);
     }

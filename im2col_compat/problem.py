@@ -80,6 +80,11 @@ def product(numbers):
     return result
 
 
+def dense(sizes):
+    """The strides, in elements, of what is dense and of these sizes."""
+    return tuple(product(sizes[axis + 1 :]) for axis in range(len(sizes)))
+
+
 def integers(function, name, value, too_large=TypeError, pairs=False):
     """`value` as a plain int or a tuple of plain ints; with `pairs`, of ints and pairs of ints.
 

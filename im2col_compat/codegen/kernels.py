@@ -45,7 +45,8 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     origin: where the kernels come from, in words
     texts: the op's functions in C (template.Texts), None where they are built in
     divided_by_zero: None, or a function that tells how often integers were divided by zero
-    pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
+    pack: None, or a function (layout, arrays, w, x) of operands that lie as the layout says: what a forward takes
+        instead, a Packed for each part of the result
     partials: pairs of factors of the partial derivatives by x and by w, None where one isn't a product
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     """
@@ -64,8 +65,9 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
 
 
 #: Operands that were packed for a forward: the layout that they were packed for, the address of its kernels, bytes an
-#: element, the operands' addresses, and what must live as long as they are used.
-Packed = namedtuple("Packed", "layout address itemsize w x kept")
+#: element, the operands' addresses, elements of the result before the part that they give, and what must live as long as
+#: they are used.
+Packed = namedtuple("Packed", "layout address itemsize w x start kept")
 
 
 def unfit(op, dtype):

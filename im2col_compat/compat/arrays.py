@@ -7,6 +7,9 @@ import numpy as np
 from im2col_compat.compat import dtypes, graphs, memory, probes
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
+#: Bytes of an operand up to which C gets a dense copy rather than strides.
+COPIED = 2**20
+
 
 class _Arrays(object):
     """What is the same for both kinds."""
@@ -63,6 +66,17 @@ class _NumPy(_Arrays):
 
     def dense(self, x):
         return np.require(x, requirements="CA")
+
+    def placed(self, x):
+        """(plain data, None) of what is dense, or of a copy that is; (plain data, strides in elements) of what is not,
+        and too large to be copied as a whole."""
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x, None
+        strides = [divmod(step, x.itemsize) for step in x.strides]
+        if x.nbytes <= COPIED or not flags.aligned or any([rest for _, rest in strides]):
+            return self.dense(x), None
+        return x, tuple(step for step, _ in strides)
 
     def address(self, x):
         return x.__array_interface__["data"][0]
@@ -217,6 +231,15 @@ class _Torch(_Arrays):
             # 0.3's HalfTensor on a CPU lacks contiguous().
             x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
         return x.resolve_conj().resolve_neg() if _is_conj(x) or _is_neg(x) else x
+
+    def placed(self, x):
+        x = raw(x)
+        lazy = self.is_lazy(x)
+        if x.is_contiguous() and not lazy:
+            return x, None
+        if lazy or x.numel() * dtypes.ITEMSIZE[self.dtype(x)] <= COPIED:
+            return self.dense(x), None
+        return x, tuple(x.stride())
 
     def is_lazy(self, x):
         """Whether x isn't what its memory says."""

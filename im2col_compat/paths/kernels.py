@@ -10,7 +10,7 @@ from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
-from im2col_compat.paths import blocks, layout, merged, products
+from im2col_compat.paths import blocks, copies, layout, merged, products
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -22,7 +22,7 @@ LEAST = 300000
 
 def run(op, problem, kernels, arrays, weights, x):
     """The result for weights and x, of the problem's shapes."""
-    if problem.groups > 1 and not problem.is_conv:
+    if len(weights) > 1 or kernels.captured:
         problem, weights, x = _expanded(problem, arrays, weights, x)
     operands = (x,) + weights + tuple(value for value in kernels.captured if arrays.owns(value))
     if arrays is NUMPY or not (autograd.records(*operands) or graphs.transform()):
@@ -44,22 +44,39 @@ def is_scalar(tensor):
 
 def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
-    x, w = operands[:2]
-    how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-    result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype)
-    w, x = arrays.dense(w), arrays.dense(x)
-    scalars = None
-    if len(operands) > 2 or kernels.captured:
-        w, scalars = _beside(arrays, kernels, w, operands)
-    addresses, address, itemsize = (arrays.address(w), arrays.address(x), to), kernels.address, kernels.itemsize
-    if kernels.pack is not None:
-        packed = kernels.pack(how, arrays, w, x)
-        how, address, itemsize = packed.layout, packed.address, packed.itemsize
-        addresses = packed.w, packed.x, to
+    result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
     divisions = _divisions(kernels)
-    _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize), scalars)
+    if len(operands) > 2 or kernels.captured:
+        w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
+        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, w, operands[0])
+        _evaluate(kernels, how, arrays, w, x, to, scalars)
+        _check_divisions(op, kernels, divisions)
+        return result
+    (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
+    if w_strides is None and x_strides is None and not copies.is_spread(problem):
+        _evaluate(kernels, _layout(op, problem, kernels), arrays, w, x, to)
+    else:
+        for how, w_part, x_part, start in copies.for_forward(
+            lambda part: _layout(op, part, kernels), problem, arrays, kernels.itemsize, w, x
+        ):
+            _evaluate(kernels, how, arrays, w_part, x_part, to + start * kernels.result_itemsize)
     _check_divisions(op, kernels, divisions)
     return result
+
+
+def _layout(op, problem, kernels):
+    return layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
+
+
+def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
+    if kernels.pack is None:
+        itemsizes = kernels.itemsize, kernels.result_itemsize
+        _call(lowlevel.FORWARD, how, kernels.address, (arrays.address(w), arrays.address(x), to), itemsizes, scalars)
+        return
+    for packed in kernels.pack(how, arrays, w, x):
+        addresses = packed.w, packed.x, to + packed.start * kernels.result_itemsize
+        itemsizes = packed.itemsize, kernels.result_itemsize
+        _call(lowlevel.FORWARD, packed.layout, packed.address, addresses, itemsizes)
 
 
 def _others(kernels, operands):
@@ -101,8 +118,10 @@ def _check_divisions(op, kernels, before):
 
 
 def _expanded(problem, arrays, weights, x):
-    """(problem, weights, x) of a matmul, the operands expanded where each has batches that the other repeats."""
-    batch = tuple(q if p == 1 else p for p, q in zip(problem.w_shape[:-2], problem.x_shape[:-2]))
+    """(problem, weights, x) with parameters: of a matmul, expanded where each has batches that the other repeats."""
+    if problem.groups == 1 or problem.is_conv:
+        return problem, weights, x
+    batch = layout.leading(problem)
     shapes = [batch + shape[-2:] for shape in (problem.w_shape, problem.x_shape)]
     weights = tuple(
         w if i and is_scalar(w) else arrays.expand(arrays.reshape(w, problem.w_shape), shapes[0])
@@ -112,15 +131,13 @@ def _expanded(problem, arrays, weights, x):
     return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), weights, x
 
 
-def _call(call, how, address, addresses, itemsizes, scalars=None, y_strides=None, dw=0, dx=0, wanted=1):
-    """One of the C calls, some images at a time.
+def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1):
+    """One of the C calls, some images at a time, or parts of one.
 
     addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter.
     """
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
-    if y_strides is not None and y_strides != how.y_strides:
-        how = how._replace(y_strides=y_strides)
     each = how.multiplications
     step = max(1, STEP // each)
     for start in range(0, how.batch, step):
@@ -128,8 +145,36 @@ def _call(call, how, address, addresses, itemsizes, scalars=None, y_strides=None
         threads = 1 if part.batch * each < LEAST else memory.threads()
         x_offset = start * how.x_strides[0] * itemsizes[0]
         y_offset = start * how.y_strides[0] * itemsizes[1]
-        to_x = dx + x_offset if dx else 0
-        lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw, scalars, wanted)
+        to_x = dx + start * how.dx_strides[0] * itemsizes[0] if dx else 0
+        if each <= STEP:
+            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw, scalars, wanted)
+            continue
+        for turn, w_start, x_start, y_start, dx_start, dw_start in _turns(call, part, not scalars):
+            lowlevel.dot(
+                call, turn, address, threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
+                result + y_offset + y_start * itemsizes[1], to_x and to_x + dx_start * itemsizes[0],
+                dw and dw + dw_start * itemsizes[0], scalars, wanted,
+            )  # fmt: skip
+
+
+def _turns(call, how, alone):
+    """(layout, elements of w, x, y, dx and dw before) of parts of one image, where they change no sum: Ctrl-C gets through
+    between them. alone: whether weights have no parameters beside them."""
+    by_pixels = how.kernel == how.stride == (1, 1, 1) and how.blocks == how.image
+    share = STEP / float(how.multiplications)
+    if call == lowlevel.GRAD_W and how.groups == 1 and alone:
+        step = max(1, int(how.filters * share))
+        for first in range(0, how.filters, step):
+            turn = how._replace(filters=min(step, how.filters - first))
+            taps = how.channels * product(how.kernel)
+            yield turn, first * how.w_strides[0], 0, first * how.y_strides[1], 0, first * taps
+    elif call == lowlevel.FORWARD or call == lowlevel.GRAD_X and by_pixels:
+        room = max(512, int(product(how.image) * share))
+        of_dx = how._replace(x_strides=how.dx_strides)
+        for (turn, x, y), (_, dx, _) in zip(how.strips(room), of_dx.strips(room)):
+            yield turn, 0, x, y, dx, 0
+    else:
+        yield how, 0, 0, 0, 0, 0
 
 
 @autograd.new_style
@@ -234,9 +279,9 @@ class _Gradients(Function):
         moved = [one.merge(t) for one, t in zip(how, samples[:1] + of_weights + samples[-1:])]
         merged_shapes = [tuple(t.shape) for t, need in zip(moved, needs) if need]
         weights, x = tuple(moved[1:-1]), moved[0]
-        if larger.groups > 1 and not larger.is_conv:
-            larger, weights, x = _expanded(larger, TORCH, weights, x)
         kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
+        if len(weights) > 1 or kernels.captured:
+            larger, weights, x = _expanded(larger, TORCH, weights, x)
         found = autograd.apply_function(_Gradients, (x,) + weights + (moved[-1],), op, larger, kernels, needs)
         parts = zip([one for one, need in zip(how, needs) if need], found, merged_shapes, shapes)
         parts = tuple(_sum_to_sample(one, d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
@@ -269,38 +314,49 @@ def _sum_to_sample(how, merged_gradient, shape):
 
 def _gradients(op, problem, kernels, operands, grad, needs):
     """The gradients that are needed, as plain data."""
-    how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-    x, w = TORCH.dense(operands[0]), TORCH.dense(operands[1])
-    grad, strides = _strided(problem, how, raw(grad))
-    planes, scalars, order = w, None, [0]
-    if len(operands) > 2 or kernels.captured:
-        planes, scalars = _beside(TORCH, kernels, w, operands)
-        order = _order(kernels, operands)
-    by_convolutions = [
-        products.partial(op, problem, kernels, i, (w,) + operands[2:], x, grad) if needs[i] else None for i in (0, 1)
-    ]
-    needs = [need and (i > 1 or by_convolutions[i] is None) for i, need in enumerate(needs)]
+    found, needs = [None] * len(operands), list(needs)
+    for i in (0, 1):
+        if needs[i]:
+            found[i] = products.partial(op, problem, kernels, i, operands, grad)
+            needs[i] = found[i] is None
+    if any(needs):
+        add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all
+        divisions = _divisions(kernels)
+        add(op, problem, kernels, operands, grad, needs, found)
+        _check_divisions(op, kernels, divisions)
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _add_to(op, problem, kernels, operands, grad, needs, found):
+    """Put the gradients that are needed of x and w into `found`."""
+    to = [_zeros(like, like.shape, kernels) if need else None for like, need in zip(operands, needs)]
+    add = _add_gradients_in_parts if problem.groups > 1 and not problem.is_conv else _add_gradients
+    add(op, problem, kernels, operands[1], operands[0], grad, to[::-1])
+    found[:] = [one if new is None else new for one, new in zip(found, to)]
+
+
+def _add_to_all(op, problem, kernels, operands, grad, needs, found):
+    """The same, of parameters and captured tensors too."""
+    x, w = raw(operands[0]), TORCH.dense(operands[1])
+    planes, scalars = _beside(TORCH, kernels, w, operands)
+    order = _order(kernels, operands)
     wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
-    dx = _zeros(x, tuple(x.shape), kernels) if needs[0] else None
-    dw = None
-    if wanted:
-        dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels)
+    dx = _zeros(x, x.shape, kernels) if needs[0] else None
+    dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
     to_w, to_x = (0 if tensor is None else TORCH.address(tensor) for tensor in (dw, dx))
-    addresses = TORCH.address(planes), TORCH.address(x), TORCH.address(grad)
-    divisions = _divisions(kernels)
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, planes, x, grad)
+    addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
     for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0]):
         _call(
-            call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), scalars, strides,
+            call, how, kernels.address, addresses, itemsizes, scalars,
             to_w if gives_w else 0, to_x if gives_x else 0, wanted)  # fmt: skip
-    _check_divisions(op, kernels, divisions)
-    found = [dx if by_convolutions[0] is None else by_convolutions[0], by_convolutions[1]]
-    found += [None] * (len(operands) - 2)
+    if needs[0]:
+        found[0] = dx
     for bit, i in enumerate(order):
         if i is not None and needs[1 + i]:
             part = dw if len(order) == 1 else dw[bit]
             like = raw(operands[1 + i])
             found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else _summed(part, like)
-    return [tensor for tensor in found if tensor is not None]
 
 
 def _summed(part, like):
@@ -321,15 +377,33 @@ def _order(kernels, operands):
 
 
 def _zeros(like, shape, kernels):
-    return lowlevel.fresh(TORCH, like, tuple(int(size) for size in shape), kernels.dtype)[0].fill_(0)
+    return lowlevel.fresh(TORCH, raw(like), tuple(int(size) for size in shape), kernels.dtype)[0].fill_(0)
 
 
-def _strided(problem, how, grad):
-    """The gradient, and its strides in the order of y_strides; copied only where it has more than these."""
-    batched = len(problem.result_shape) == len(problem.image) + 2
-    if problem.is_conv and batched and not TORCH.is_lazy(grad):
-        strides = tuple(grad.stride())
-        steps = [(int(size), step) for size, step in zip(grad.shape[2:], strides[2:]) if size != 1] or [(1, 1)]
-        if all(outer == size * inner for (_, outer), (size, inner) in zip(steps, steps[1:])):
-            return grad, strides[:2] + (steps[-1][1],)
-    return TORCH.dense(grad), how.y_strides
+def _add_gradients(op, problem, kernels, w, x, grad, to):
+    """Add the gradients to dense tensors of zeros, or None."""
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, w, x, grad)
+    dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in to)
+    addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
+    for call, gives_w, gives_x in op.reduction.calls(*[tensor is not None for tensor in to]):
+        _call(call, how, kernels.address, addresses, itemsizes, None, dw if gives_w else 0, dx if gives_x else 0)
+
+
+def _add_gradients_in_parts(op, problem, kernels, w, x, grad, to):
+    """The same for a matmul with groups, whose operands may be repeated: then their gradients are summed."""
+    whole = [t if t is None else TORCH.reshape(t, s) for t, s in zip(to, layout.whole_shapes(problem))]
+    turns = [None] if not copies.is_spread(problem) else [i for i in (0, 1) if to[i] is not None]
+    for of in turns:
+        for part, w_part, x_part, grad_part, cut, first in copies.for_gradient(
+            problem, TORCH, kernels.itemsize, raw(w), raw(x), raw(grad), of
+        ):
+            sums = [None if t is None or of not in (None, i) else t[cut] for i, t in enumerate(whole)]
+            if of is None or part.groups == 1:
+                found = sums
+            else:
+                shape = (part.w_shape, part.x_shape)[of]
+                found = [None if t is None else _zeros(t, shape, kernels) for t in sums]
+            _add_gradients(op, part, kernels, w_part, x_part, grad_part, found)
+            if found is not sums:
+                total = autograd.sum_to(found[of], sums[of].shape)
+                sums[of].copy_(total) if first else sums[of].add_(total)

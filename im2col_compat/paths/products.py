@@ -68,16 +68,20 @@ def _operands(traced, weights, x):
 
 
 # ---------------------------------------------------------------- gradients
-def partial(op, problem, kernels, i, weights, x, grad):
-    """The gradient of x (i = 0) or of the weight (1), where its partial derivative is a product; None where it isn't."""
+def partial(op, problem, kernels, i, operands, grad):
+    """The gradient of x (i = 0) or of the weight (1), where its partial derivative is a product; None where it isn't.
+
+    operands: x, the weight, and others, with which there is none.
+    """
     pair = kernels.partials[i]
-    if pair is None or not HAS_GRADIENTS or len(weights) > 1 or not problem.is_conv:
+    if pair is None or not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
         return None
-    operands = {"w": weights[0], "x": x}
+    operands = {"w": operands[1].detach(), "x": operands[0].detach()}
     if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(x)), operands):
         return None
     w_factor, x_factor = [evaluate.value(one, operands) for one in pair]
     batched = len(problem.x_shape) == len(problem.image) + 2
+    grad = grad.detach()
     grad, image = (grad, x_factor) if batched else (grad.unsqueeze(0), x_factor.unsqueeze(0))
     pads, padded = tuple(before for before, _ in problem.pads), image
     if any(before != after for before, after in problem.pads):

@@ -151,4 +151,4 @@ def _packed(table, level, layout, arrays, w, x):
         layout, table, w, x = layout.transposed(), table.transposed(), x, w
         count = layout.batch * product(layout.blocks)
     address = table.kernels(count, layout.pad is None and layout.pads, level)
-    return Packed(layout, address, 1, arrays.address(w), arrays.address(x), (w, x))
+    return [Packed(layout, address, 1, arrays.address(w), arrays.address(x), 0, (w, x))]
