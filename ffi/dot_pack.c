@@ -29,6 +29,12 @@ static void list_spans(const struct dot_problem *p, int64_t kx, const struct seg
     }
 }
 
+/* What the next panel will want, if there is one: else it may lie beyond all that a pointer can say. */
+static inline void prefetch(const void *from, uint64_t bytes)
+{
+    __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)bytes));
+}
+
 #define NAME(function) function##_1
 #define WORD uint8_t
 #include "dot_pack_body.h"
