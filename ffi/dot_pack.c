@@ -25,7 +25,7 @@ static void list_spans(const struct dot_problem *p, int64_t kx, const struct seg
 
         spans[i].first = (int32_t)lanes.first;
         spans[i].last = (int32_t)lanes.last;
-        spans[i].offset = (x + lanes.first * p->stride[2]) * p->x_strides[4];
+        spans[i].offset = lanes.first < lanes.last ? (x + lanes.first * p->stride[2]) * p->x_strides[4] : 0;
     }
 }
 

@@ -212,8 +212,10 @@ def same(found, expected, what, tolerance=1):
 
 def same_bytes(found, expected, what):
     assert found.dtype == expected.dtype and found.shape == expected.shape, what
-    assert found.tobytes() == expected.tobytes() or np.array_equal(np.isnan(found), np.isnan(expected)) and (
-        np.array_equal(np.nan_to_num(found), np.nan_to_num(expected))
+    assert (
+        found.tobytes() == expected.tobytes()
+        or np.array_equal(np.isnan(found), np.isnan(expected))
+        and (np.array_equal(np.nan_to_num(found), np.nan_to_num(expected)))
     ), what
 
 
@@ -378,13 +380,17 @@ def a_call(pick, case, dtype, limits, finite, large=False):
     narrow = lambda values: values.astype(dtype) if limits[0] else values  # noqa: E731
     if function == "conv":
         dims = pick.choice([1, 2, 2, 3])
-        image, kernel, dilation, padding, stride = sizes = huge(pick, dims, 40) if large else window(pick, dims, 5 - dims // 3)
+        image, kernel, dilation, padding, stride = sizes = (
+            huge(pick, dims, 40) if large else window(pick, dims, 5 - dims // 3)
+        )
         if min(loops.counts(*sizes)) < 1 or product(loops.counts(*sizes)) * product(kernel) > MOST_TERMS:
             return None
         where = loops.pixels(*sizes)
         groups, channels = pick.choice([1, 1, 2, 3]), pick.choice([1, 2, 4, 5, 33, 132])
         filters, batch = pick.choice([1, 2, 4, 5, 13]), pick.choice([1, 1, 2, 3])
-        while batch * groups * channels * filters * where.size > MOST_TERMS and max(groups, channels, filters, batch) > 1:
+        while (
+            batch * groups * channels * filters * where.size > MOST_TERMS and max(groups, channels, filters, batch) > 1
+        ):
             batch, groups, channels, filters = 1, (groups + 1) // 2, (channels + 1) // 2, (filters + 1) // 2
         x, w = operand((batch, groups * channels) + image, 1), operand((groups * filters, channels) + kernel, 0)
         pad = 0 if case.pad is None else case.pad
@@ -560,7 +566,9 @@ def wrong(pick):
     values = [pick.choice(strange) for _ in range(5)]
     arrays = [x, w, x[:0], w[0], x.astype("float64"), x.astype("U3"), x.astype(object), x[..., :0], x[0, 0, 0, 0], None]
     arrays += [x.astype("bool"), np.ma.masked_array(x, x > 0)]
-    first, second = [tensor(values) if good(values) else values for values in (pick.choice(arrays), pick.choice(arrays))]
+    first, second = [
+        tensor(values) if good(values) else values for values in (pick.choice(arrays), pick.choice(arrays))
+    ]
     op = pick.choice(["l1", "dot", "nothing", CASES["from_c"].op, 7])
     arguments = {"unfold": [first] + values[:4], "fold": [first] + values, "linear": [first, second, None, op],
                  "matmul": [first, second, op]}.get(name, [first, second, None] + values[:4] + [op])  # fmt: skip
@@ -583,7 +591,12 @@ def layers(pick):
     padding = tuple(max(pair) for pair in padding)
     sizes = image, kernel, dilation, tuple((side, side) for side in padding), stride
     where = loops.pixels(*sizes)
-    batch, channels, filters, groups = pick.choice([1, 2]), pick.choice([1, 2, 5]), pick.choice([1, 4, 9]), pick.choice([1, 2])
+    batch, channels, filters, groups = (
+        pick.choice([1, 2]),
+        pick.choice([1, 2, 5]),
+        pick.choice([1, 4, 9]),
+        pick.choice([1, 2]),
+    )
     x = some(pick, (batch, groups * channels) + image, "float32", finite=True)
     columns = loops.unfold(x, where)
     kind = pick.choice(["Conv", "Conv", "Linear", "Unfold", "Fold", "BinaryConv2d", "BinaryLinear", "Quant"])
@@ -629,7 +642,9 @@ def layers(pick):
         inside = np.tile(pads >= 0, (channels, 1))
         there = inside if pad is None else True
         columns = np.where(inside, columns, 0 if pad is None else np.asarray(pad, columns.dtype))
-    terms = loops.Terms(term, case.reduction if kind != "Quant" else "sum", w.reshape(groups, filters, -1), columns, there)
+    terms = loops.Terms(
+        term, case.reduction if kind != "Quant" else "sum", w.reshape(groups, filters, -1), columns, there
+    )
     expected = terms.result()
     bias = layer.bias.detach().numpy().reshape(groups, filters, 1)
     expected = expected + bias
@@ -642,7 +657,12 @@ def layers(pick):
 # ---------------------------------------------------------------- the run
 def kinds():
     """[(weight, a function that makes a random call, compares, and returns (public function, what of it))]."""
-    found = [(8, columns), (1, lambda pick: columns(pick, True)), (12, products), (1, lambda pick: products(pick, True))]
+    found = [
+        (8, columns),
+        (1, lambda pick: columns(pick, True)),
+        (12, products),
+        (1, lambda pick: products(pick, True)),
+    ]
     found += [(1, wrong), (0.2, matrices), (0.2, told)]
     return found + ([(6, gradients)] if torch is None else [(6, layers)])
 

@@ -68,11 +68,14 @@ def build(folder, flags):
 
 def drive(environment, runtime, *arguments):
     """(exit status, output) of the driver."""
-    path = subprocess.run(["gcc", "-print-file-name=" + runtime], stdout=subprocess.PIPE, check=True).stdout.decode()
+    paths = []
+    for name in (runtime, "libstdc++.so.6"):  # which PyTorch's errors are thrown by, from where the runtime looks first
+        done = subprocess.run(["gcc", "-print-file-name=" + name], stdout=subprocess.PIPE, check=True)
+        paths.append(done.stdout.decode().strip())
     # ThreadSanitizer needs to know where libraries lie.
     words = ["setarch", "-R", sys.executable, DRIVER] + list(arguments)
     done = subprocess.run(
-        words, env=dict(environment, LD_PRELOAD=path.strip()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words, env=dict(environment, LD_PRELOAD=" ".join(paths)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
@@ -104,7 +107,9 @@ def chunk(name, environment, seed, first, calls):
                 number = stream.read()
         print(output)
         print("{}: FAILED at call {} of seed {}. To repeat it:".format(name, number, seed))
-        print("    python tests/sanitize/run.py {} --seed {} --first {} --calls 1".format(name, seed, number), flush=True)
+        print(
+            "    python tests/sanitize/run.py {} --seed {} --first {} --calls 1".format(name, seed, number), flush=True
+        )
         return None
 
 
@@ -134,7 +139,9 @@ def sanitize(names, seed, first, calls, jobs):
             ]
             fine = {name: True for name in names}
             for future, name in futures:
-                found = not future.cancelled() and future.result()
+                if future.cancelled():
+                    continue  # since another has found a fault
+                found = future.result()
                 if isinstance(found, dict):
                     counts[name].update(found)
                 elif not found:
