@@ -40,14 +40,16 @@ LEVELS = kernels.LEVELS[: lowlevel.level() + 1] if lowlevel.missing is None else
 FLOATS, INTEGERS = ["float32", "float64"], ["int8", "uint8", "int16", "int32", "int64"]
 COMPLEX = ["complex64", "complex128"]
 #: Terms of a call: few enough for loops, and enough for every shape of tile.
-MOST_TERMS = 20000
+MOST_TERMS = 10000
 
 
 def at_least_one_thread():
     """Small problems use threads, too; and NumPy's own functions are differentiated, as tensors' are."""
     paths.LEAST = lowlevel.LEAST_FOR_THREADS = 1
     trace = symbols._trace
-    symbols._trace = lambda op, dtype, arrays, _: trace(op, dtype, arrays, not dtypes.is_integer(dtype))
+    symbols._trace = lambda op, dtype, arrays, _, *others: trace(
+        op, dtype, arrays, not dtypes.is_integer(dtype), *others
+    )
 
 
 # ---------------------------------------------------------------- ops
@@ -522,7 +524,7 @@ def gradients(pick):
         for number, gives_w, gives_x in op.reduction.calls(*needs):
             to = [lowlevel.address_of(one) if gives else 0 for one, gives in ((dx, gives_x), (dw, gives_w))]
             sizes = found.itemsize, found.itemsize
-            paths._call(number, how, found.address, addresses, sizes, strides, to[1], to[0])
+            paths._call(number, how, found.address, addresses, sizes, y_strides=strides, dw=to[1], dx=to[0])
         return np.concatenate([dw.ravel(), dx.ravel()])
 
     what = call.name, called, dtype, x.shape, w.shape
@@ -551,7 +553,7 @@ def matrices(pick):
 
 def told(pick):
     """What is told of ops and engines."""
-    case = CASES[pick.choice(sorted(CASES))]
+    case = CASES[pick.choice(sorted(set(CASES) - {"adder"}))]  # its gradients are for tensors alone
     text = library.op.resolve(case.op).explain(pick.choice(FLOATS + INTEGERS))
     assert isinstance(text, str) and text
     assert library.backend() in library.available_backends() + ("auto",)
