@@ -25,7 +25,7 @@ static void list_spans(const struct dot_problem *p, int64_t kx, const struct seg
 
         spans[i].first = (int32_t)lanes.first;
         spans[i].last = (int32_t)lanes.last;
-        spans[i].offset = (x + lanes.first * p->stride[2]) * p->x_strides[4];
+        spans[i].offset = lanes.first < lanes.last ? (x + lanes.first * p->stride[2]) * p->x_strides[4] : 0;
     }
 }
 
@@ -38,6 +38,12 @@ static int64_t span_of(const int64_t *sizes, const int64_t *strides)
     for (i = 0; i < 5; i++)
         end += (sizes[i] - 1) * larger(0, strides[i]);
     return end;
+}
+
+/* What the next panel will want, if there is one: else it may lie beyond all that a pointer can say. */
+static inline void prefetch(const void *from, uint64_t bytes)
+{
+    __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)bytes));
 }
 
 #define NAME(function) function##_1

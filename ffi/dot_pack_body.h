@@ -7,15 +7,15 @@ static inline void NAME(copy)(const WORD *in, int64_t step, int64_t count, const
     enum { COPY = COPIED / sizeof(WORD) };
     int64_t j = 0, i;
 
-    if (step == 1 && count <= COPY / 2 && in + COPY / 2 <= end) {
+    if (step == 1 && count <= COPY / 2 && end - in >= COPY / 2) {
         memcpy(out, in, COPIED / 2);
         return;
     }
     if (step == 1)
-        for (; j < count && in + j + COPY <= end; j += COPY)
+        for (; j < count && end - in >= j + COPY; j += COPY)
             memcpy(out + j, in + j, COPIED);
     else if (step == 2)
-        for (; j < count && in + 2 * (j + COPY) <= end; j += COPY)
+        for (; j < count && end - in >= 2 * (j + COPY); j += COPY)
             for (i = 0; i < COPY; i++)
                 out[j + i] = in[2 * (j + i)];
     for (; j < count; j++)
@@ -140,11 +140,11 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
             padded = 1;
         }
         if (rows[n - 1] != PADDING) {
-            /* What the next panel will want. */
-            const WORD *next =
-                channel + rows[n - 1] + spans[(kept ? tap.x * n : 0) + n - 1].offset + segments[n - 1].count * step;
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + 64 / sizeof *next);
+            const uint64_t next = (uint64_t)rows[n - 1] + (uint64_t)spans[(kept ? tap.x * n : 0) + n - 1].offset +
+                                  (uint64_t)segments[n - 1].count * (uint64_t)step;
+
+            prefetch(channel, next * sizeof *channel);
+            prefetch(channel, next * sizeof *channel + 64);
         }
         for (j = used; j < lanes; j++)
             panel[j] = panel[0];
@@ -247,8 +247,9 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
 
             NAME(copy)(from + s->image * p->y_strides[0] + s->place, p->y_strides[4], s->count, end, tile + s->lane);
         }
-        __builtin_prefetch(from + segments[n - 1].image * p->y_strides[0] + segments[n - 1].place +
-                           segments[n - 1].count * p->y_strides[4]);
+        prefetch(from, ((uint64_t)(segments[n - 1].image * p->y_strides[0] + segments[n - 1].place) +
+                        (uint64_t)segments[n - 1].count * (uint64_t)p->y_strides[4]) *
+                           sizeof *from);
     }
 }
 

@@ -60,6 +60,8 @@ class Op(object):
         for argument, value in values:
             if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
+            if isinstance(value, numbers.Rational) and abs(value) > dtypes.LARGEST:
+                raise ValueError("Op(): {} must be a number that a float64 can hold".format(argument))
         self.term = kinds.of(multiply, grad_w, grad_x, grad_params)
         for argument, value in self.term.grad_params.items():
             if argument not in dict(self.term.arguments) or not callable(value):

@@ -434,7 +434,7 @@ def enter(function, names, values):
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
     raw tensors are computed with as Variables and returned as raw tensors. A bias and
     an out may be None, and stay None. Operands of another byte order are copied into this machine's. TypeError for
-    other types, for a mixture, and for arrays of what is no number.
+    other types, for a mixture, for arrays of what is no number, and for masked ones.
     """
     for name, value in zip(names, values):
         if VARIABLES or not isinstance(value, Tensor) and (value is not None or name not in _OPTIONAL):
@@ -467,6 +467,9 @@ def _in_order(function, name, value):
     if value.dtype.kind not in "biufc":
         text = "{}(): argument '{}' must be an array of numbers, but its dtype is {}"
         raise TypeError(text.format(function, name, value.dtype))
+    if type(value) is not np.ndarray and hasattr(value, "mask"):
+        text = "{}(): argument '{}' is a masked array, whose mask would be ignored: pass its filled()"
+        raise TypeError(text.format(function, name))
     return value if value.dtype.isnative or name == "out" else value.astype(value.dtype.newbyteorder("="))
 
 

@@ -79,7 +79,7 @@ def _of_matrices(problem, itemsize, order=None):
 
 def _expanded(problem, arrays, w, x):
     """The operands of a matmul with all leading dimensions of the result."""
-    (w_shape, x_shape, y_shape), lead = layout.whole_shapes(problem), layout.leading(problem)
+    (w_shape, x_shape, _), lead = layout.whole_shapes(problem), layout.leading(problem)
     return [arrays.expand(_whole(arrays, t, s), lead + s[-2:]) for t, s in ((w, w_shape), (x, x_shape))]
 
 

@@ -77,7 +77,7 @@ def partial(op, problem, kernels, i, operands, grad):
     if pair is None or not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
         return None
     operands = {"w": operands[1].detach(), "x": operands[0].detach()}
-    if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(x)), operands):
+    if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(operands["x"])), operands):
         return None
     w_factor, x_factor = [evaluate.value(one, operands) for one in pair]
     batched = len(problem.x_shape) == len(problem.image) + 2

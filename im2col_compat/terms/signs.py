@@ -94,6 +94,7 @@ def _packed(dtype, level, layout, arrays, w, x):
     last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last
     address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)  # by the dtype of sums
     size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
+    packed_from = None
     if (
         4 * words * layout.groups * max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
         <= ROOM
