@@ -16,7 +16,7 @@ from helpers import problems
 from helpers.cases import each
 from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, setting
 from helpers.tables import SPANS, by_loops, convolution, looked_up, operands, product, random_entries
-from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
+from helpers.tensors import FLOATS, INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
 
 from im2col_compat import Op, SlowPathWarning, conv2d, linear, matmul, use_backend
 from im2col_compat.codegen import compile
@@ -381,6 +381,14 @@ def test_long_sums_of_floats():
     np.testing.assert_allclose(linear(ones, ones, op=op), 4000, rtol=5e-6)
     with use_backend("slices"):
         np.testing.assert_allclose(linear(ones, ones, op=op), 4000, rtol=5e-6)
+
+
+@pytest.mark.parametrize("kind,dtype", [(kind, name) for kind in KINDS for name in FLOATS if has(kind, name)])
+def test_floats_of_any_dtype(kind, dtype):
+    """Arrays and tensors of any float dtype are tables of float32."""
+    entries = np.array([[0.5, -2], [1024, 0]])
+    op = Op.from_table(make(kind, entries, dtype))
+    assert op.multiply.dtype == "float32" and op.multiply.entries.tolist() == entries.tolist()
 
 
 def test_floats_that_are_no_numbers():

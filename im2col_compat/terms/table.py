@@ -18,6 +18,7 @@ MOST_BITS = 8  # of an operand
 MOST = 2**31 - 1  # the largest absolute value of an entry
 WIDE, NARROW = 256, 64  # results that C looks up at a time, where there are many of them and where there are few
 
+_built_ins = Memo(100)  # a reduction, the dtype of entries and the level: (Kernels, reason)
 _adds = Memo(function.MOST_TRACES)  # what an op's add is made of: (Kernels, reason)
 _traced = Memo(function.MOST_TRACES)  # what it was traced to: (Kernels, reason)
 
@@ -28,11 +29,14 @@ class Table(object):
     entries: an array of int64, or of float32, of 2**a rows, one for each w, and 2**b columns, one for each x, a and b
         from 1 to 8.
     signed: whether w is, and whether x is.
+    dtype: of entries, by its name.
     """
 
     def __init__(self, entries, signed):
         self.entries, self.signed = entries, signed
         self.entries.flags.writeable = False
+        self.dtype = entries.dtype.name
+        self.is_float = self.dtype == "float32"
         # How many bytes of an entry permutes have to look up, 0 where they can't; terms whose sum C's integers hold.
         self._planes, self._depth = 0, None
         if not self.is_float:
@@ -42,15 +46,6 @@ class Table(object):
             self._planes = 1 if span < 2**8 else 2 if span < 2**16 else 0
             self._depth = MOST // max(-self._least, most, 1)
         self._kept = {}  # what is made of it for C
-
-    @property
-    def dtype(self):
-        """Of entries: int64 or float32."""
-        return self.entries.dtype.name
-
-    @property
-    def is_float(self):
-        return self.dtype == "float32"
 
     @property
     def bits(self):
@@ -168,11 +163,15 @@ class Lookup(Function):
     def kernels(self, op, dtype, arrays, level, scalars=()):
         if not dtypes.is_integer(dtype):
             return None, "a table takes integers"
-        added, reason = (_compiled if op.reduction.function else _built_in)(op, arrays, level)
+        if op.reduction.function is None:
+            key = op.reduction.c_name, self.multiply.dtype, level
+            added, reason = _built_ins.get(key, lambda: _built_in(op, level))
+        else:
+            added, reason = _compiled(op, arrays, level)
         if added is None:
             return None, reason
         pack = functools.partial(_packed, self.multiply, added.address, op.reduction.fuses_products, level)
-        return added._replace(address=None, dtype=dtype, pack=pack), None
+        return Kernels(None, dtype, added.result_dtype, added.origin, added.texts, pack, None), None
 
     def explained(self, op, dtype, arrays, kernels):
         return kernels.texts.functions
@@ -188,7 +187,7 @@ class Lookup(Function):
         return True
 
 
-def _built_in(op, arrays, level):
+def _built_in(op, level):
     """(Kernels, None) that look up terms one by one and add them up as a word says, or (None, reason)."""
     kind = "float32" if op.multiply.is_float else "int32"
     address = lowlevel.lookup_kernels("{}_{}".format(op.reduction.c_name, kind), level)
@@ -224,7 +223,7 @@ def _traced_add(op, arrays, settings):
 
 def _compiled_add(op, add, dtype, level):
     found, reason = function.compiled(op, template.of_lookups(op, add, dtype), dtype, level)
-    return (None, reason) if found is None else (found._replace(origin="looked up, then " + found.origin), None)
+    return (None, reason) if found is None else (found._replace(origin="looked up, its add " + found.origin), None)
 
 
 def _packed(table, address, sums, level, layout, arrays, w, x):

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import TORCH, arrays_of, raw
 from im2col_compat.terms import table_c
 from im2col_compat.terms.table import MOST, MOST_BITS, Table
@@ -69,7 +70,8 @@ def _read(path):
 def _of_array(array, signed):
     """The Table of a NumPy array, or of what can be one. ValueError or TypeError where it isn't one."""
     if TORCH is not None and arrays_of(array) is TORCH:
-        array = raw(array).cpu().numpy()
+        halves = TORCH.dtype(array) in dtypes.HALVES  # NumPy knows but one of them
+        array = raw(TORCH.cast(array, "float32") if halves else array).cpu().numpy()
     entries = np.asarray(array)
     sizes = [2**bits for bits in range(1, MOST_BITS + 1)]
     if entries.ndim != 2 or entries.shape[0] not in sizes or entries.shape[1] not in sizes:
