@@ -140,10 +140,10 @@ class Op(object):
         add, identity: as for Op. A function gets entries of int64, or of float32. An accumulator of 16 bits that
             saturates is ``add=lambda acc, term: (acc + term).clip(-2**15, 2**15 - 1), identity=0``.
 
-        Raises ValueError for a table of another shape, with entries beyond 32 bits, or of operands that may be signed or
-        not, TypeError for entries that aren't numbers, RuntimeError where C can't be compiled. conv2d and its like raise
-        TypeError for operands that aren't integers, and ValueError for operands that the table has no entry for. There
-        are no gradients: see QuantConv2d.
+        Raises ValueError for a table of another shape, with entries beyond 32 bits, or of operands that may be signed
+        or not, TypeError for entries that aren't numbers, RuntimeError where C can't be compiled. conv2d and its like
+        raise TypeError for operands that aren't integers, and ValueError for operands that the table has no entry for.
+        There are no gradients: see QuantConv2d.
         """
         return cls(table_sources.of(table, signed, bits, name), add, identity, pad_value)
 

@@ -4,8 +4,8 @@ Each integer is a code. Code q stands for the real number scale * (q - zero_poin
 PyTorch's own observers choose scale and zero_point. Products of codes are looked up in the op's table, and their sums
 are exact. What the zero points add to the sums is subtracted, as in TFApprox (Vaverka et al., arXiv 2002.09481,
 section 3). Gradients are straight-through: those of the exact product of the rounded operands, and zero where an
-operand lies outside the range of its codes. An add function of the op, as of an accumulator that saturates, is taken for
-a sum there.
+operand lies outside the range of its codes. An add function of the op, as of an accumulator that saturates, is taken
+for a sum there.
 """
 
 import numpy as np
@@ -183,7 +183,7 @@ class _Quantized(Layer):
             sums = sums.double()
         shifted = bool((w_zero != 0).any())
         if not self.op.reduction.adds and (x_zero != 0 or shifted):
-            message = "{}: zero points must be 0, as signed operands have them: what they add to a {} can't be subtracted"
+            message = "{}: zero points must be 0, as signed operands have them: what they add to {} can't be subtracted"
             raise ValueError(message.format(type(self).__name__, self.op.add))
         # sum of (w - w_zero)(x - x_zero) = sum of w x - x_zero * sum of w - w_zero * sum of (x - x_zero)
         if x_zero != 0:
@@ -271,7 +271,8 @@ class QuantConv2d(_Quantized, Conv2d):
 class QuantLinear(_Quantized, Linear):
     """A fully connected layer of integers of a few bits, with a table of their products.
 
-    Arguments are nn.Linear's, and then op, qconfig and narrow_range. All else is as for QuantConv2d, but for the shapes, (..., K).
+    Arguments are nn.Linear's, and then op, qconfig and narrow_range. All else is as for QuantConv2d, but for the shapes,
+    (..., K).
     """
 
     __init__ = constructor(Linear.__init__, _Quantized._set_own)

@@ -808,7 +808,7 @@ def test_wrong_c(c, text, arguments, error, message):
 def test_c_that_ends_its_process(c, text, message):
     """C that calls exit or abort is an error that says so."""
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(text, bits=2)
+        Op.from_table(text, bits=2, signed=False)
     assert re.search(message, str(info.value), re.DOTALL), str(info.value)
 
 
@@ -828,10 +828,10 @@ def test_c_that_takes_memory(c):
         """
     most = table_c.MOST_MEMORY >> 20
     two = np.arange(4)
-    found = tabulated(Op.from_table(take % (most // 2), name="f", bits=2), 4, 4)
+    found = tabulated(Op.from_table(take % (most // 2), name="f", bits=2, signed=False), 4, 4)
     np.testing.assert_array_equal(found, np.add.outer(3 * two, two))
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(take % (most + 1), name="f", bits=2)
+        Op.from_table(take % (most + 1), name="f", bits=2, signed=False)
     assert "in {} MiB of memory at most, ended with -".format(most) in str(info.value)
 
 
@@ -845,12 +845,12 @@ def test_c_without_a_directory_for_temporary_files(c, tmpdir, monkeypatch):
     monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmpdir.join("cache")))
     monkeypatch.setattr(tempfile, "tempdir", str(tmpdir.join("open")))
     text = "int f(int w, int x) { return 5 * w + x; }"
-    found = tabulated(Op.from_table(text, bits=2), 4, 4)
+    found = tabulated(Op.from_table(text, bits=2, signed=False), 4, 4)
     np.testing.assert_array_equal(found, np.add.outer(5 * np.arange(4), np.arange(4)))
     assert tmpdir.join("open").listdir() == [] and len(tmpdir.join("cache").listdir()) == 1
     os.chmod(str(tmpdir.join("cache")), 0o777)
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(text, bits=2)
+        Op.from_table(text, bits=2, signed=False)
     assert "isn't private" in str(info.value)
 
 

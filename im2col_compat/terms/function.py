@@ -119,8 +119,7 @@ class Function(object):
         reason = None if _traced.has(key) else changing(op, key, most)
         if reason is not None:
             return None, reason
-        texts = functools.partial(template.of_expressions, op, traced, dtype, scalars)
-        found, reason = _traced.get(key, lambda: compiled(op, texts(), dtype, level))
+        found, reason = _traced.get(key, lambda: _compiled(op, traced, dtype, level, scalars))
         return (found._replace(traced=traced) if found and traced.captured else found), reason
 
     def product(self, op, dtype):
@@ -313,8 +312,12 @@ def compiled(op, texts, dtype, level):
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason)
         )
-        return None, reason
-    return found._replace(partials=factors.partials(op, traced)), None
+    return found, reason
+
+
+def _compiled(op, traced, dtype, level, scalars):
+    found, reason = compiled(op, template.of_expressions(op, traced, dtype, scalars), dtype, level)
+    return (None, reason) if found is None else (found._replace(partials=factors.partials(op, traced)), None)
 
 
 def _of_user(function):

@@ -62,7 +62,7 @@ def error(kind, message, *values):
 
 
 def said(path):
-    """(signed, bits) that the name of a multiplier, or of the file that has it, says: pairs; None where it says neither."""
+    """(signed, bits) that the name of a multiplier, or of its file, says: pairs; None where it says neither."""
     found = _NAMED.match(os.path.splitext(os.path.basename(path))[0])
     if found is None:
         return None, None

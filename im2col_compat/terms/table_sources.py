@@ -110,8 +110,8 @@ def _entry(function, w, x):
 
 
 def _of_numbers(rows):
-    """An array of rows of Python's ints, or where there is a float, of floats. Ints that are too large stay too large, but
-    fit int64."""
+    """An array of rows of Python's ints, or where there is a float, of floats. Ints that are too large stay too large,
+    but fit int64."""
     if any(isinstance(entry, float) for row in rows for entry in row):
         return np.array(rows, np.float64)
     clamped = [[max(-MOST - 1, min(MOST + 1, entry)) for entry in row] for row in rows]
