@@ -159,6 +159,10 @@ class _NumPy(_Arrays):
         x += y
         return x
 
+    def has_below(self, x, bound):
+        """Whether an absolute value in plain data is less."""
+        return bool((np.abs(x) < bound).any())
+
     def exp(self, x):
         return np.exp(x)
 
@@ -398,7 +402,6 @@ class _Torch(_Arrays):
         return x + y if VARIABLES or graphs.transform() is not None else x.add_(y)
 
     def has_below(self, x, bound):
-        """Whether an absolute value in plain data is less."""
         return bool((x.abs() < bound).any())
 
     def exp(self, x):
