@@ -39,7 +39,7 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
         result = native.of_arrays(problem, w, x)
     else:
         result = _computed(op, problem, arrays, (w,) + params, x)
-    return result if b is None else _plus(arrays, result, b, problem)
+    return result if b is None else _plus(op, arrays, result, b, problem)
 
 
 def _computed(op, problem, arrays, weights, x):
@@ -132,12 +132,12 @@ def _announce(op, problem, reason):
     warn(text.format(op, reason), SlowPathWarning)
 
 
-def _plus(arrays, result, bias, problem):
-    """result + bias, the result being ours to change."""
+def _plus(op, arrays, result, bias, problem):
+    """result + bias, the result being ours to change, unless its gradient needs it."""
     bias = arrays.reshape(bias, (-1,) + (1,) * len(problem.image)) if problem.is_conv else bias
     if arrays.dtype(bias) != arrays.dtype(result):
         bias = arrays.cast(bias, arrays.dtype(result))
-    return arrays.add(result, bias)
+    return result + bias if op.reduction.saves_result else arrays.add(result, bias)
 
 
 def explain(op, dtype):
