@@ -173,5 +173,16 @@ def dot(call, layout, address, threads, w, x, result, saved, dx, dw, scalars=0, 
     problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
     parallel = memory.parallel() if threads > 1 else 0
     lib.dot_call(
-        problem, call, w, x, result, saved, dx, dw, parallel, scalars, wanted, _workspace(lib.dot_workspace(problem, call))
+        problem,
+        call,
+        w,
+        x,
+        result,
+        saved,
+        dx,
+        dw,
+        parallel,
+        scalars,
+        wanted,
+        _workspace(lib.dot_workspace(problem, call)),
     )

@@ -275,7 +275,7 @@ def test_long_sums_are_accurate(kind):
     """A float32 sum of 100,000 terms is within a few roundings of the exact one: it is summed in blocks."""
     terms = np.random.RandomState(0).rand(1, 200000).astype("float32")
     exact = terms.astype("float64").sum()
-    found = matmul(make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x)
+    found = matmul(make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x + 0 * w)
     assert abs(float(values(found)[0, 0]) - exact) / exact < 1e-6
 
 
@@ -286,7 +286,7 @@ def test_long_gradients_are_accurate():
     x, grad = random.rand(1, 1, 320, 320).astype("float32"), random.rand(1, 1, 320, 320).astype("float32")
     exact = (x.astype("float64") * grad).sum()
     errors = []
-    for op in (lambda w, x: w * x, "dot"):
+    for op in (lambda w, x: w * x + 0 * w, "dot"):
         w = make("tensor", np.ones((1, 1, 1, 1)), "float32", requires_grad=True)
         conv2d(torch.from_numpy(x), w, op=op).backward(torch.from_numpy(grad))
         errors.append(abs(float(values(w.grad).sum()) - exact) / exact)

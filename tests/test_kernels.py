@@ -42,7 +42,8 @@ def compiler(monkeypatch):
 def test_explain_names_the_path_and_the_reason(compiler):
     """Built in, compiled, or tensor operations and why; with the C where there is some."""
     assert "built in" in ops.l1.explain() and "fabsf(" in ops.l1.explain() and "fabs(" in ops.l1.explain("float64")
-    assert "compiled" in Op(lambda w, x: w * x * x).explain()
+    assert "compiled" in Op(lambda w, x: w * x * x + w).explain()
+    assert torch is None or "PyTorch's own conv2d" in Op(lambda w, x: w * x * x).explain()
     assert "int32_t" in Op(lambda w, x: ~(w ^ x)).explain("int32")
     for function, reason in (
         (lambda w, x: w * x.sum(), "reduction"),
@@ -113,7 +114,7 @@ def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
     """A function that gives other C from call to call goes to tensor operations, and says so."""
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
     state = {"count": 0}
-    op, texts = Op(lambda w, x: repeated(w * x, state["count"])), []
+    op, texts = Op(lambda w, x: repeated(w * x, state["count"]) + w), []
     for count in range(2 * terms.MOST_SOURCES + 1):
         state["count"] = count
         texts.append(op.explain())

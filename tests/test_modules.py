@@ -199,8 +199,8 @@ CONV = [
 ]  # fmt: skip
 LINEAR = [("in_features", 3), ("out_features", 2), ("bias", False), ("device", None), ("dtype", None)]
 CONSTRUCTORS = [
-    (Conv2d, CONV + [("op", "l1")]),
-    (Linear, LINEAR + [("op", "l1")]),
+    (Conv2d, CONV + [("op", "l1"), ("params", None)]),
+    (Linear, LINEAR + [("op", "l1"), ("params", None)]),
     (BinaryConv2d, CONV + [("alpha", True), ("K", True)]),
     (BinaryLinear, LINEAR + [("alpha", True), ("K", True)]),
 ]

@@ -4,17 +4,10 @@ Of an op whose functions capture tensors, second derivatives go this way: with r
 can't be called with other tensors, but its expression can.
 """
 
+import numpy as np
+
 from im2col_compat.codegen.expression import (
-    CONSTANT,
-    OPERAND,
-    both,
-    either,
-    exclusive,
-    gate,
-    negation,
-    postorder,
-    select,
-)
+    CONSTANT, OPERAND, both, constant, either, exclusive, gate, is_constant, negation, postorder, select)  # fmt: skip
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
@@ -43,6 +36,26 @@ def value(expression, operands):
     for node in order:
         found[node] = _value(node, [found[arg] for arg in node.args], operands, like)
     return found[expression]
+
+
+def at(expression, x):
+    """The constant that an expression of the operand x is for a number; another node where that can't be told."""
+    found = {}
+    for node in postorder(expression):
+        args = [found[arg] for arg in node.args]
+        found[node] = _at(node, args) if args else constant(x, node.dtype) if node.function is OPERAND else node
+    return found[expression]
+
+
+def _at(node, args):
+    result = node.function(*args)
+    if not is_constant(result) and all(map(is_constant, args)):
+        if node.function.lower is not None and node.function.lower(*args) is not None:
+            result = node.function.lower(*args)
+        if not is_constant(result) and isinstance(getattr(np, node.op, None), np.ufunc):
+            with np.errstate(all="ignore"):
+                result = constant(getattr(np, node.op)(*[arg.value for arg in args]), node.dtype)
+    return result
 
 
 def of(traced, surrogates):

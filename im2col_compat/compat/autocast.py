@@ -22,7 +22,12 @@ _is_on = _test()
 
 def is_on(x):
     """Whether what is computed of x is cast."""
-    return _is_on is not None and isinstance(x, Tensor) and _is_on(x.device.type)
+    if _is_on is None or not isinstance(x, Tensor):
+        return False
+    try:
+        return _is_on(x.device.type)
+    except RuntimeError:  # a device without autocast
+        return False
 
 
 def off(x):

@@ -1,12 +1,16 @@
 """Sums of products by PyTorch's own convolution, linear and matmul: forward, and gradients whose partials are products."""
 
 from im2col_compat.codegen import evaluate, factors
+from im2col_compat.codegen.expression import is_constant
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.paths import native
+from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
+#: Bytes of the images whose gradients are found at a time.
+ROOM = 4 * 2**20
 #: Whether PyTorch has the gradients of a convolution by themselves (1.12 on).
 HAS_GRADIENTS = hasattr(getattr(getattr(torch, "ops", None), "aten", None), "convolution_backward")
 
@@ -28,7 +32,7 @@ def run(op, problem, traced, weights, x):
     if tuple(w.shape) != tuple(weights[0].shape):  # it is of parameters alone
         w = TORCH.expand(w, weights[0].shape)
     pad = op.pad_value_for(TORCH.dtype(x))
-    if _any(problem.pads) and not _vanishes(right, pad, operands):
+    if _any(problem.pads) and not _vanishes(right, pad):
         image = tuple(size + before + after for size, (before, after) in zip(problem.image, problem.pads))
         operands["x"] = TORCH.pad(x, problem.pads, pad)
         problem = problem._replace(pads=((0, 0),) * len(problem.pads), image=image)
@@ -45,13 +49,9 @@ def _any(pads):
     return any(side > 0 for sides in pads for side in sides)
 
 
-def _vanishes(right, pad, operands):
-    """Whether an input's factor is 0 in the padding, as convolutions have it there. pad: None if taps are left out."""
-    if pad is None:
-        return True
-    x = operands["x"]
-    one = TORCH.tensor(TORCH.full(x, (1,) * len(x.shape), pad))
-    return float(TORCH.first(evaluate.value(right, {"x": one}))) == 0
+def _vanishes(right, pad):
+    """Whether an input's factor is known to be 0 in the padding, as convolutions have it. pad: None if taps are left out."""
+    return pad is None or is_constant(evaluate.at(right, pad), 0)
 
 
 def _operands(traced, weights, x):
@@ -76,24 +76,39 @@ def partial(op, problem, kernels, i, operands, grad):
     pair = kernels.partials[i]
     if pair is None or not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
         return None
-    operands = {"w": operands[1].detach(), "x": operands[0].detach()}
-    if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(operands["x"])), operands):
+    # What isn't finite would meet the zeros of the padding.
+    if not bool(torch.isfinite(grad.sum())):
         return None
-    w_factor, x_factor = [evaluate.value(one, operands) for one in pair]
-    batched = len(problem.x_shape) == len(problem.image) + 2
-    grad = grad.detach()
-    grad, image = (grad, x_factor) if batched else (grad.unsqueeze(0), x_factor.unsqueeze(0))
-    pads, padded = tuple(before for before, _ in problem.pads), image
+    (x, w), grad = [operand.detach() for operand in operands], grad.detach()
+    if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(x))):
+        return None
+    if len(problem.x_shape) == len(problem.image) + 1:
+        x, grad = x.unsqueeze(0), grad.unsqueeze(0)
+    w_factor = evaluate.value(pair[0], {"w": w})
+    result = TORCH.full(w if i else x, (w if i else x).shape, 0)
+    step = max(1, ROOM // (4 * product(x.shape[1:])))
+    for start in range(0, problem.batch, step):
+        part = slice(start, start + step)
+        x_factor = evaluate.value(pair[1], {"x": x[part]})
+        found = _of_convolution(problem, i, w_factor, x_factor, grad[part])
+        if i:
+            result += found
+        else:
+            result[part] = found * x_factor
+    result = result * w_factor if i else result
+    return TORCH.reshape(result, problem.w_shape if i else problem.x_shape)
+
+
+def _of_convolution(problem, i, w, x, grad):
+    """The gradient of an ordinary convolution's input (i = 0) or weight (1)."""
+    pads, padded = tuple(before for before, _ in problem.pads), x
     if any(before != after for before, after in problem.pads):
-        pads, padded = (0,) * len(pads), TORCH.pad(image, problem.pads, 0)
+        pads, padded = (0,) * len(pads), TORCH.pad(x, problem.pads, 0)
     needs = [i == 0, i == 1, False]
     found = torch.ops.aten.convolution_backward(
-        grad, padded, w_factor, None, problem.stride, pads, problem.dilation, False, [0] * len(pads), problem.groups, needs
+        grad, padded, w, None, problem.stride, pads, problem.dilation, False, [0] * len(pads), problem.groups, needs
     )[i]  # fmt: skip
-    if i:
-        return found * w_factor
-    if padded is not image:
-        inside = [slice(before, before + size) for (before, _), size in zip(problem.pads, problem.image)]
-        found = found[(slice(None), slice(None)) + tuple(inside)]
-    found = found * image
-    return found if batched else found.squeeze(0)
+    if i or padded is x:
+        return found
+    inside = [slice(before, before + size) for (before, _), size in zip(problem.pads, problem.image)]
+    return found[(slice(None), slice(None)) + tuple(inside)]
