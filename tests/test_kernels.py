@@ -114,7 +114,7 @@ def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
     """A function that gives other C from call to call goes to tensor operations, and says so."""
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
     state = {"count": 0}
-    op, texts = Op(lambda w, x: repeated(w * x, state["count"]) + w), []
+    op, texts = Op(lambda w, x: repeated(w * x, state["count"]) + 0.4321 * w), []
     for count in range(2 * terms.MOST_SOURCES + 1):
         state["count"] = count
         texts.append(op.explain())

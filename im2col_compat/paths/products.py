@@ -9,6 +9,8 @@ from im2col_compat.paths import native
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
+#: Channels and filters of a group from which on its convolutions are fast, and take little memory.
+LEAST_CHANNELS = 16
 #: Bytes of the images whose gradients are found at a time.
 ROOM = 4 * 2**20
 #: Whether PyTorch has the gradients of a convolution by themselves (1.12 on).
@@ -21,7 +23,13 @@ def of(op, problem, arrays, x):
         return None
     if problem.is_conv and not native.serves(problem, arrays):
         return None
-    return op.term.product(op, arrays.dtype(x))
+    traced = op.term.product(op, arrays.dtype(x))
+    elsewhere = (
+        [value for value in traced.captured if arrays.owns(value) and arrays.device(value) != arrays.device(x)]
+        if traced
+        else []
+    )
+    return None if elsewhere else traced
 
 
 def run(op, problem, traced, weights, x):
@@ -75,6 +83,8 @@ def partial(op, problem, kernels, i, operands, grad):
     """
     pair = kernels.partials[i]
     if pair is None or not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
+        return None
+    if min(problem.channels, problem.filters) < LEAST_CHANNELS:
         return None
     # What isn't finite would meet the zeros of the padding.
     if not bool(torch.isfinite(grad.sum())):
