@@ -14,8 +14,8 @@ from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import NAMED, Op, by_token
-from im2col_compat.paths import choose, native
-from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, product
+from im2col_compat.paths import choose, native, transposed
+from im2col_compat.problem import conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product
 
 #: Ops without a name that graphs call by their tokens. A graph outlives the layer that it was made of.
 _own = set()
@@ -50,6 +50,25 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
         return None
     function = "conv_same" if padding == "same" else "conv"
     return _record(function, op, input, weight, sum(sizes, ()) + (groups,), bias, dims)
+
+
+def conv_transpose(dims, op, input, weight, bias, stride, padding, output_padding, groups, dilation):
+    """conv_transpose1d's, 2d's or 3d's result, recorded; or None."""
+    op = _recordable(op)
+    if _is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+        function = getattr(torch.nn.functional, "conv_transpose{}d".format(dims))
+        return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    sizes = [_each(value, dims) for value in (stride, dilation, padding, output_padding)]
+    if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
+        return None
+    if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
+        return None
+    x, w = graphs.sizes(input), graphs.sizes(weight)
+    if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
+        return None
+    if x[-dims - 1] != w[0]:
+        return None
+    return _record("conv_transpose", op, input, weight, sum(sizes, ()) + (groups,), bias, dims, w[1] * groups)
 
 
 def linear(op, input, weight, bias):
@@ -139,6 +158,13 @@ def conv_numbers(numbers):
     return stride, dilation, tuple(zip(before, after)), numbers[-1]
 
 
+def _transposed_numbers(numbers):
+    """The same as F.conv_transpose2d takes them: stride, padding, output_padding, groups and dilation."""
+    stride, dilation, sides, groups = conv_numbers(numbers)
+    padding, output_padding = zip(*sides)
+    return stride, padding, output_padding, groups, dilation
+
+
 def _alike(op, first, second):
     if op is None or _is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return False
@@ -154,9 +180,10 @@ def _fits(bias, input, filters):
     return floats and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
 
 
-def _record(function, op, first, second, numbers, bias=None, dims=0):
-    """The result, a bias of `second`'s filters included."""
-    if not graphs.HAS_LIBRARY or not _fits(bias, first, graphs.sizes(second)[0]):
+def _record(function, op, first, second, numbers, bias=None, dims=0, filters=None):
+    """The result, a bias of so many filters, by default `second`'s, included."""
+    filters = graphs.sizes(second)[0] if filters is None else filters
+    if not graphs.HAS_LIBRARY or not _fits(bias, first, filters):
         return None
     # torch.compile makes constants of texts and functions. Of objects it does since 2.13.
     name = key(op.token if isinstance(op, Op) else op, first.dtype)
@@ -219,6 +246,10 @@ def _dot(first, second, numbers, function, op):
         return choose.run(op, matmul_problem(tuple(first.shape), tuple(second.shape)), TORCH, ("a", "b"), first, second)
     if function == "linear":
         problem = linear_problem(tuple(first.shape), tuple(second.shape), None)
+    elif function == "conv_transpose":
+        shapes = tuple(first.shape), tuple(second.shape), None
+        problem = conv_transpose_problem(*((len(numbers) // 4,) + shapes + _transposed_numbers(numbers)))
+        return transposed.run(op, problem, TORCH, ("weight", "input"), second, first)
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
         padding = "same" if function == "conv_same" else padding
@@ -234,6 +265,9 @@ def _dot_fake(first, second, numbers, function, op):
         result = torch.nn.functional.linear(first, second)
     elif function == "matmul":
         result = torch.matmul(first, second)
+    elif function == "conv_transpose":
+        native_function = getattr(torch.nn.functional, "conv_transpose{}d".format(len(numbers) // 4))
+        result = native_function(first, second, None, *_transposed_numbers(numbers))
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
         padding = "same" if function == "conv_same" else padding
@@ -272,6 +306,8 @@ def _flops(first, second, numbers, function, op, out_shape=None, **_):
     """As PyTorch counts them: two for each term."""
     if function == "matmul":
         return 2 * product(out_shape) * first[-1]
+    if function == "conv_transpose":
+        return 2 * product(first) * product(second[1:])
     return 2 * product(out_shape) * product(second[1:])
 
 

@@ -56,6 +56,7 @@ class Op(object):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
         self.term = kinds.of(multiply, grad_w, grad_x)
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
+        self._padding = {}  # what padding_with() made
         # No other op's. torch.compile compares texts, where it takes one object for another of its type.
         self.token = "{} {}".format(_process, next(_numbers))
         if not graphs.breakable():  # where it is made inside a graph, nobody can find it
@@ -139,6 +140,14 @@ class Op(object):
         if unknown:
             raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
         return Op(**dict(arguments, **changes))
+
+    def padding_with(self, value):
+        """What this op is to parts of a convolution: it pads with `value`, and leaves a weight's gradient as it is."""
+        if self.pad_value is value and self.normalize_grad_w is None or self.is_dot:
+            return self
+        if value not in self._padding:
+            self._padding[value] = Op(**dict(self._arguments(), pad_value=value, normalize_grad_w=None))
+        return self._padding[value]
 
     def _arguments(self):
         return {argument: getattr(self, argument) for argument, _ in DEFAULTS}

@@ -22,21 +22,31 @@ def run(op, problem, arrays, names, w, x, b=None):
     is_dot = op.is_dot
     if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
+    w, x = operands(op, problem, arrays, names, w, x, b)
+    if is_dot and not problem.is_conv:
+        result = native.of_arrays(problem, w, x)
+    else:
+        result = evaluated(op, problem, arrays, w, x)
+    return result if b is None else plus(arrays, result, b, problem)
+
+
+def operands(op, problem, arrays, names, w, x, b):
+    """(w, x) as the op's term takes them, checked, and with the gradient that the op wants."""
     if b is not None or not arrays.alike(w, x):
         _check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
     # matmul's operands are equals: neither is a layer's weight.
     if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
         w = with_normalized_gradient(w, op.normalize_grad_w)
-    if is_dot and not problem.is_conv:
-        result = native.of_arrays(problem, w, x)
-    else:
-        found = None if is_dot else _kernels(op, problem, arrays, w, x)
-        if found is None:
-            result = blocks.run(op, problem, arrays, w, x)
-        else:
-            result = kernels.run(op, problem, found, arrays, w, x)
-    return result if b is None else _plus(arrays, result, b, problem)
+    return w, x
+
+
+def evaluated(op, problem, arrays, w, x):
+    """The result for such operands, by kernels where they serve, else by tensor operations."""
+    found = None if op.is_dot else _kernels(op, problem, arrays, w, x)
+    if found is None:
+        return blocks.run(op, problem, arrays, w, x)
+    return kernels.run(op, problem, found, arrays, w, x)
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -104,7 +114,7 @@ def _announce(op, problem, reason):
     warn(text.format(op, reason), SlowPathWarning)
 
 
-def _plus(arrays, result, bias, problem):
+def plus(arrays, result, bias, problem):
     """result + bias, the result being ours to change."""
     bias = arrays.reshape(bias, (-1,) + (1,) * len(problem.image)) if problem.is_conv else bias
     if arrays.dtype(bias) != arrays.dtype(result):

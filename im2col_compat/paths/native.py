@@ -25,6 +25,14 @@ def conv(problem, x, w, b):
     return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
 
 
+def conv_transpose(problem, x, w, b):
+    """F.conv_transpose1d's, 2d's or 3d's result, bias included."""
+    unbatched = len(problem.x_shape) == problem.dims + 1
+    function = getattr(torch.nn.functional, problem.function)
+    result = function(x.unsqueeze(0) if unbatched else x, w, b, *problem.numbers)
+    return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
+
+
 def recorded(dims, x, w, b, stride, padding, dilation, groups):
     """The same as a graph records it: of what conv1d, conv2d and conv3d take, and with sizes that may be symbols."""
     if type(padding) in (tuple, list) and any(type(sides) in (tuple, list) for sides in padding):

@@ -51,7 +51,7 @@ class Signs(Function):
         return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
 
     def found(self, op, dtype, arrays, level):
-        if dtype not in DTYPES or named.name_of(op) is None:
+        if dtype not in DTYPES or op.pad_value is not None or named.name_of(op) is None:
             return super(Signs, self).found(op, dtype, arrays, level)
         floats = named.kernels(op, dtype, level)
         # The kernels for floats give the gradients; integers have none.
