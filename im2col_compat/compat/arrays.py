@@ -306,7 +306,8 @@ class _Torch(_Arrays):
     def _indices(self, like, indices):
         indices = torch.from_numpy(np.array(indices, np.int64))
         if VARIABLES:
-            return self.tensor(indices.cuda() if like.is_cuda else indices)
+            indices = indices.cuda() if like.is_cuda else indices
+            return self.tensor(indices) if isinstance(like, Tensor) else indices
         return indices.to(like.device)
 
     def take(self, x, indices, axis):

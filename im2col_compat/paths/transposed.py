@@ -3,13 +3,15 @@
 Inputs that a place of the result would find outside the image aren't there at all. So parts leave padded taps out.
 """
 
+import itertools
 from collections import namedtuple
 
 from im2col_compat.compat import autograd, dtypes, graphs
-from im2col_compat.compat.arrays import NUMPY, TORCH, raw
+from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
 from im2col_compat.paths import choose, native
+from im2col_compat.problem import product
 
 
 def run(op, problem, arrays, names, w, x, b=None):
@@ -22,16 +24,15 @@ def run(op, problem, arrays, names, w, x, b=None):
 
 
 def _of_parts(op, problem, arrays, w, x):
-    dims, axes = problem.dims, _last_axes(problem.dims, x)
-    w, parts, backwards = _as_filters(problem, arrays, w), problem.parts, op.reduction.in_order
+    parts, axes = problem.parts, list(range(len(x.shape) - problem.dims, len(x.shape)))
     # Where the order of terms counts, it is the kernel's. Else it is cheaper to reverse the kernel than the image.
+    backwards = op.reduction.in_order
     if backwards:
-        x, parts = arrays.flip(x, axes), [part.forwards(w.shape[2:], problem.image) for part in parts]
-    else:
-        w = arrays.flip(w, _last_axes(dims, w))
+        x, parts = arrays.flip(x, axes), [part.forwards(problem.w_shape[2:], problem.image) for part in parts]
+    kernels = _split(arrays, w, Kernels(problem.w_shape, problem.numbers[3], not backwards, [part.taps for part in parts]))
 
     def results():
-        for part, kernel in zip(parts, _split(arrays, w, [part.taps for part in parts])):
+        for part, kernel in zip(parts, kernels):
             image = x if part.problem.x_shape == problem.x_shape else x[(Ellipsis,) + part.pixels]
             pads = any([max(sides) > 0 for sides in part.problem.pads])
             result = choose.evaluated(op.padding_with(None if pads else 0), part.problem, arrays, kernel, image)
@@ -39,37 +40,105 @@ def _of_parts(op, problem, arrays, w, x):
 
     dtype = op.result_dtype(arrays.dtype(x))
     fill = None if problem.filled else op.reduction.of_no_terms(op, dtype)
-    places = [part.places for part in parts]
-    result = _join(arrays, _Whole(problem.result_shape, dtype, fill, places), results(), x)
+    result = _join(arrays, Whole(problem.result_shape, dtype, fill, [part.places for part in parts]), results(), x)
     if not parts and arrays is TORCH and autograd.records(w, x):
         result = result + 0 * (w.sum() + x.sum())  # so that there is a gradient, if of zeros
     return result
 
 
-def _last_axes(dims, x):
-    return list(range(len(x.shape) - dims, len(x.shape)))
+# ---------------------------------------------------------------- the weight
+#: How a tensor of the weight's shape, (C, O / groups, *kernel), becomes the weights of parts, (O, C / groups, *taps):
+#: the shape, the groups, whether the kernel is reversed, and the taps of each part, slices for each dimension.
+Kernels = namedtuple("Kernels", "shape groups reversed taps")
 
 
-def _as_filters(problem, arrays, w):
-    """What is of the weight's shape, (C, O / groups, *kernel), as an ordinary convolution's: (O, C / groups, *kernel)."""
-    groups, (channels, filters), kernel = problem.numbers[3], problem.w_shape[:2], problem.w_shape[2:]
-    if groups > 1:
-        w = arrays.reshape(w, (groups, channels // groups, filters) + kernel)
-        w = arrays.permute(w, (0, 2, 1) + tuple(range(3, 3 + len(kernel))))
-        return arrays.reshape(w, (groups * filters, channels // groups) + kernel)
-    return arrays.permute(w, (1, 0) + tuple(range(2, 2 + len(kernel))))
+def _split(arrays, w, how):
+    """The weights of the parts, of what is of the weight's shape."""
+    if arrays is TORCH and (autograd.records(w) or graphs.transform() is not None):
+        return autograd.apply_function(_Split, (w,), how)
+    return _parts_of(arrays, w, how)
 
 
+def _parts_of(arrays, w, how):
+    (channels, filters), kernel, groups = how.shape[:2], how.shape[2:], how.groups
+    # Channels come last for now: each step moves long runs, which is several times as fast as one step over all.
+    w = arrays.reshape(w, (groups, channels // groups, filters * product(kernel)))
+    w = arrays.reshape(_swapped(arrays, w), (groups * filters,) + kernel + (channels // groups,))
+    dims = len(kernel)
+    w = arrays.flip(w, list(range(1, 1 + dims))) if how.reversed else w
+    order = (0, 1 + dims) + tuple(range(1, 1 + dims))
+    return tuple(arrays.copy(arrays.permute(w[(slice(None),) + taps], order)) for taps in how.taps)
+
+
+def _whole_of(arrays, parts, how):
+    """The tensor of the weight's shape that has such parts, with zeros where there is none."""
+    (channels, filters), kernel, groups = how.shape[:2], how.shape[2:], how.groups
+    w = arrays.full(parts[0], (groups * filters,) + kernel + (channels // groups,), 0)
+    dims = len(kernel)
+    for taps, part in zip(how.taps, parts):
+        w[(slice(None),) + taps] = arrays.permute(part, (0,) + tuple(range(2, 2 + dims)) + (1,))
+    w = arrays.flip(w, list(range(1, 1 + dims))) if how.reversed else w
+    w = arrays.reshape(w, (groups, filters * product(kernel), channels // groups))
+    return arrays.reshape(_swapped(arrays, w), how.shape)
+
+
+def _swapped(arrays, matrices):
+    """Matrices (G, M, N) as (G, N, M). (PyTorch copies one matrix faster than a batch of them.)"""
+    if matrices.shape[0] != 1:
+        return arrays.permute(matrices, (0, 2, 1))
+    return arrays.unsqueeze(arrays.permute(matrices[0], (1, 0)), 0)
+
+
+@autograd.new_style
+class _Split(Function):
+    """_parts_of, whose gradient is put together once. Slices' gradients would each be as large as the tensor."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(w, how):
+        return tuple(raw(part) for part in _parts_of(TORCH, quiet(w), how))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.how = inputs[1]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return autograd.apply_function(_Merge, grads, ctx.how), None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return autograd.apply_function(_Split, (tangent,), ctx.how)
+
+
+@autograd.new_style
+class _Merge(Function):
+    """_whole_of."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs):
+        return raw(_whole_of(TORCH, [quiet(part) for part in inputs[:-1]], inputs[-1]))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.how = inputs[-1]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return tuple(autograd.apply_function(_Split, (grad,), ctx.how)) + (None,)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        return autograd.apply_function(_Merge, tangents[:-1], ctx.how)
+
+
+# ---------------------------------------------------------------- the result
 #: A tensor of parts: its shape and dtype, what fills it where no part is (None where parts are everywhere), and the
 #: places of the parts, slices of its last axes.
-_Whole = namedtuple("_Whole", "shape dtype fill places")
-
-
-def _split(arrays, whole, places):
-    """The parts of a tensor at some places."""
-    if arrays is TORCH and len(places) > 1 and (autograd.records(whole) or graphs.transform() is not None):
-        return autograd.apply_function(_Split, (whole,), places)
-    return [whole[(Ellipsis,) + place] for place in places]
+Whole = namedtuple("Whole", "shape dtype fill places")
 
 
 def _join(arrays, whole, parts, like):
@@ -79,15 +148,11 @@ def _join(arrays, whole, parts, like):
     if arrays is NUMPY:
         return _filled(arrays, whole, parts, like)
     first = next(parts, None)
-    if first is None or not (autograd.records(first) or graphs.transform() is not None):
-        return arrays.tensor(_filled(arrays, whole, parts if first is None else _chained(first, parts), like))
-    return autograd.apply_function(_Join, (first,) + tuple(parts), whole)
-
-
-def _chained(first, others):
-    yield first
-    for other in others:
-        yield other
+    if first is None:
+        return arrays.tensor(_filled(arrays, whole, (), like))
+    if autograd.records(first) or graphs.transform() is not None:
+        return autograd.apply_function(_Join, (first,) + tuple(parts), whole)
+    return arrays.tensor(_filled(arrays, whole, itertools.chain((first,), parts), like))
 
 
 def _filled(arrays, whole, parts, like):
@@ -123,27 +188,3 @@ class _Join(Function):
     @staticmethod
     def jvp(ctx, *tangents):
         return autograd.apply_function(_Join, tangents[:-1], ctx.whole._replace(fill=0))
-
-
-@autograd.new_style
-class _Split(Function):
-    """One tensor as parts. Slices' gradients would each be as large as the tensor."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(whole, places):
-        return tuple(whole[(Ellipsis,) + place].clone() for place in places)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        whole, places = inputs
-        ctx.whole = _Whole(tuple(whole.shape), TORCH.dtype(whole), 0, places)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return autograd.apply_function(_Join, grads, ctx.whole), None
-
-    @staticmethod
-    def jvp(ctx, tangent, _):
-        return autograd.apply_function(_Split, (tangent,), ctx.whole.places)
