@@ -11,7 +11,7 @@ from helpers import oracle, problems
 from helpers.cases import each
 from helpers.ops import INF, OPS
 from helpers.settings import CONVOLVE, LEVELS, TRANSPOSE, everywhere, needs_library, needs_torch, setting
-from helpers.tensors import KINDS, KINDS_AND_DTYPES, VARIABLES, dtype_of, has, kind_of, make, some, torch, values
+from helpers.tensors import KINDS, KINDS_AND_DTYPES, VARIABLES, dtype_of, kind_of, make, some, torch, values
 
 from im2col_compat import (
     ConvTranspose1d,
@@ -26,7 +26,7 @@ from im2col_compat import (
     unfold_transpose,
     use_backend,
 )
-from im2col_compat.compat import graphs, unfolds
+from im2col_compat.compat import graphs, probes, unfolds
 from im2col_compat.paths import blocks
 
 LAYERS = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
@@ -223,6 +223,8 @@ def test_w_times_x_is_pytorchs():
                 with pytest.raises(RuntimeError, match="must have pixels"):
                     transpose(x, w, b, *numbers, op=op)
             continue
+        if VARIABLES and any(more >= step for more, step in zip(numbers[2], numbers[0])):
+            continue  # there 0.3's own gradients are written beyond their memory
         served += 1
         theirs = getattr(F, "conv_transpose{}d".format(len(shape) - 2))(x, w, b, *numbers)
         weights = make("tensor", random.randn(*theirs.shape))
@@ -433,9 +435,11 @@ def test_unfold_transpose_is_the_nested_loop(engine, problem):
         np.testing.assert_array_equal(values(unfold_transpose(x[0], *numbers)), right[0])
 
 
-@pytest.mark.parametrize("kind,dtype", [pair for pair in KINDS_AND_DTYPES if pair[1] != "float16" or has("x", "int8")])
+@pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)
 def test_unfold_transpose_takes_every_dtype(kind, dtype):
     """Numbers are moved, whatever they are."""
+    if kind != "numpy" and dtype == "float16" and not probes.CPU_HALF:
+        pytest.skip("PyTorch does nothing with it")
     x, numbers = columns_of(kind, "odd", dtype)
     found = unfold_transpose(x, *numbers)
     assert dtype_of(found) == dtype
@@ -627,4 +631,5 @@ def test_strides_one_are_convolutions():
         rtol=1e-12,
     )
     with use_backend("slices"):
-        np.testing.assert_allclose(conv_transpose2d(x, w, op="dot").sum(), (x.sum((0, 2, 3)) @ w.sum((1, 2, 3))).sum())
+        right = np.dot(x.sum((0, 2, 3)), w.sum((1, 2, 3)))
+        np.testing.assert_allclose(conv_transpose2d(x, w, op="dot").sum(), right)

@@ -4,7 +4,7 @@ import numpy as np
 
 from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
-from im2col_compat.compat.probes import torch
+from im2col_compat.compat.probes import VARIABLES, torch
 from im2col_compat.problem import conv_pads
 
 
@@ -23,6 +23,14 @@ def conv(problem, x, w, b):
     function = getattr(torch.nn.functional, problem.function)
     result = function(x, w, b, problem.stride, padding, problem.dilation, problem.groups)
     return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
+
+
+def serves_transposed(problem, arrays):
+    """Whether it computes a transposed one."""
+    stride, _, output_padding = problem.numbers[:3]
+    # There 0.3's gradients are written beyond their memory.
+    overflows = VARIABLES and any([more >= step for more, step in zip(output_padding, stride)])
+    return serves(problem, arrays) and not overflows
 
 
 def conv_transpose(problem, x, w, b):

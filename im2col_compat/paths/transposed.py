@@ -16,7 +16,7 @@ from im2col_compat.problem import product
 
 def run(op, problem, arrays, names, w, x, b=None):
     """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
-    if op.is_dot and engines.forced() is None and native.serves(problem, arrays):
+    if op.is_dot and engines.forced() is None and native.serves_transposed(problem, arrays):
         return native.conv_transpose(problem, x, w, b)
     w, x = choose.operands(op, problem, arrays, names, w, x, b)
     result = _of_parts(op, problem, arrays, w, x)
@@ -47,6 +47,9 @@ def _of_parts(op, problem, arrays, w, x):
 
 
 # ---------------------------------------------------------------- the weight
+#: PyTorch 1.0 takes away the inputs of a Function that other Functions follow, when their result is gone, although second
+#: derivatives want them still. Where Functions are of the new style (2.0 on) it doesn't.
+_KEEPS_INPUTS = hasattr(Function, "setup_context")
 #: How a tensor of the weight's shape, (C, O / groups, *kernel), becomes the weights of parts, (O, C / groups, *taps):
 #: the shape, the groups, whether the kernel is reversed, and the taps of each part, slices for each dimension.
 Kernels = namedtuple("Kernels", "shape groups reversed taps")
@@ -54,7 +57,7 @@ Kernels = namedtuple("Kernels", "shape groups reversed taps")
 
 def _split(arrays, w, how):
     """The weights of the parts, of what is of the weight's shape."""
-    if arrays is TORCH and (autograd.records(w) or graphs.transform() is not None):
+    if arrays is TORCH and _KEEPS_INPUTS and (autograd.records(w) or graphs.transform() is not None):
         return autograd.apply_function(_Split, (w,), how)
     return _parts_of(arrays, w, how)
 
@@ -76,7 +79,8 @@ def _whole_of(arrays, parts, how):
     w = arrays.full(parts[0], (groups * filters,) + kernel + (channels // groups,), 0)
     dims = len(kernel)
     for taps, part in zip(how.taps, parts):
-        w[(slice(None),) + taps] = arrays.permute(part, (0,) + tuple(range(2, 2 + dims)) + (1,))
+        w[(slice(None),) + taps] = raw(arrays.permute(part, (0,) + tuple(range(2, 2 + dims)) + (1,)))
+    w = arrays.tensor(w)
     w = arrays.flip(w, list(range(1, 1 + dims))) if how.reversed else w
     w = arrays.reshape(w, (groups, filters * product(kernel), channels // groups))
     return arrays.reshape(_swapped(arrays, w), how.shape)
