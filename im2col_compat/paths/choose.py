@@ -26,7 +26,7 @@ def run(op, problem, arrays, names, w, x, b=None):
     if is_dot and not problem.is_conv:
         result = native.of_arrays(problem, w, x)
     else:
-        result = evaluated(op, problem, arrays, w, x)
+        result = evaluated(op, problem, arrays, w, x, kernels_of(op, problem, arrays, w, x))
     return result if b is None else plus(arrays, result, b, problem)
 
 
@@ -41,9 +41,8 @@ def operands(op, problem, arrays, names, w, x, b):
     return w, x
 
 
-def evaluated(op, problem, arrays, w, x):
-    """The result for such operands, by kernels where they serve, else by tensor operations."""
-    found = None if op.is_dot else _kernels(op, problem, arrays, w, x)
+def evaluated(op, problem, arrays, w, x, found):
+    """The result for such operands, by the kernels that were found for them, or else by tensor operations."""
     if found is None:
         return blocks.run(op, problem, arrays, w, x)
     return kernels.run(op, problem, found, arrays, w, x)
@@ -77,9 +76,9 @@ def kernels_for(op, dtype, arrays):
     return op.term.kernels(op, dtype, arrays, c_kernels.level())
 
 
-def _kernels(op, problem, arrays, w, x):
+def kernels_of(op, problem, arrays, w, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
-    if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
+    if op.is_dot or engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
     if arrays.in_memory(w, x) or arrays is TORCH and kernels.takes_samples(w, x):
         found, reason = kernels_for(op, arrays.dtype(x), arrays)

@@ -32,10 +32,15 @@ def _of_parts(op, problem, arrays, w, x):
     kernels = _split(arrays, w, Kernels(problem.w_shape, problem.numbers[3], not backwards, [part.taps for part in parts]))
 
     def results():
+        found = {}  # once for all parts: it takes longer than a small one
         for part, kernel in zip(parts, kernels):
             image = x if part.problem.x_shape == problem.x_shape else x[(Ellipsis,) + part.pixels]
             pads = any([max(sides) > 0 for sides in part.problem.pads])
-            result = choose.evaluated(op.padding_with(None if pads else 0), part.problem, arrays, kernel, image)
+            bare = op.padding_with(None if pads else 0)
+            operands = part.problem, arrays, kernel, image
+            if pads not in found:
+                found[pads] = choose.kernels_of(bare, *operands)
+            result = choose.evaluated(bare, *(operands + (found[pads],)))
             yield arrays.flip(result, axes) if backwards else result
 
     dtype = op.result_dtype(arrays.dtype(x))

@@ -65,8 +65,9 @@ class Function(object):
     # ---------------------------------------------------------------- kernels
     def kernels(self, op, dtype, arrays, level):
         """(Kernels, None) for operands of a dtype, or (None, the reason why there are none)."""
-        key = (op.name,) if op.is_named else fingerprint.of(op)
-        if key is None:  # functions that may do something else at each call
+        # What named ops are made of is known, and found at once.
+        key = (op.name,) if op.is_named else None if named.name_of(op) is not None else fingerprint.of(op)
+        if key is None:  # or functions that may do something else at each call
             return self.found(op, dtype, arrays, level)
         return _found.get(key + (dtype, arrays.name, level), lambda: self.found(op, dtype, arrays, level))
 
