@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 JOBS ?= 1
-SECONDS ?= 40
+CALLS ?= 100000
 SEED ?= 0
 
 BIN := $(VENV)/bin
@@ -38,9 +38,9 @@ bench-cuda: $(VENV)/installed
 matrix: $(VENV)/matrix-tools
 	$(BIN)/python tests/matrix/run.py --jobs $(JOBS) $(LEGS)
 
-# C under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, on random calls: SECONDS of them for each.
+# C under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: so many random CALLS for each.
 sanitize: $(VENV)/base
-	$(BIN)/python tests/sanitize/run.py --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python tests/sanitize/run.py --calls $(CALLS) --seed $(SEED)
 
 $(VENV)/base:
 	$(PYTHON) -m venv $(VENV)

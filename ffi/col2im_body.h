@@ -38,19 +38,20 @@ static inline void NAME(gather)(const struct im2col_geometry *g, const STORED *c
                 const int64_t x = start_of(g, 2, kx) - x0;
                 const struct range across = inside(x, step, width, cols);
                 const int64_t begin = across.first, end = across.last;
-                const int64_t pixel = x + begin * step, row = y + top * g->stride[1];
-                const int64_t k = (kz * g->kernel[1] + ky) * g->kernel[2] + kx;
+                const int64_t pixel = x + begin * step, k = (kz * g->kernel[1] + ky) * g->kernel[2] + kx;
                 const STORED *restrict in = channel + k * length + (planes.first * rows + top) * cols + begin;
-                const int64_t place = step == 1 ? pixel : pixel % step * apart + pixel / step;
-                SUM *restrict sum = sums + row * phases * apart + place;
+                int64_t place;
 
-                for (by = top; begin < end && by < bottom; by++) {
+                if (begin >= end)
+                    continue;
+                place = step == 1 ? pixel : pixel % step * apart + pixel / step;
+                for (by = top; by < bottom; by++, in += cols) {
+                    SUM *restrict sum = sums + (y + by * g->stride[1]) * phases * apart + place;
+
                     for (i = 0; many && i < end - begin; i += 64 / (int64_t)sizeof *in)
                         __builtin_prefetch(in + (bottom - top) * cols + i); /* the rows that come next */
                     for (i = 0; i < end - begin; i++)
                         ADD(sum[i], in[i]);
-                    in += cols;
-                    sum += g->stride[1] * phases * apart;
                 }
             }
         }

@@ -24,11 +24,16 @@
 /* What has faster variants for finite operands: terms, partial derivatives. */
 #define DOT_TERMS 1
 #define DOT_PARTIALS 2
+/* The most numbers that gradients are given of, beside the pixels': a weight and parameters. */
+#define DOT_NUMBERS 8
 /* fold_grad keeps the running results of so many terms at once, and of every other block of as many only the first. */
 #define DOT_KEPT 128
 
 /* The kernels of one op for one type. They handle at most `rows` filters and `lanes` positions at
- * a time; weights come packed [k][rows], columns [k][lanes]. */
+ * a time; weights come packed [k][rows], columns [k][lanes].
+ *
+ * A term may have parameters beside w and x. Those that have a number for each weight lie beside the weight, in planes:
+ * packed weights are [k][plane][rows], others lie `plane` elements apart. Those of one number for all are scalars. */
 struct dot_kernels {
     int32_t rows;       /* the most filters in a tile of forward */
     int32_t grad_rows;  /* the most taps in a tile of grad_x */
@@ -37,26 +42,35 @@ struct dot_kernels {
     int32_t total;      /* bytes of a result */
     int32_t finite;     /* DOT_TERMS | DOT_PARTIALS */
     int32_t depth;      /* the most terms that forward adds up in one go */
+    int32_t planes;     /* 1, the weight, and one for each parameter that has a number for each weight */
+    int32_t numbers;    /* planes and scalars */
     const void *table;  /* what forward looks terms up in; or NULL */
+    /* Of one call, filled in by dot_call: */
+    const void *scalars;
+    int64_t plane;      /* the number of weights */
+    uint32_t wanted;    /* bit i: whether the gradient of number i is: planes first, then scalars */
     /* The rows of a tile: out[i][j], rows `stride` apart. A result's first block of k starts
      * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
-    void (*grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
-                   int first, int finite);
-    /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw. Reads
-     * whole vectors. w_stride is that of dw too, x_stride that of mask. */
-    void (*grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
+    void (*grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g, const void *x,
+                   void *columns, int first, int finite);
+    /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw, for each number that is
+     * wanted. Reads whole vectors. w_stride and plane are those of dw too, x_stride that of mask. */
+    void (*grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
                    int64_t g_stride, const void *x, int64_t x_stride, const void *mask, void *dw, int finite);
     /* For max and min: which k of the `depth` from `start` on gives best[j], for one filter. */
-    void (*arg)(int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
+    void (*arg)(const struct dot_kernels *self, int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
                 int32_t *arg);
-    /* One filter's g[j] * d MULTIPLY / dw and / dx, for `count` pairs of operands. */
-    void (*partials)(int64_t count, const void *g, const void *w, const void *x, void *gw, void *gx);
+    /* One filter's g[j] * d MULTIPLY / dw and / dx, for `count` pairs of operands. Planes of w, and numbers of gw, are
+     * `step` elements apart. */
+    void (*partials)(const struct dot_kernels *self, int64_t count, int64_t step, const void *g, const void *w,
+                     const void *x, void *gw, void *gx);
     /* For an add of the user's: one filter's d / dw, added up over the first `count` lanes, and d / dx, added
-     * to columns. grad holds d / d result. history: room for (number of blocks + DOT_KEPT) * lanes results. */
-    void (*fold_grad)(int64_t depth, int64_t count, const void *w, const void *x, const void *mask, const void *grad,
+     * to columns. grad holds d / d result. dw: [number][depth]. history: room for (number of blocks + DOT_KEPT) * lanes
+     * results. */
+    void (*fold_grad)(const struct dot_kernels *self, int64_t depth, int64_t count, const void *w, const void *x, const void *mask, const void *grad,
                       void *history, void *dw, void *columns);
     /* Whether all weights or pixels are finite; for max and min, one infinity may be as good as a number. */
     int (*operands_finite)(int64_t count, const void *values);
@@ -75,10 +89,12 @@ struct dot_problem {
     int64_t stride[3];
     int64_t before[3];     /* padding in front, above and to the left */
     int64_t blocks[3];
-    int64_t x_strides[5];  /* in elements: image, channel, plane, row, column */
+    /* In elements, and any: also of operands that are parts of others, or repeat elements, or run backwards. */
+    int64_t x_strides[5];  /* image, channel, plane, row, column */
     int64_t dx_strides[5];
-    int64_t y_strides[3];  /* in elements: image, filter, position */
-    const void *w;         /* (groups, filters, channels * kernel), dense */
+    int64_t w_strides[5];  /* filter, of all groups; channel, plane, row, column */
+    int64_t y_strides[5];  /* image, filter, plane, row, column; of the result, or of its gradient */
+    const void *w;         /* dense, (planes, groups, filters, channels * kernel), where there are parameters */
     const void *x;
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
@@ -92,17 +108,18 @@ struct dot_problem {
 int64_t dot_workspace(const struct dot_problem *p, int call);
 
 void dot_forward(const struct dot_problem *p, void *y, void *workspace);
-/* Gradients are added to dx and dw, which the caller has zeroed. grad has y's strides. */
+/* Gradients are added to dx and dw, which the caller has zeroed. dw is dense, (numbers, groups, filters, channels *
+ * kernel): a scalar's gradient comes in as many parts as there are weights. grad has y's strides. */
 void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *workspace);
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace);
 /* Both gradients where the add is max or min; dx or dw may be NULL. */
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
-/* The call of a number, with addresses in place of the problem's w, x and parallel. result: y or grad. dx, dw: 0 where
- * they aren't wanted. workspace: 64 bytes more than dot_workspace says, of any alignment. */
+/* The call of a number, with addresses in place of the problem's w, x and parallel, and with the scalars' and what is
+ * wanted in place of the kernels'. result: y or grad. dx, dw: 0 where they aren't wanted. workspace: 64 bytes more than dot_workspace says, of any alignment. */
 void dot_call(const struct dot_problem *p, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
-              uintptr_t dw, uintptr_t parallel, void *workspace);
+              uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace);
 
 /* Asks for huge pages for memory that was not written yet: page faults are most of the time of a large fresh result. */
 void dot_advise(void *memory, int64_t bytes);

@@ -20,13 +20,13 @@ void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int
     BY_TYPE(add_columns, p, group, k0, k1, segments, n, lanes, panel, image);
 }
 
-void dot_add_weights(const struct dot_problem *p, const void *values, void *dw)
+void dot_add_weights(const struct dot_problem *p, int64_t count, const void *values, void *dw)
 {
-    BY_TYPE(add_weights, taps(p), values, dw);
+    BY_TYPE(add_weights, p, count, values, dw);
 }
 
-void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments, int n,
-                      const int32_t *arg, const void *grad, void *dw, void *dx)
+void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, int64_t k0, int64_t k1,
+                      const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw, void *dx)
 {
-    BY_TYPE(add_partials, p, group, filter, segments, n, arg, grad, dw, dx);
+    BY_TYPE(add_partials, p, group, filter, k0, k1, segments, n, arg, grad, dw, dx);
 }

@@ -8,12 +8,13 @@
 void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, const void *panel, void *image);
 
-/* Adds one filter's gradients for its weights. */
-void dot_add_weights(const struct dot_problem *p, const void *values, void *dw);
+/* Adds gradients for `count` of one filter's weights, and for their parameters: values is [number][count], dw the first
+ * one's place among all. */
+void dot_add_weights(const struct dot_problem *p, int64_t count, const void *values, void *dw);
 
 /* Adds one filter's gradients, each to the weight and the pixel that gave the result: arg holds one k a lane, -1 for
- * none. dw: of this filter. Either may be NULL. */
-void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, const struct segment *segments, int n,
-                      const int32_t *arg, const void *grad, void *dw, void *dx);
+ * none. dw: [number][k - k0], of taps [k0, k1) alone. Either may be NULL. */
+void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, int64_t k0, int64_t k1,
+                      const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw, void *dx);
 
 #endif

@@ -18,7 +18,7 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
             const int64_t first = lanes_in.first, last = lanes_in.last;
             ELEMENT *out;
 
-            if (row < 0 || first >= last)
+            if (row == PADDING || first >= last)
                 continue;
             out = channel + row + (x + first * p->stride[2]) * p->dx_strides[4];
             if (step == 1)
@@ -33,49 +33,54 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
     }
 }
 
-static void NAME(add_weights)(int64_t count, const void *values, void *dw)
+static void NAME(add_weights)(const struct dot_problem *p, int64_t count, const void *values, void *dw)
 {
+    const ELEMENT *from = (const ELEMENT *)values;
     int64_t i;
+    int number;
 
-    for (i = 0; i < count; i++)
-        ((ELEMENT *)dw)[i] += ((const ELEMENT *)values)[i];
+    for (number = 0; number < p->kernels->numbers; number++, from += count)
+        for (i = 0; (p->kernels->wanted >> number & 1) && i < count; i++)
+            ((ELEMENT *)dw)[number * weights(p) + i] += from[i];
 }
 
-static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter,
+static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter, int64_t k0, int64_t k1,
                                const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw,
                                void *dx)
 {
-    const int64_t row = (group * p->filters + filter) * taps(p);
-    ELEMENT g[POSITIONS], w[POSITIONS], x[POSITIONS], gw[POSITIONS], gx[POSITIONS], pad;
+    ELEMENT g[POSITIONS], w[DOT_NUMBERS][POSITIONS], x[POSITIONS], gw[DOT_NUMBERS][POSITIONS], gx[POSITIONS], pad;
     int64_t pixel[POSITIONS], j, count = 0;
-    int i = 0;
+    int i = 0, number;
 
     memcpy(&pad, p->pad, sizeof pad);
     do {
         const struct segment *s = &segments[i];
         const ELEMENT *from = (const ELEMENT *)grad + s->image * p->y_strides[0] +
                               (group * p->filters + filter) * p->y_strides[1] +
-                              s->place * p->y_strides[2];
+                              s->place;
 
         for (j = 0; j < s->count; j++, count++) {
             const int64_t k = arg[count], at = k < 0 ? 0 : k;
             const struct tap tap = tap_at(p->kernel, at);
             const int64_t c = group * p->channels + tap.channel, x_row = row_offset(p, s, &tap, p->x_strides);
             const int64_t column = s->x + j * p->stride[2] + tap.x * p->dilation[2];
-            const int there = x_row >= 0 && column >= 0 && column < p->image[2];
+            const int there = x_row != PADDING && column >= 0 && column < p->image[2];
 
-            g[count] = from[j * p->y_strides[2]];
-            w[count] = ((const ELEMENT *)p->w)[row + at];
+            g[count] = from[j * p->y_strides[4]];
+            for (number = 0; number < p->kernels->planes; number++)
+                w[number][count] = ((const ELEMENT *)p->w)[number * weights(p) +
+                                                           weight_offset(p, group * p->filters + filter, &tap)];
             x[count] = there ? ((const ELEMENT *)p->x)[c * p->x_strides[1] + x_row + column * p->x_strides[4]] : pad;
             pixel[count] = there && k >= 0 ? c * p->dx_strides[1] + row_offset(p, s, &tap, p->dx_strides) +
                                                  column * p->dx_strides[4]
                                            : -1;
         }
     } while (++i < n);
-    p->kernels->partials(count, g, w, x, gw, gx);
+    p->kernels->partials(p->kernels, count, POSITIONS, g, w, x, gw, gx);
     for (j = 0; j < count; j++) {
-        if (dw != NULL && arg[j] >= 0)
-            ((ELEMENT *)dw)[arg[j]] += gw[j];
+        for (number = 0; dw != NULL && arg[j] >= k0 && arg[j] < k1 && number < p->kernels->numbers; number++)
+            if (p->kernels->wanted >> number & 1)
+                ((ELEMENT *)dw)[number * (k1 - k0) + arg[j] - k0] += gw[number][j];
         if (dx != NULL && pixel[j] >= 0)
             ((ELEMENT *)dx)[pixel[j]] += gx[j];
     }

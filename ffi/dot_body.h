@@ -1,14 +1,17 @@
 /* The kernels of one op for one type and one instruction set. Expects
  *
  *   NAME(function)      names the kernels
- *   OP(function)        names the op's functions: term(fused, one, w, x), and with gradients
- *                       grad_w(g, w, x), grad_x(g, w, x); with FINITE also grad_w_finite, grad_x_finite;
+ *   OP(function)        names the op's functions: term(fused, one, w..., x), and with gradients grad_x(g, w..., x); with
+ *                       FINITE also grad_x_finite;
  *                       for DOT_FOLD add(acc, term), and with gradients add_acc(g, acc, term), add_term(g, acc, term)
+ *   PLANES NUMBERS      of w...: the weight and its parameters, of which the first PLANES lie beside it
+ *   WEIGHTS(w, i, step) all of these for the weight w[i], a plane `step` elements after the other, then `scalars`
+ *   GRAD_W(number, ...) the gradient of one of these, of (g, w..., x); with FINITE also GRAD_W_FINITE
  *   ELEMENT SUM TOTAL   the types of operands, of sums of a block of k, of results
  *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN or DOT_FOLD
  *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
- *   PRODUCT             whether a term is left(fused, one, w, x) * right(fused, one, w, x)
+ *   PRODUCT             whether a term is left(fused, one, w..., x) * right(fused, one, w..., x)
  *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
  *   GRADIENTS MASKS     whether there are gradients, and variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
@@ -24,10 +27,15 @@
  * of it; a loop over rows must be unrolled, so that the tile stays in registers.
  */
 
-INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64_t depth, const ELEMENT *restrict w,
-                       const ELEMENT *restrict x, const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride,
-                       int first)
+#define TAKE_SCALARS                                                                                                   \
+    const ELEMENT *const scalars = (const ELEMENT *)self->scalars;                                                     \
+    (void)scalars
+
+INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int masked, const int finite,
+                       int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x, 
+                       const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride, int first)
 {
+    TAKE_SCALARS;
     SUM acc[ROWS][LANES], start = START;
     ELEMENT one = 1;
     int64_t k = 0;
@@ -44,13 +52,13 @@ INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64
         LANE_LOOP
         for (j = 0; j < LANES; j++)
 #if ADDS == DOT_FOLD
-            acc[i][j] = first ? (STARTS ? start : (SUM)OP(term)(FUSED, one, w[i], x[j])) : (SUM)out[i * stride + j];
+            acc[i][j] = first ? (STARTS ? start : (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j])) : (SUM)out[i * stride + j];
     if (first && !STARTS)
-        k = 1, w += rows, x += LANES;
+        k = 1, w += PLANES * rows, x += LANES;
 #else
             acc[i][j] = start;
 #endif
-    for (; k < depth; k++, w += rows, x += LANES) {
+    for (; k < depth; k++, w += PLANES * rows, x += LANES) {
         ROW_LOOP
         for (i = 0; i < rows; i++)
             LANE_LOOP
@@ -61,17 +69,18 @@ INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64
 #endif
 #if ADDS == DOT_SUM
 #if PRODUCT
-                const SUM left = OP(left)(FUSED, one, w[i], x[j]), right = OP(right)(FUSED, one, w[i], x[j]);
+                const SUM left = OP(left)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
+                const SUM right = OP(right)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
                 const SUM sum = FUSED ? FMA(left, right, acc[i][j]) : acc[i][j] + left * right;
 #else
-                const SUM sum = acc[i][j] + (SUM)OP(term)(FUSED, one, w[i], x[j]);
+                const SUM sum = acc[i][j] + (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
 #endif
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
 #elif ADDS == DOT_FOLD
-                const SUM sum = OP(add)(acc[i][j], (SUM)OP(term)(FUSED, one, w[i], x[j]));
+                const SUM sum = OP(add)(acc[i][j], (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]));
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
 #else
-                const SUM term = OP(term)(FUSED, one, w[i], x[j]);
+                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
                 const int better = finite ? BETTER(term, acc[i][j]) : (BETTER(term, acc[i][j]) | (term != term));
                 const SUM best = better ? term : acc[i][j];
                 acc[i][j] = !masked || mask[j] != 0 ? best : acc[i][j];
@@ -98,17 +107,17 @@ INLINE void NAME(tile)(const int rows, const int masked, const int finite, int64
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
-            NAME(tile)(n, 1, 0, depth, w, x, mask, out, stride, first);                                                \
+            NAME(tile)(self, n, 1, 0, depth, w, x, mask, out, stride, first);                                                \
         else if (FINITE_TERMS && finite)                                                                           \
-            NAME(tile)(n, 0, 1, depth, w, x, mask, out, stride, first);                                                \
+            NAME(tile)(self, n, 0, 1, depth, w, x, mask, out, stride, first);                                                \
         else                                                                                                           \
-            NAME(tile)(n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
+            NAME(tile)(self, n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
         break
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                                  const void *mask, void *out, int64_t stride, int first, int finite)
 {
-    (void)self, (void)finite;
+    (void)finite;
     switch (rows) {
         CALL(1);
         CALL(2);
@@ -135,6 +144,10 @@ TARGET static int NAME(operands_finite)(int64_t count, const void *values)
 
 #if GRADIENTS
 
+/* For each number there is, a statement in which it is a constant. */
+#define EACH_NUMBER(statement)                                                                                         \
+    statement(0) statement(1) statement(2) statement(3) statement(4) statement(5) statement(6) statement(7)
+
 TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
 {
     const ELEMENT *v = (const ELEMENT *)values;
@@ -149,14 +162,18 @@ TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
 #if ADDS == DOT_SUM
 
 #if FINITE
-#define PARTIAL(grad, g, w, x) (finite ? OP(grad##_finite)(g, w, x) : OP(grad)(g, w, x))
+#define PARTIAL_X(...) (finite ? OP(grad_x_finite)(__VA_ARGS__) : OP(grad_x)(__VA_ARGS__))
+#define PARTIAL_W(...) (finite ? GRAD_W_FINITE(__VA_ARGS__) : GRAD_W(__VA_ARGS__))
 #else
-#define PARTIAL(grad, g, w, x) OP(grad)(g, w, x)
+#define PARTIAL_X(...) OP(grad_x)(__VA_ARGS__)
+#define PARTIAL_W(...) GRAD_W(__VA_ARGS__)
 #endif
 
-INLINE void NAME(x_tile)(const int rows, const int finite, int64_t filters, const ELEMENT *restrict w,
-                         const ELEMENT *restrict g, const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
+INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const int finite, int64_t filters,
+                         const ELEMENT *restrict w, const ELEMENT *restrict g, const ELEMENT *restrict x,
+                         ELEMENT *restrict columns, int first)
 {
+    TAKE_SCALARS;
     ELEMENT acc[GRAD_ROWS][LANES], zero = 0;
     int64_t o;
     int i, j;
@@ -167,12 +184,12 @@ INLINE void NAME(x_tile)(const int rows, const int finite, int64_t filters, cons
         LANE_LOOP
         for (j = 0; j < LANES; j++)
             acc[i][j] = zero;
-    for (o = 0; o < filters; o++, w += rows, g += LANES) {
+    for (o = 0; o < filters; o++, w += PLANES * rows, g += LANES) {
         ROW_LOOP
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++)
-                acc[i][j] += PARTIAL(grad_x, g[j], w[i], x[i * LANES + j]);
+                acc[i][j] += PARTIAL_X(g[j], WEIGHTS(w, i, rows), x[i * LANES + j]);
     }
     for (i = 0; i < rows; i++)
         LANE_LOOP
@@ -183,13 +200,13 @@ INLINE void NAME(x_tile)(const int rows, const int finite, int64_t filters, cons
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (FINITE && finite)                                                                                      \
-            NAME(x_tile)(n, 1, filters, w, g, x, columns, first);                                                      \
+            NAME(x_tile)(self, n, 1, filters, w, g, x, columns, first);                                                      \
         else                                                                                                           \
-            NAME(x_tile)(n, 0, filters, w, g, x, columns, first);                                                      \
+            NAME(x_tile)(self, n, 0, filters, w, g, x, columns, first);                                                      \
         break
 
-TARGET static void NAME(grad_x)(int rows, int64_t filters, const void *w, const void *g, const void *x, void *columns,
-                                int first, int finite)
+TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g,
+                                const void *x, void *columns, int first, int finite)
 {
     (void)finite;
     switch (rows) {
@@ -206,21 +223,25 @@ TARGET static void NAME(grad_x)(int rows, int64_t filters, const void *w, const 
 /* Half of a panel's lanes are one vector. The tile has two filters and four taps. */
 #define VECTOR (LANES / 2)
 
-INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, const int finite, int64_t count,
-                         const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict g, int64_t g_stride,
+INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const int filters, const int taps,
+                         const int masked, const int finite, int64_t count, const ELEMENT *restrict w, int64_t w_stride,
+                         const ELEMENT *restrict g, int64_t g_stride,
                          const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
                          ELEMENT *restrict dw)
 {
-    ELEMENT acc[2][4][VECTOR], weights[2][4], zero = 0;
+    TAKE_SCALARS;
+    ELEMENT acc[2][4][VECTOR], weights[PLANES * 8], zero = 0;
     int64_t l;
-    int o, k, j;
+    int o, k, j, plane;
 
+    (void)number;
     (void)mask;
     (void)finite;
     HIDE(zero);
     for (o = 0; o < filters; o++)
         for (k = 0; k < taps; k++) {
-            weights[o][k] = w[o * w_stride + k];
+            for (plane = 0; plane < PLANES; plane++)
+                weights[plane * 8 + o * 4 + k] = w[plane * self->plane + o * w_stride + k];
             LANE_LOOP
             for (j = 0; j < VECTOR; j++)
                 acc[o][k][j] = zero;
@@ -237,7 +258,7 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                     if (masked && mask[k * x_stride + l + j] == 0)
                         continue;
 #endif
-                    const ELEMENT partial = PARTIAL(grad_w, gradient, weights[o][k], pixel);
+                    const ELEMENT partial = PARTIAL_W(number, gradient, WEIGHTS(weights, o * 4 + k, 8), pixel);
                     acc[o][k][j] += !masked || mask[k * x_stride + l + j] != 0 ? partial : 0;
                 }
     if (l < count)
@@ -250,7 +271,7 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
                     if (j >= count - l || (masked && mask[k * x_stride + l + j] == 0))
                         continue;
 #endif
-                    const ELEMENT partial = OP(grad_w)(gradient, weights[o][k], pixel);
+                    const ELEMENT partial = GRAD_W(number, gradient, WEIGHTS(weights, o * 4 + k, 8), pixel);
                     const int there = j < count - l && (!masked || mask[k * x_stride + l + j] != 0);
                     acc[o][k][j] += there ? partial : 0;
                 }
@@ -267,16 +288,16 @@ INLINE void NAME(w_tile)(const int filters, const int taps, const int masked, co
 #define CALL(f, t)                                                                                                     \
     do {                                                                                                               \
         if (MASKS && mask)                                                                                             \
-            NAME(w_tile)(f, t, 1, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 1, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
         else if (FINITE && finite)                                                                                 \
-            NAME(w_tile)(f, t, 0, 1, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 0, 1, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
         else                                                                                                           \
-            NAME(w_tile)(f, t, 0, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 0, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
     } while (0)
 
-TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride,
-                                const void *g, int64_t g_stride, const void *x, int64_t x_stride, const void *mask,
-                                void *dw, int finite)
+INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, int64_t filters, int64_t taps,
+                              int64_t count, const void *w, int64_t w_stride, const void *g, int64_t g_stride,
+                              const void *x, int64_t x_stride, const void *mask, void *dw, int finite)
 {
     int64_t o, k;
 
@@ -286,7 +307,7 @@ TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, co
             const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *g_ = (const ELEMENT *)g + o * g_stride;
             const ELEMENT *x_ = (const ELEMENT *)x + k * x_stride;
             const ELEMENT *mask_ = mask ? (const ELEMENT *)mask + k * x_stride : x_;
-            ELEMENT *dw_ = (ELEMENT *)dw + o * w_stride + k;
+            ELEMENT *dw_ = (ELEMENT *)dw + number * self->plane + o * w_stride + k;
             const int step = taps - k < 4 ? 1 : 4;
 
             if (filters - o < 2) {
@@ -303,14 +324,27 @@ TARGET static void NAME(grad_w)(int64_t filters, int64_t taps, int64_t count, co
 }
 #undef CALL
 #undef VECTOR
-#undef PARTIAL
+#undef PARTIAL_X
+#undef PARTIAL_W
+
+TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count,
+                                const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *x,
+                                int64_t x_stride, const void *mask, void *dw, int finite)
+{
+#define ONE(number)                                                                                                    \
+    if (NUMBERS > number && (self->wanted >> number & 1))                                                              \
+        NAME(grad_number)(self, number, filters, taps, count, w, w_stride, g, g_stride, x, x_stride, mask, dw, finite);
+    EACH_NUMBER(ONE)
+#undef ONE
+}
 #endif /* DOT_SUM */
 
 #if ADDS == DOT_MAX || ADDS == DOT_MIN
 
-TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const void *x_, const void *mask_,
-                             void *best_, int32_t *arg)
+TARGET static void NAME(arg)(const struct dot_kernels *self, int64_t depth, int32_t start, const void *w_,
+                             const void *x_, const void *mask_, void *best_, int32_t *arg)
 {
+    TAKE_SCALARS;
     const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
     SUM best[LANES];
     int32_t where[LANES];
@@ -328,7 +362,7 @@ TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const
             if (mask && mask[j] == 0)
                 continue;
 #endif
-            const SUM term = OP(term)(0, one, w[k], x[j]);
+            const SUM term = OP(term)(0, one, WEIGHTS(w, k, self->plane), x[j]);
             const int there = !mask || mask[j] != 0;
             /* The first that is there, a better one, or the first NaN. */
             const int taken =
@@ -343,30 +377,37 @@ TARGET static void NAME(arg)(int64_t depth, int32_t start, const void *w_, const
         ((SUM *)best_)[j] = best[j], arg[j] = where[j];
 }
 
-TARGET static void NAME(partials)(int64_t count, const void *g_, const void *w_, const void *x_, void *gw_, void *gx_)
+TARGET static void NAME(partials)(const struct dot_kernels *self, int64_t count, int64_t step, const void *g_,
+                                  const void *w_, const void *x_, void *gw_, void *gx_)
 {
+    TAKE_SCALARS;
     const ELEMENT *g = (const ELEMENT *)g_, *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_;
     ELEMENT *gw = (ELEMENT *)gw_, *gx = (ELEMENT *)gx_;
     int64_t i;
 
-    for (i = 0; i < count; i++) {
-        gw[i] = OP(grad_w)(g[i], w[i], x[i]);
-        gx[i] = OP(grad_x)(g[i], w[i], x[i]);
-    }
+    for (i = 0; i < count; i++)
+        gx[i] = OP(grad_x)(g[i], WEIGHTS(w, i, step), x[i]);
+#define ONE(number)                                                                                                    \
+    for (i = 0; NUMBERS > number && i < count; i++)                                                                    \
+        gw[number * step + i] = GRAD_W(number, g[i], WEIGHTS(w, i, step), x[i]);
+    EACH_NUMBER(ONE)
+#undef ONE
 }
 #endif
 
 #if ADDS == DOT_FOLD
 
-TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_, const void *x_, const void *mask_,
-                                   const void *grad_, void *history_, void *dw_, void *columns_)
+TARGET static void NAME(fold_grad)(const struct dot_kernels *self, int64_t depth, int64_t count, const void *w_,
+                                   const void *x_, const void *mask_, const void *grad_, void *history_, void *dw_,
+                                   void *columns_)
 {
+    TAKE_SCALARS;
     const ELEMENT *w = (const ELEMENT *)w_, *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
     const int64_t blocks = (depth + DOT_KEPT - 1) / DOT_KEPT;
     SUM *starts = (SUM *)history_, *kept = starts + blocks * LANES;
     ELEMENT *dw = (ELEMENT *)dw_, *columns = (ELEMENT *)columns_;
     SUM acc[LANES], grad[LANES];
-    ELEMENT one = 1, partial[LANES];
+    ELEMENT one = 1, of_terms[LANES], partial[LANES];
     int64_t k, b;
     int j;
 
@@ -379,7 +420,7 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
                 starts[k / DOT_KEPT * LANES + j] = acc[j];
         LANE_LOOP
         for (j = 0; j < LANES; j++) {
-            const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+            const SUM term = (SUM)OP(term)(0, one, WEIGHTS(w, k, self->plane), x[k * LANES + j]);
             const SUM sum = !STARTS && k == 0 ? term : OP(add)(acc[j], term);
             acc[j] = !mask || mask[k * LANES + j] != 0 ? sum : acc[j];
         }
@@ -392,7 +433,7 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
         for (k = first; k < last; k++)
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
-                const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+                const SUM term = (SUM)OP(term)(0, one, WEIGHTS(w, k, self->plane), x[k * LANES + j]);
                 const SUM sum = !STARTS && k == 0 ? term : OP(add)(acc[j], term);
                 kept[(k - first) * LANES + j] = acc[j];
                 acc[j] = !mask || mask[k * LANES + j] != 0 ? sum : acc[j];
@@ -401,24 +442,37 @@ TARGET static void NAME(fold_grad)(int64_t depth, int64_t count, const void *w_,
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
                 const SUM before = kept[(k - first) * LANES + j];
-                const SUM term = (SUM)OP(term)(0, one, w[k], x[k * LANES + j]);
+                const SUM term = (SUM)OP(term)(0, one, WEIGHTS(w, k, self->plane), x[k * LANES + j]);
                 const int there = !mask || mask[k * LANES + j] != 0;
                 const SUM of_term = !STARTS && k == 0 ? grad[j] : OP(add_term)(grad[j], before, term);
                 const SUM of_acc = OP(add_acc)(grad[j], before, term);
-                const ELEMENT of_x = OP(grad_x)((ELEMENT)of_term, w[k], x[k * LANES + j]);
-                const ELEMENT of_w = OP(grad_w)((ELEMENT)of_term, w[k], x[k * LANES + j]);
+                const ELEMENT of_x =
+                    OP(grad_x)((ELEMENT)of_term, WEIGHTS(w, k, self->plane), x[k * LANES + j]);
                 grad[j] = there ? of_acc : grad[j];
                 columns[k * LANES + j] += there ? of_x : 0;
-                partial[j] = there ? of_w : 0;
+                of_terms[j] = (ELEMENT)of_term;
             }
-            for (j = 1; j < count; j++)
-                partial[0] += partial[j];
-            dw[k] += partial[0];
+#define ONE(number)                                                                                                    \
+    if (NUMBERS > number) {                                                                                            \
+        LANE_LOOP                                                                                                      \
+        for (j = 0; j < LANES; j++) {                                                                                  \
+            const ELEMENT of_w =                                                                                       \
+                GRAD_W(number, of_terms[j], WEIGHTS(w, k, self->plane), x[k * LANES + j]);                             \
+            partial[j] = !mask || mask[k * LANES + j] != 0 ? of_w : 0;                                                 \
+        }                                                                                                              \
+        for (j = 1; j < count; j++)                                                                                    \
+            partial[0] += partial[j];                                                                                  \
+        dw[number * depth + k] += partial[0];                                                                          \
+    }
+            EACH_NUMBER(ONE)
+#undef ONE
         }
     }
 }
 #endif
+#undef EACH_NUMBER
 #endif /* GRADIENTS */
+#undef TAKE_SCALARS
 
 static const struct dot_kernels NAME(kernels) = {
     .rows = ROWS,
@@ -427,6 +481,8 @@ static const struct dot_kernels NAME(kernels) = {
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
     .depth = DOT_DEPTH,
+    .planes = PLANES,
+    .numbers = NUMBERS,
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
     .operands_finite = NAME(operands_finite),
@@ -443,4 +499,3 @@ static const struct dot_kernels NAME(kernels) = {
 #endif
 #endif
 };
-

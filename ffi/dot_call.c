@@ -1,10 +1,11 @@
 /* Every call by its number, for callers that keep a problem for operands that change. */
-#include "dot.h"
+#include "dot_problem.h"
 
 void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
-              uintptr_t dw, uintptr_t parallel, void *workspace)
+              uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace)
 {
     struct dot_problem p = *kept;
+    struct dot_kernels kernels = *p.kernels;
     void *y = (void *)result, *to_x = (void *)dx, *to_w = (void *)dw;
     /* Rows of panels begin where cache lines do. */
     char *work = (char *)workspace + (-(uintptr_t)workspace & 63);
@@ -12,6 +13,10 @@ void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x
     p.w = (const void *)w;
     p.x = (const void *)x;
     p.parallel = (void *)parallel;
+    kernels.scalars = (const void *)scalars;
+    kernels.plane = weights(&p);
+    kernels.wanted = wanted;
+    p.kernels = &kernels;
     switch (call) {
     case 0:
         dot_forward(&p, y, work);

@@ -7,7 +7,7 @@ struct forward {
     const struct dot_problem *p;
     struct slab slab;
     char *y;
-    char *weights;        /* packed: for each tile of filters [k][rows] */
+    char *weights;        /* packed: for each tile of filters [k][plane][rows] */
     int64_t depth;        /* terms of one block */
     int64_t panels;       /* of one task */
     int64_t tasks_along;  /* tasks that share filters */
@@ -23,17 +23,19 @@ static void pack_forward(void *context, int64_t task, char *scratch)
     const int64_t e = p->kernels->element, filters = s->f1 - s->f0, depth = s->k1 - s->k0;
     const int64_t chunks = ceiling(filters, f->chunk), group = task / chunks;
     const int64_t o0 = task % chunks * f->chunk, o1 = smaller(filters, o0 + f->chunk);
+    const int planes = p->kernels->planes;
     int64_t o;
-    int rows;
+    int rows, plane;
 
     (void)scratch;
     for (o = o0; o < o1; o += rows) {
-        const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0 + o) * taps(p) + s->k0) * e;
-        char *packed = f->weights + (group * filters + o) * depth * e;
+        char *packed = f->weights + (group * filters + o) * depth * weight_bytes(p);
 
         rows = tile_rows(o1 - o, p->kernels->rows);
-        dot_transpose(e, source, taps(p), rows, depth, packed);
-        if (p->kernels->finite & DOT_TERMS && !p->kernels->operands_finite(rows * depth, packed))
+        for (plane = 0; plane < planes; plane++)
+            dot_pack_filters(p, plane, (s->g0 + group) * p->filters + s->f0 + o, rows, s->k0, s->k1, planes * rows,
+                             packed + plane * rows * e);
+        if (p->kernels->finite & DOT_TERMS && !p->kernels->operands_finite(planes * rows * depth, packed))
             __atomic_store_n(&f->finite, 0, __ATOMIC_RELAXED);
     }
 }
@@ -44,7 +46,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const struct dot_kernels *kernels = p->kernels;
     const struct slab *s = &f->slab;
-    const int64_t e = kernels->element, t = kernels->total, lanes = kernels->lanes, filters = s->f1 - s->f0;
+    const int64_t t = kernels->total, lanes = kernels->lanes, filters = s->f1 - s->f0;
     const int64_t chunks = ceiling(filters, f->chunk);
     const int64_t group = task / f->tasks_along / chunks, o0 = task / f->tasks_along % chunks * f->chunk;
     const int64_t o1 = smaller(filters, o0 + f->chunk);
@@ -59,7 +61,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
     for (position = start; position < end; position += lanes) {
         const int64_t count = smaller(lanes, end - position);
         const int n = dot_list_segments(p, position, count, segments);
-        const int direct = count == lanes && p->y_strides[2] == 1 && segments[0].image == segments[n - 1].image;
+        const int direct = count == lanes && dot_side_by_side(p, segments, n);
         char *out = tile;
         int64_t stride = lanes, k, o;
         int rows;
@@ -79,8 +81,9 @@ static void forward_task(void *context, int64_t task, char *scratch)
             for (o = o0; o < o1; o += rows) {
                 rows = tile_rows(o1 - o, kernels->rows);
                 kernels->forward(kernels, rows, depth,
-                                 f->weights + ((group * filters + o) * (s->k1 - s->k0) + (k - s->k0) * rows) * e, panel,
-                                 there, out + (o - o0) * stride * t, stride, k == 0, finite);
+                                 f->weights + ((group * filters + o) * (s->k1 - s->k0) + (k - s->k0) * rows) *
+                                                  weight_bytes(p),
+                                 panel, there, out + (o - o0) * stride * t, stride, k == 0, finite);
             }
         }
         if (!direct)
@@ -133,7 +136,7 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
         const int64_t groups = slab.g1 - slab.g0, chunks = ceiling(slab.f1 - slab.f0, f.chunk);
 
         f.slab = slab;
-        f.finite = p->kernels->finite & DOT_TERMS;
+        f.finite = p->kernels->finite & DOT_TERMS && scalars_finite(p);
         run(p, groups * chunks, pack_forward, &f, scratch, 0);
         /* Some dozen tasks a thread, so that all end at about the same time. */
         f.panels = larger(1, smaller(panels, groups * chunks * panels / (16 * p->threads)));

@@ -21,11 +21,18 @@ struct extremum {
 #define ARG_FILTERS 512
 /* Bytes of `arg`. */
 #define ARG_BYTES (2 << 20)
+/* The most taps whose gradients are added up at a time. */
+#define DW_TAPS (1 << 17)
 
 /* How many panels' `arg` there may be at once. */
 static int64_t extremum_panels(const struct dot_problem *p)
 {
     return larger(1, ARG_BYTES / (smaller(p->filters, ARG_FILTERS) * p->kernels->lanes * 4));
+}
+
+static int64_t best_bytes(const struct dot_problem *p)
+{
+    return panel_bytes(p, smaller(p->filters, ARG_FILTERS), p->kernels->lanes);
 }
 
 static void arg_task(void *context, int64_t task, char *scratch)
@@ -36,7 +43,7 @@ static void arg_task(void *context, int64_t task, char *scratch)
     const int64_t e = kernels->element, lanes = kernels->lanes, depth = forward_depth(p), filters = f->f1 - f->f0;
     const int64_t position = f->start + task * lanes;
     char *panel = scratch, *mask = panel + panel_bytes(p, depth, lanes);
-    char *best = mask + mask_bytes(p, depth, lanes);
+    char *best = mask + mask_bytes(p, depth, lanes), *weights = best + best_bytes(p);
     int32_t *arg = f->arg + task * filters * lanes;
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, position, smaller(lanes, f->end - position), segments);
@@ -49,14 +56,15 @@ static void arg_task(void *context, int64_t task, char *scratch)
         const void *there = dot_pack(p, f->group, k, k1, segments, n, lanes, panel, mask);
 
         for (o = 0; o < filters; o++)
-            kernels->arg(k1 - k, (int32_t)k,
-                         (const char *)p->w + ((f->group * p->filters + f->f0 + o) * taps(p) + k) * e, panel,
+            kernels->arg(kernels, k1 - k, (int32_t)k,
+                         dot_filter(p, f->group * p->filters + f->f0 + o, k, k1, weights), panel,
                          there, best + o * lanes * e, arg + o * lanes);
     }
 }
 
-/* Adds one filter's gradients at positions of one panel, to the filter's dw or to dx. */
-static void add_partials(const struct extremum *f, int64_t filter, int64_t start, int64_t count, char *dw, char *dx)
+/* Adds one filter's gradients at positions of one panel, to dw, of its taps [k0, k1), or to dx. */
+static void add_partials(const struct extremum *f, int64_t filter, int64_t k0, int64_t k1, int64_t start, int64_t count,
+                         char *dw, char *dx)
 {
     const struct dot_problem *p = f->p;
     const int64_t lanes = p->kernels->lanes, offset = start - f->start;
@@ -64,7 +72,7 @@ static void add_partials(const struct extremum *f, int64_t filter, int64_t start
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, start, count, segments);
 
-    dot_add_partials(p, f->group, f->f0 + filter, segments, n, arg, f->grad, dw, dx);
+    dot_add_partials(p, f->group, f->f0 + filter, k0, k1, segments, n, arg, f->grad, dw, dx);
 }
 
 static void extremum_dw_task(void *context, int64_t task, char *scratch)
@@ -72,16 +80,20 @@ static void extremum_dw_task(void *context, int64_t task, char *scratch)
     const struct extremum *f = (const struct extremum *)context;
     const int64_t lanes = f->p->kernels->lanes, e = f->p->kernels->element;
     char *dw = f->dw + (f->group * f->p->filters + f->f0 + task) * taps(f->p) * e;
-    int64_t block, position;
+    int64_t block, position, k0;
 
     /* Added up in blocks, as all sums are. */
     for (block = f->start; block < f->end; block += POSITIONS) {
         const int64_t end = smaller(f->end, block + POSITIONS);
 
-        memset(scratch, 0, (size_t)(taps(f->p) * e));
-        for (position = block; position < end; position += lanes)
-            add_partials(f, task, position, smaller(lanes, end - position), scratch, NULL);
-        dot_add_weights(f->p, scratch, dw);
+        for (k0 = 0; k0 < taps(f->p); k0 += DW_TAPS) {
+            const int64_t k1 = smaller(taps(f->p), k0 + DW_TAPS);
+
+            memset(scratch, 0, (size_t)(f->p->kernels->numbers * (k1 - k0) * e));
+            for (position = block; position < end; position += lanes)
+                add_partials(f, task, k0, k1, position, smaller(lanes, end - position), scratch, NULL);
+            dot_add_weights(f->p, k1 - k0, scratch, dw + k0 * e);
+        }
     }
 }
 
@@ -96,17 +108,16 @@ static void extremum_dx_task(void *context, int64_t task, char *scratch)
     for (; position < end; position += step) {
         step = smaller(lanes - (position - f->start) % lanes, end - position);
         for (o = 0; o < f->f1 - f->f0; o++)
-            add_partials(f, o, position, step, NULL, f->dx);
+            add_partials(f, o, 0, taps(f->p), position, step, NULL, f->dx);
     }
 }
 
 static int64_t extremum_scratch(const struct dot_problem *p)
 {
     const int64_t depth = forward_depth(p), lanes = p->kernels->lanes;
-    const int64_t best = panel_bytes(p, smaller(p->filters, ARG_FILTERS), lanes);
 
-    return larger(panel_bytes(p, depth, lanes) + mask_bytes(p, depth, lanes) + best,
-                  aligned(taps(p) * p->kernels->element));
+    return larger(panel_bytes(p, depth, lanes) + mask_bytes(p, depth, lanes) + best_bytes(p) + panel_bytes(p, depth, 1),
+                  panel_bytes(p, p->kernels->numbers * smaller(taps(p), DW_TAPS), 1));
 }
 
 static int64_t extremum_args(const struct dot_problem *p)

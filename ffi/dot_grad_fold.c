@@ -24,7 +24,7 @@ static int64_t fold_scratch(const struct dot_problem *p)
     const int64_t lanes = p->kernels->lanes;
 
     return 2 * panel_bytes(p, taps(p), lanes) + mask_bytes(p, taps(p), lanes) + fold_history(p) +
-           panel_bytes(p, 1, lanes) + panel_bytes(p, taps(p), 1);
+           panel_bytes(p, 1, lanes) + panel_bytes(p, taps(p), 1) + panel_bytes(p, p->kernels->numbers * taps(p), 1);
 }
 
 /* Gradients for filters [f0, f1) of a group at `count` positions: added to dw, and to f->dx unless that is NULL. */
@@ -37,6 +37,7 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     char *panel = scratch, *columns = panel + panel_bytes(p, taps(p), lanes);
     char *mask = columns + panel_bytes(p, taps(p), lanes);
     char *history = mask + mask_bytes(p, taps(p), lanes), *grads = history + fold_history(p);
+    char *weights = grads + panel_bytes(p, 1, lanes);
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, position, count, segments);
     const void *there = dot_pack(p, group, 0, taps(p), segments, n, lanes, panel, mask);
@@ -46,8 +47,8 @@ static void fold_panel(const struct fold *f, int64_t group, int64_t f0, int64_t 
     for (o = f0; o < f1; o++) {
         dot_gather(p, e, f->grad, filter + o, 1, segments, n, lanes, grads);
         memset(grads + count * e, 0, (size_t)((lanes - count) * e));
-        kernels->fold_grad(taps(p), count, (const char *)p->w + (filter + o) * taps(p) * e, panel,
-                           there, grads, history, dw, columns);
+        kernels->fold_grad(kernels, taps(p), count, dot_filter(p, filter + o, 0, taps(p), weights), panel, there, grads,
+                           history, dw, columns);
     }
     if (f->dx != NULL)
         dot_add_columns(p, group, 0, taps(p), segments, n, lanes, columns, f->dx);
@@ -59,16 +60,17 @@ static void fold_dw_task(void *context, int64_t task, char *scratch)
     const int64_t lanes = f->p->kernels->lanes, chunks = ceiling(f->p->filters, f->filters);
     const int64_t f0 = task % chunks * f->filters, f1 = smaller(f->p->filters, f0 + f->filters);
     const int64_t group = task / chunks, e = f->p->kernels->element, all = positions(f->p);
-    char *dw = scratch + fold_scratch(f->p) - aligned(taps(f->p) * e);
+    const int64_t bytes = f->p->kernels->numbers * taps(f->p) * e;
+    char *dw = scratch + fold_scratch(f->p) - aligned(bytes);
     int64_t filter, block, position;
 
     /* Added up in blocks, as all sums are. */
     for (filter = f0; filter < f1; filter++)
         for (block = 0; block < all; block += POSITIONS) {
-            memset(dw, 0, (size_t)(taps(f->p) * e));
+            memset(dw, 0, (size_t)bytes);
             for (position = block; position < smaller(all, block + POSITIONS); position += lanes)
                 fold_panel(f, group, filter, filter + 1, position, smaller(lanes, all - position), dw, scratch);
-            dot_add_weights(f->p, dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
+            dot_add_weights(f->p, taps(f->p), dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
         }
 }
 
@@ -78,10 +80,11 @@ static void fold_dx_task(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const int64_t lanes = p->kernels->lanes, images = images_of_task(p);
     const int64_t first = task / p->groups * images, end = smaller(p->batch, first + images) * length(p);
-    char *unused = scratch + fold_scratch(p) - aligned(taps(p) * p->kernels->element);
+    const int64_t bytes = p->kernels->numbers * taps(p) * p->kernels->element;
+    char *unused = scratch + fold_scratch(p) - aligned(bytes);
     int64_t position;
 
-    memset(unused, 0, (size_t)(taps(p) * p->kernels->element));
+    memset(unused, 0, (size_t)bytes);
     for (position = first * length(p); position < end; position += lanes)
         fold_panel(f, task % p->groups, 0, p->filters, position, smaller(lanes, end - position), unused, scratch);
 }

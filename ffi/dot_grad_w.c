@@ -1,4 +1,6 @@
 /* Gradients of sums with respect to weights. */
+#include <string.h>
+
 #include "dot_pack.h"
 #include "dot_workspace.h"
 
@@ -10,13 +12,14 @@ struct grad_w {
     int64_t filters;  /* of one task */
 };
 
-/* One block of positions, for filters [f0, f1) and taps [k0, k1). */
-static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw, int64_t group, int64_t f0, int64_t f1,
-                         int64_t k0, int64_t k1, int64_t start, int64_t count, int finite, char *scratch)
+/* One block of positions, for filters [f0, f1) and taps [k0, k1): w and dw are of these, w_stride apart. */
+static void grad_w_block(const struct dot_problem *p, const char *grad, const char *w, char *dw, int64_t w_stride,
+                         int64_t group, int64_t f0, int64_t f1, int64_t k0, int64_t k1, int64_t start, int64_t count,
+                         int finite, char *scratch)
 {
     const struct dot_kernels *kernels = p->kernels;
     const int64_t e = kernels->element, vector = kernels->lanes / 2, stride = ceiling(count, vector) * vector;
-    const int64_t filter = group * p->filters + f0, weight = filter * taps(p) + k0;
+    const int64_t filter = group * p->filters + f0;
     char *panel = scratch, *mask = panel + panel_bytes(p, k1 - k0, stride);
     char *tile = mask + mask_bytes(p, k1 - k0, stride);
     struct segment segments[POSITIONS];
@@ -26,7 +29,7 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw
     const char *g =
         grad + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] + segments[0].place) * e;
 
-    if (p->y_strides[2] != 1 || segments[0].image != segments[n - 1].image || count < stride) {
+    if (count < stride || !dot_side_by_side(p, segments, n)) {
         dot_gather(p, e, grad, filter, f1 - f0, segments, n, stride, tile);
         g = tile;
         g_stride = stride;
@@ -34,8 +37,13 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, char *dw
     finite = finite && kernels->operands_finite((k1 - k0) * stride, panel);
     for (o = 0; finite && o < f1 - f0; o++)
         finite = kernels->gradients_finite(count, g + o * g_stride * e);
-    kernels->grad_w(f1 - f0, k1 - k0, count, (const char *)p->w + weight * e, taps(p), g, g_stride, panel, stride,
-                    there, dw + weight * e, finite);
+    kernels->grad_w(kernels, f1 - f0, k1 - k0, count, w, w_stride, g, g_stride, panel, stride, there, dw, finite);
+}
+
+/* Bytes of the copies of one task's weights and of their gradients. */
+static int64_t tile_bytes(const struct grad_w *f)
+{
+    return dense_weights(f->p) ? 0 : aligned(2 * f->filters * f->taps * f->p->kernels->element);
 }
 
 static void grad_w_task(void *context, int64_t task, char *scratch)
@@ -49,16 +57,33 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     /* Blocks lie within images, unless these are small. They depend on shapes alone, and so does the order of sums. */
     const int64_t row = length(p) >= 256 ? length(p) : positions(p);
     const int64_t blocks = ceiling(row, POSITIONS), block = ceiling(ceiling(row, blocks), lanes) * lanes;
-    int finite = p->kernels->finite & DOT_PARTIALS;
-    int64_t o, start, position;
+    const int64_t filter = group * p->filters + f0, row_bytes = (k1 - k0) * e;
+    const int dense = dense_weights(p);
+    char *to = f->dw + (filter * taps(p) + k0) * e, *w_tile = scratch, *dw = to;
+    const char *w = (const char *)p->w + (filter * taps(p) + k0) * e;
+    int64_t w_stride = taps(p), plane, o, start, position;
+    int finite = p->kernels->finite & DOT_PARTIALS && scalars_finite(p);
 
-    for (o = f0; finite && o < f1; o++)
-        finite = p->kernels->operands_finite(
-            k1 - k0, (const char *)p->w + ((group * p->filters + o) * taps(p) + k0) * e);
+    if (!dense) {
+        /* Copies of both, since they are as far apart. There are no parameters. */
+        w = w_tile;
+        dw = w_tile + (f1 - f0) * row_bytes;
+        w_stride = k1 - k0;
+        for (o = 0; o < f1 - f0; o++) {
+            dot_copy_filter(p, filter + o, k0, k1, w_tile + o * row_bytes);
+            memcpy(dw + o * row_bytes, to + o * taps(p) * e, (size_t)row_bytes);
+        }
+        scratch = w_tile + tile_bytes(f);
+    }
+    for (plane = 0; plane < p->kernels->planes; plane++)
+        for (o = 0; finite && o < f1 - f0; o++)
+            finite = p->kernels->operands_finite(k1 - k0, w + (plane * weights(p) + o * w_stride) * e);
     for (start = 0; start < positions(p); start += row)
         for (position = 0; position < row; position += block)
-            grad_w_block(p, f->grad, f->dw, group, f0, f1, k0, k1, start + position, smaller(block, row - position),
-                         finite, scratch);
+            grad_w_block(p, f->grad, w, dw, w_stride, group, f0, f1, k0, k1, start + position,
+                         smaller(block, row - position), finite, scratch);
+    for (o = 0; !dense && o < f1 - f0; o++)
+        memcpy(to + o * taps(p) * e, dw + o * row_bytes, (size_t)row_bytes);
 }
 
 /* How many taps and filters a task takes on: fewer until all threads have work. */
@@ -83,7 +108,8 @@ static int64_t grad_w_scratch(const struct dot_problem *p)
 {
     const struct grad_w f = grad_w_split(p);
 
-    return panel_bytes(p, f.taps, POSITIONS) + mask_bytes(p, f.taps, POSITIONS) + panel_bytes(p, f.filters, POSITIONS);
+    return tile_bytes(&f) + panel_bytes(p, f.taps, POSITIONS) + mask_bytes(p, f.taps, POSITIONS) +
+           panel_bytes(p, f.filters, POSITIONS);
 }
 
 int64_t dot_grad_w_workspace(const struct dot_problem *p) { return p->threads * grad_w_scratch(p); }

@@ -38,18 +38,20 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
     const int64_t e = p->kernels->element, filters = s->f1 - s->f0, depth = s->k1 - s->k0;
     const int64_t units = ceiling(depth, f->unit), group = task / units;
     const int64_t k0 = task % units * f->unit, k1 = smaller(depth, k0 + f->unit);
-    const char *source = (const char *)p->w + (((s->g0 + group) * p->filters + s->f0) * taps(p) + s->k0) * e;
+    const int planes = p->kernels->planes;
     int64_t k, o;
-    int rows;
+    int rows, plane;
 
     (void)scratch;
     for (k = k0; k < k1; k += rows) {
-        char *packed = f->weights + (group * depth + k) * filters * e;
+        char *packed = f->weights + (group * depth + k) * filters * weight_bytes(p);
 
         rows = tile_rows(k1 - k, p->kernels->grad_rows);
         for (o = 0; o < filters; o++)
-            memcpy(packed + o * rows * e, source + (o * taps(p) + k) * e, (size_t)(rows * e));
-        if (p->kernels->finite & DOT_PARTIALS && !p->kernels->operands_finite(rows * filters, packed))
+            for (plane = 0; plane < planes; plane++)
+                dot_pack_filters(p, plane, (s->g0 + group) * p->filters + s->f0 + o, 1, s->k0 + k, s->k0 + k + rows, 1,
+                                 packed + (o * planes + plane) * rows * e);
+        if (p->kernels->finite & DOT_PARTIALS && !p->kernels->operands_finite(planes * rows * filters, packed))
             __atomic_store_n(&f->finite, 0, __ATOMIC_RELAXED);
     }
 }
@@ -90,7 +92,8 @@ static void grad_x_task(void *context, int64_t task, char *scratch)
                 finite = finite && kernels->gradients_finite(chunk * lanes, tile);
                 for (k = k0; k < k1; k += rows) {
                     rows = tile_rows(k1 - k, kernels->grad_rows);
-                    kernels->grad_x(rows, chunk, f->weights + ((group * depth + k) * filters + o * rows) * e, tile,
+                    kernels->grad_x(kernels, rows, chunk,
+                                    f->weights + ((group * depth + k) * filters + o * rows) * weight_bytes(p), tile,
                                     panel + (k - k0) * lanes * e, columns + (k - k0) * lanes * e, o == 0, finite);
                 }
             }
@@ -128,7 +131,7 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
         const int64_t units = ceiling(slab.k1 - slab.k0, unit);
 
         f.slab = slab;
-        f.finite = p->kernels->finite & DOT_PARTIALS;
+        f.finite = p->kernels->finite & DOT_PARTIALS && scalars_finite(p);
         f.units_of_task = volume(p->kernel) > CHUNK ? units : 1;
         run(p, (slab.g1 - slab.g0) * units, pack_grad_x, &f, scratch, 0);
         run(p, ceiling(p->batch, images_of_task(p)) * (slab.g1 - slab.g0) * ceiling(units, f.units_of_task),

@@ -13,6 +13,11 @@
 
 #define MASKS 1
 #define DIVIDES 0
+#define PLANES 1
+#define NUMBERS 1
+#define WEIGHTS(w, i, step) (w)[i]
+#define GRAD_W(number, ...) OP(grad_w)(__VA_ARGS__)
+#define GRAD_W_FINITE(number, ...) OP(grad_w_finite)(__VA_ARGS__)
 #if ADDS == DOT_SUM
 #define START 0
 #define FINITE_TERMS 0
@@ -38,6 +43,11 @@
 #undef MASKS
 #undef ADDS
 #undef DIVIDES
+#undef PLANES
+#undef NUMBERS
+#undef WEIGHTS
+#undef GRAD_W
+#undef GRAD_W_FINITE
 #undef START
 #undef BETTER
 #undef FINITE_TERMS

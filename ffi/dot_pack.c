@@ -25,8 +25,25 @@ static void list_spans(const struct dot_problem *p, int64_t kx, const struct seg
 
         spans[i].first = (int32_t)lanes.first;
         spans[i].last = (int32_t)lanes.last;
-        spans[i].offset = (x + lanes.first * p->stride[2]) * p->x_strides[4];
+        spans[i].offset = lanes.first < lanes.last ? (x + lanes.first * p->stride[2]) * p->x_strides[4] : 0;
     }
+}
+
+/* How far the end of elements of five dimensions is from the first one. */
+static int64_t span_of(const int64_t *sizes, const int64_t *strides)
+{
+    int64_t end = 1;
+    int i;
+
+    for (i = 0; i < 5; i++)
+        end += (sizes[i] - 1) * larger(0, strides[i]);
+    return end;
+}
+
+/* What the next panel will want, if there is one: else it may lie beyond all that a pointer can say. */
+static inline void prefetch(const void *from, uint64_t bytes)
+{
+    __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)bytes));
 }
 
 #define NAME(function) function##_1
@@ -65,9 +82,28 @@ void dot_pack_columns(const struct dot_problem *p, int64_t group, int64_t k0, in
     BY_SIZE(p->kernels->element, pack_columns, p, group, k0, k1, segments, n, lanes, panel);
 }
 
-void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, void *out)
+void dot_pack_filters(const struct dot_problem *p, int plane, int64_t filter, int rows, int64_t k0, int64_t k1,
+                      int64_t step, void *out)
 {
-    BY_SIZE(element, transpose, source, stride, rows, depth, out);
+    const int64_t e = p->kernels->element;
+
+    if (rows == 1 && step == 1 && dense_weights(p))
+        memcpy(out, (const char *)p->w + (plane * weights(p) + filter * taps(p) + k0) * e, (size_t)((k1 - k0) * e));
+    else
+        BY_SIZE(e, pack_filters, p, plane, filter, rows, k0, k1, step, out);
+}
+
+void dot_copy_filter(const struct dot_problem *p, int64_t filter, int64_t k0, int64_t k1, void *out)
+{
+    dot_pack_filters(p, 0, filter, 1, k0, k1, 1, out);
+}
+
+const void *dot_filter(const struct dot_problem *p, int64_t filter, int64_t k0, int64_t k1, void *room)
+{
+    if (dense_weights(p))
+        return (const char *)p->w + (filter * taps(p) + k0) * p->kernels->element;
+    dot_copy_filter(p, filter, k0, k1, room);
+    return room;
 }
 
 void dot_gather(const struct dot_problem *p, int64_t element, const void *result, int64_t filter, int64_t filters,

@@ -34,8 +34,22 @@ const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int
 void dot_pack_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                       const struct segment *segments, int n, int64_t lanes, void *panel);
 
-/* `rows` rows of `depth` elements, `stride` apart, to [depth][rows]. */
-void dot_transpose(int64_t element, const void *source, int64_t stride, int rows, int64_t depth, void *out);
+/* Taps [k0, k1) of `rows` filters from `filter` on, counted in all groups, to [k][rows], where rows are `step` elements
+ * apart. plane: 0 for the weights, others for parameters beside them. */
+void dot_pack_filters(const struct dot_problem *p, int plane, int64_t filter, int rows, int64_t k0, int64_t k1,
+                      int64_t step, void *out);
+
+/* Weights of taps [k0, k1) of one filter, one after the other. */
+void dot_copy_filter(const struct dot_problem *p, int64_t filter, int64_t k0, int64_t k1, void *out);
+
+/* The same where they are, or in `room` where they don't lie so. */
+const void *dot_filter(const struct dot_problem *p, int64_t filter, int64_t k0, int64_t k1, void *room);
+
+/* Whether one filter's results at the listed positions lie one after the other. */
+static inline int dot_side_by_side(const struct dot_problem *p, const struct segment *segments, int n)
+{
+    return n == 1 ? p->y_strides[4] == 1 : dense_positions(p) && segments[0].image == segments[n - 1].image;
+}
 
 /* Results of `filters` filters from `filter` on, at the listed positions, to a tile [filter][lanes]; and back. */
 void dot_gather(const struct dot_problem *p, int64_t element, const void *result, int64_t filter, int64_t filters,

@@ -7,22 +7,22 @@ static inline void NAME(copy)(const WORD *in, int64_t step, int64_t count, const
     enum { COPY = COPIED / sizeof(WORD) };
     int64_t j = 0, i;
 
-    if (step == 1 && count <= COPY / 2 && in + COPY / 2 <= end) {
+    if (step == 1 && count <= COPY / 2 && end - in >= COPY / 2) {
         memcpy(out, in, COPIED / 2);
         return;
     }
     if (step == 1)
-        for (; j < count && in + j + COPY <= end; j += COPY)
+        for (; j < count && end - in >= j + COPY; j += COPY)
             memcpy(out + j, in + j, COPIED);
     else if (step == 2)
-        for (; j < count && in + 2 * (j + COPY) <= end; j += COPY)
+        for (; j < count && end - in >= 2 * (j + COPY); j += COPY)
             for (i = 0; i < COPY; i++)
                 out[j + i] = in[2 * (j + i)];
     for (; j < count; j++)
         out[j] = in[j * step];
 }
 
-/* `count` rows of `depth` elements, `stride` apart, to [depth][lanes]. */
+/* `count` rows of `depth` elements, `stride` apart, to `depth` rows, `lanes` apart. */
 static void NAME(to_lanes)(const WORD *rows, int64_t stride, int64_t depth, int64_t count, int64_t lanes, WORD *out)
 {
     int64_t k, j, i;
@@ -36,12 +36,67 @@ static void NAME(to_lanes)(const WORD *rows, int64_t stride, int64_t depth, int6
             out[k * lanes + j] = rows[j * stride + k];
 }
 
+/* The end of what may be read: the last element of x, wherever it is. */
+static const WORD *NAME(end_of_x)(const struct dot_problem *p)
+{
+    const int64_t sizes[5] = {p->batch, p->groups * p->channels, p->image[0], p->image[1], p->image[2]};
+
+    return (const WORD *)p->x + span_of(sizes, p->x_strides);
+}
+
+/* As pack_columns, where the channels of a pixel lie side by side: tap by tap of the kernel, all channels of each. */
+static int NAME(pack_pixels)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                             const struct segment *segments, int n, int64_t lanes, WORD *panel)
+{
+    const int64_t step = p->stride[2] * p->x_strides[4], used = segments[n - 1].lane + segments[n - 1].count;
+    const int64_t kernel = volume(p->kernel);
+    const WORD *image = (const WORD *)p->x + group * p->channels;
+    struct tap tap = {0, 0, 0, 0};
+    int64_t t, k, j;
+    int i, padded = 0;
+    WORD pad;
+
+    memcpy(&pad, p->pad, sizeof pad);
+    for (t = 0; t < kernel; t++, next_tap(p->kernel, &tap)) {
+        /* Of taps [k0, k1), those that are this one, of channels [c0, c1). */
+        const int64_t c0 = ceiling(k0 - t, kernel), c1 = ceiling(k1 - t, kernel);
+        WORD *out = panel + (c0 * kernel + t - k0) * lanes;
+
+        for (i = 0; c0 < c1 && i < n; i++) {
+            const struct segment *s = &segments[i];
+            const int64_t row = row_offset(p, s, &tap, p->x_strides), x = s->x + tap.x * p->dilation[2];
+            struct range there = {0, 0};
+
+            if (row != PADDING)
+                there = inside(x, p->stride[2], p->image[2], s->count);
+            if (there.first < there.last)
+                NAME(to_lanes)(image + c0 + row + (x + there.first * p->stride[2]) * p->x_strides[4], step, c1 - c0,
+                               there.last - there.first, kernel * lanes, out + s->lane + there.first);
+            if (there.first == 0 && there.last == s->count)
+                continue;
+            padded = 1;
+            for (k = 0; k < c1 - c0; k++) {
+                WORD *to = out + k * kernel * lanes + s->lane;
+
+                for (j = 0; j < there.first; j++)
+                    to[j] = pad;
+                for (j = there.last; j < s->count; j++)
+                    to[j] = pad;
+            }
+        }
+    }
+    for (k = k0; k < k1; k++, panel += lanes)
+        for (j = used; j < lanes; j++)
+            panel[j] = panel[0];
+    return padded;
+}
+
 /* Returns whether any tap lies outside the image. */
 static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                               const struct segment *segments, int n, int64_t lanes, WORD *panel)
 {
     const int64_t step = p->stride[2] * p->x_strides[4], used = segments[n - 1].lane + segments[n - 1].count;
-    const WORD *image = (const WORD *)p->x, *end = image + p->batch * p->x_strides[0];
+    const WORD *image = (const WORD *)p->x, *end = NAME(end_of_x)(p);
     /* Then the rows are the same in all channels. */
     const int one_row = p->kernel[0] * p->kernel[1] == 1;
     const int kept = n * p->kernel[2] <= SPANS;
@@ -53,14 +108,8 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
     WORD pad;
 
     memcpy(&pad, p->pad, sizeof pad);
-    if (p->x_strides[1] == 1 && volume(p->kernel) == 1 && n == 1 && p->batch == 1 && p->before[0] == 0 &&
-        p->before[1] == 0 && p->before[2] == 0 && memcmp(p->blocks, p->image, sizeof p->image) == 0) {
-        NAME(to_lanes)(channel + segments->x * p->x_strides[4], step, k1 - k0, used, lanes, panel);
-        for (k = k0; k < k1; k++)
-            for (j = used; j < lanes; j++)
-                panel[(k - k0) * lanes + j] = panel[(k - k0) * lanes];
-        return 0;
-    }
+    if (p->x_strides[1] == 1 && p->channels > 1)
+        return NAME(pack_pixels)(p, group, k0, k1, segments, n, lanes, panel);
     for (k = k0; k < k1; k++, panel += lanes) {
         if (k == k0 || (tap.x == 0 && !one_row))
             for (i = 0; i < n; i++)
@@ -72,7 +121,7 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
             WORD *out = panel + segments[i].lane;
             const int32_t count = segments[i].count;
 
-            if (rows[i] < 0) {
+            if (rows[i] == PADDING) {
                 for (j = 0; j < count; j++)
                     out[j] = pad;
                 padded = 1;
@@ -90,12 +139,12 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
                 out[j] = pad;
             padded = 1;
         }
-        if (rows[n - 1] >= 0) {
-            /* What the next panel will want. */
-            const WORD *next =
-                channel + rows[n - 1] + spans[(kept ? tap.x * n : 0) + n - 1].offset + segments[n - 1].count * step;
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + 64 / sizeof *next);
+        if (rows[n - 1] != PADDING) {
+            const uint64_t next = (uint64_t)rows[n - 1] + (uint64_t)spans[(kept ? tap.x * n : 0) + n - 1].offset +
+                                  (uint64_t)segments[n - 1].count * (uint64_t)step;
+
+            prefetch(channel, next * sizeof *channel);
+            prefetch(channel, next * sizeof *channel + 64);
         }
         for (j = used; j < lanes; j++)
             panel[j] = panel[0];
@@ -136,7 +185,7 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
             before = whole && (tap.y > 0 || tap.z > 0);
             whole = 1;
             for (i = 0; whole && i < n; i++)
-                whole = row_offset(p, &segments[i], &tap, p->x_strides) >= 0;
+                whole = row_offset(p, &segments[i], &tap, p->x_strides) != PADDING;
         }
         if (whole && before && k - k0 >= p->kernel[2]) {
             memcpy(mask, mask - p->kernel[2] * lanes, row);
@@ -147,24 +196,39 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
             const struct segment *s = &segments[i];
             const struct range there = inside(s->x + tap.x * p->dilation[2], p->stride[2], p->image[2], s->count);
 
-            if (row_offset(p, s, &tap, p->x_strides) >= 0)
+            if (row_offset(p, s, &tap, p->x_strides) != PADDING)
                 for (j = there.first; j < there.last; j++)
                     mask[s->lane + j] = bits;
         }
     }
 }
 
-static void NAME(transpose)(const WORD *source, int64_t stride, int rows, int64_t depth, WORD *out)
+static void NAME(pack_filters)(const struct dot_problem *p, int plane, int64_t filter, int rows, int64_t k0, int64_t k1,
+                               int64_t step, WORD *out)
 {
+    const WORD *source = (const WORD *)p->w + plane * weights(p) + filter * p->w_strides[0];
+    const int64_t stride = p->w_strides[0], depth = k1 - k0;
+    struct tap tap;
     int64_t k;
     int i;
 
+    if (!dense_weights(p)) {
+        tap = tap_at(p->kernel, k0);
+        for (k = 0; k < depth; k++, out += step, next_tap(p->kernel, &tap)) {
+            const WORD *weight = source + weight_offset(p, 0, &tap);
+
+            for (i = 0; i < rows; i++)
+                out[i] = weight[i * stride];
+        }
+        return;
+    }
+    source += k0;
     if (rows == 12)
-        for (k = 0; k < depth; k++, out += 12)
+        for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < 12; i++)
                 out[i] = source[i * stride + k];
     else
-        for (k = 0; k < depth; k++, out += rows)
+        for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < rows; i++)
                 out[i] = source[i * stride + k];
 }
@@ -173,15 +237,14 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
                          const struct segment *segments, int n, int64_t lanes, void *rows)
 {
     /* The end of what may be read: a gradient may be part of a larger tensor. */
-    const WORD *end = (const WORD *)result + (p->batch - 1) * p->y_strides[0] +
-                      (p->groups * p->filters - 1) * p->y_strides[1] + (length(p) - 1) * p->y_strides[2] + 1;
+    const int64_t sizes[5] = {p->batch, p->groups * p->filters, p->blocks[0], p->blocks[1], p->blocks[2]};
+    const WORD *end = (const WORD *)result + span_of(sizes, p->y_strides);
     int64_t o;
     int i;
 
     if (p->y_strides[1] == 1 && n == 1) {
-        NAME(to_lanes)((const WORD *)result + segments->image * p->y_strides[0] + filter +
-                       segments->place * p->y_strides[2],
-                   p->y_strides[2], filters, segments->count, lanes, (WORD *)rows);
+        NAME(to_lanes)((const WORD *)result + segments->image * p->y_strides[0] + filter + segments->place,
+                       p->y_strides[4], filters, segments->count, lanes, (WORD *)rows);
         return;
     }
     for (o = 0; o < filters; o++) {
@@ -191,11 +254,11 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
 
-            NAME(copy)(from + s->image * p->y_strides[0] + s->place * p->y_strides[2], p->y_strides[2], s->count, end,
-                       tile + s->lane);
+            NAME(copy)(from + s->image * p->y_strides[0] + s->place, p->y_strides[4], s->count, end, tile + s->lane);
         }
-        __builtin_prefetch(from + segments[n - 1].image * p->y_strides[0] +
-                           (segments[n - 1].place + segments[n - 1].count) * p->y_strides[2]);
+        prefetch(from, ((uint64_t)(segments[n - 1].image * p->y_strides[0] + segments[n - 1].place) +
+                        (uint64_t)segments[n - 1].count * (uint64_t)p->y_strides[4]) *
+                           sizeof *from);
     }
 }
 
@@ -208,18 +271,17 @@ static void NAME(scatter)(const struct dot_problem *p, const void *rows, int64_t
 
     for (i = 0; i < n; i++) {
         const struct segment *s = &segments[i];
-        WORD *to = (WORD *)result + s->image * p->y_strides[0] + filter * p->y_strides[1] +
-                   s->place * p->y_strides[2];
+        WORD *to = (WORD *)result + s->image * p->y_strides[0] + filter * p->y_strides[1] + s->place;
 
         if (p->y_strides[1] == 1) {
             for (j = 0; j < s->count; j++)
                 for (o = 0; o < filters; o++)
-                    to[o + j * p->y_strides[2]] = tile[o * lanes + s->lane + j];
+                    to[o + j * p->y_strides[4]] = tile[o * lanes + s->lane + j];
             continue;
         }
         for (o = 0; o < filters; o++)
             for (j = 0; j < s->count; j++)
-                to[o * p->y_strides[1] + j * p->y_strides[2]] = tile[o * lanes + s->lane + j];
+                to[o * p->y_strides[1] + j * p->y_strides[4]] = tile[o * lanes + s->lane + j];
     }
 }
 

@@ -32,18 +32,26 @@ static void pack_task(void *context, int64_t task, char *scratch)
 {
     const struct packing *p = (const struct packing *)context;
     const struct dot_signs *s = p->s;
-    const int64_t per_group = ceiling(s->channels, BITS), per_row = ceiling(s->pixels, TASK);
+    const int64_t per_group = ceiling(s->channels, BITS), all = volume(s->image), per_row = ceiling(all, TASK);
     const int64_t row = task / per_row, start = task % per_row * TASK;
     const int64_t channel = row % per_group * BITS, group = row / per_group % s->groups;
     const int64_t image = row / per_group / s->groups;
-    const int64_t left = s->channels - channel, pixels = s->pixels - start;
-    const int64_t offset =
-        image * s->strides[0] + (group * s->channels + channel) * s->strides[1] + start * s->strides[2];
-    const char *values = (const char *)s->values + offset * p->size;
+    const int64_t *strides = s->strides, *sizes = s->image, end = smaller(all, start + TASK);
+    const int64_t offset = image * strides[0] + (group * s->channels + channel) * strides[1];
+    /* Pixels that are equally far from each other: all, or those of a row. */
+    const int64_t run =
+        strides[3] == sizes[2] * strides[4] && strides[2] == sizes[1] * strides[3] ? all : sizes[2];
+    int64_t pixel, next;
 
     (void)scratch;
-    p->pack(values, s->strides[1], s->strides[2], (int)smaller(left, BITS), smaller(pixels, TASK),
-            s->words + row * s->pixels + start);
+    for (pixel = start; pixel < end; pixel = next) {
+        const int64_t rows = pixel / sizes[2], planes = rows / sizes[1];
+        const int64_t place = offset + planes * strides[2] + rows % sizes[1] * strides[3] + pixel % sizes[2] * strides[4];
+
+        next = smaller(end, (pixel / run + 1) * run);
+        p->pack((const char *)s->values + place * p->size, strides[1], strides[4],
+                (int)smaller(s->channels - channel, BITS), next - pixel, s->words + row * all + pixel);
+    }
 }
 
 #define SUM uint32_t
@@ -85,7 +93,7 @@ void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level)
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].dtype, dtype) == 0) {
             struct packing p = {s, known[i].pack[best(level)], known[i].size};
-            parallel_for(s->threads, s->parallel, rows * ceiling(s->pixels, TASK), pack_task, &p, NULL, 0);
+            parallel_for(s->threads, s->parallel, rows * ceiling(volume(s->image), TASK), pack_task, &p, NULL, 0);
         }
 }
 

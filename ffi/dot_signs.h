@@ -8,13 +8,13 @@
 #include <stdint.h>
 
 /* The sign of values[n, g, c, pixel] goes to bit c % 32 of words[n, g, c / 32, pixel]: 1 where the value is at least
- * zero, or true. Unused bits are 0. */
+ * zero, or true. Unused bits are 0. The words are dense. */
 struct dot_signs {
     int64_t batch;
     int64_t groups;
     int64_t channels;    /* of one group */
-    int64_t pixels;
-    int64_t strides[3];  /* in elements: image, channel, pixel */
+    int64_t image[3];    /* depth, vertical, horizontal */
+    int64_t strides[5];  /* in elements: image, channel, plane, row, column */
     const void *values;
     uint32_t *words;
     int32_t threads;

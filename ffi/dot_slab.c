@@ -8,7 +8,7 @@
 
 struct slab dot_slab_size(const struct dot_problem *p, int64_t filters, int64_t depth)
 {
-    const int64_t room = SLAB / p->kernels->element, all_taps = taps(p);
+    const int64_t room = SLAB / weight_bytes(p), all_taps = taps(p);
     struct slab size = {0, 1, 0, p->filters, 0, all_taps};
 
     if (p->filters * all_taps <= room)
@@ -24,7 +24,7 @@ struct slab dot_slab_size(const struct dot_problem *p, int64_t filters, int64_t 
 
 int64_t dot_slab_bytes(const struct dot_problem *p, const struct slab *size)
 {
-    return aligned(size->g1 * size->f1 * smaller(taps(p), size->k1) * p->kernels->element);
+    return aligned(size->g1 * size->f1 * smaller(taps(p), size->k1) * weight_bytes(p));
 }
 
 struct slab dot_first_slab(const struct dot_problem *p, const struct slab *size)

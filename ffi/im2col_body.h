@@ -81,8 +81,9 @@ static void NAME(rows)(const struct im2col_geometry *g, int64_t first, int64_t l
                 /* The image's rows follow each other as the blocks' do: one copy, whose sides are then cleared. */
                 memcpy(out + top * cols + begin, in, (size_t)((bottom - top - 1) * cols + end - begin) * sizeof *out);
             else
-                for (by = top; by < bottom; by++, in += g->stride[1] * width)
-                    NAME(copy)(in, in_end, g->stride[2], end - begin, out + by * cols + begin, out_end);
+                for (by = top; by < bottom; by++)
+                    NAME(copy)(in + (by - top) * g->stride[1] * width, in_end, g->stride[2], end - begin,
+                               out + by * cols + begin, out_end);
             NAME(clear)(out + top * cols, begin, bottom - top, cols);
             NAME(clear)(out + top * cols + end, cols - end, bottom - top, cols);
             if (bottom < rows)

@@ -1,4 +1,4 @@
-from typing import Any, Callable, Iterable, Literal, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Literal, Mapping, Optional, Tuple, TypeVar, Union
 
 import numpy
 import torch
@@ -12,7 +12,7 @@ _Size = Union[int, Iterable[int]]
 _Sides = Union[_Size, Iterable[Union[int, Iterable[int]]]]
 _Padding = Union[_Sides, Literal["same", "valid"]]
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-_Function = Callable[[Any, Any], Any]
+_Function = Callable[..., Any]
 _Backend = Literal["auto", "torch", "ffi", "slices"]
 _Name = Literal["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
 
@@ -25,6 +25,7 @@ class Op:
     grad_x: Optional[_Function]
     normalize_grad_w: Optional[float]
     name: Optional[str]
+    grad_params: Optional[Dict[str, Callable[..., Any]]]
     def __init__(
         self,
         multiply: _Function,
@@ -35,6 +36,7 @@ class Op:
         grad_x: Optional[_Function] = ...,
         normalize_grad_w: Optional[float] = ...,
         name: Optional[str] = ...,
+        grad_params: Optional[Dict[str, Callable[..., Any]]] = ...,
     ) -> None: ...
     def replace(self, **changes: Any) -> Op: ...
     @classmethod
@@ -46,6 +48,8 @@ class Op:
         pad_value: Optional[float] = ...,
         grad_w: Optional[str] = ...,
         grad_x: Optional[str] = ...,
+        params: Iterable[str] = ...,
+        grad_params: Optional[Dict[str, str]] = ...,
     ) -> Op: ...
     @classmethod
     def from_table(
@@ -59,6 +63,8 @@ class Op:
     def explain(self, dtype: str = ...) -> str: ...
 
 _Op = Union[_Name, Op, _Function]
+# Of the op, by name.
+_Params = Mapping[str, Any]
 
 def unfold(
     input: _T,
@@ -94,6 +100,7 @@ def conv2d(
     dilation: _Size = ...,
     groups: int = ...,
     op: _Op = ...,
+    params: Optional[_Params] = ...,
 ) -> _T: ...
 
 conv1d = conv2d
@@ -109,6 +116,7 @@ def conv_transpose2d(
     groups: int = ...,
     dilation: _Size = ...,
     op: _Op = ...,
+    params: Optional[_Params] = ...,
 ) -> _T: ...
 
 conv_transpose1d = conv_transpose2d
@@ -123,8 +131,8 @@ def conv_matrix(
     groups: int = ...,
     dense: bool = ...,
 ) -> _T: ...
-def linear(input: _T, weight: _T, bias: Optional[_T] = ..., op: _Op = ...) -> _T: ...
-def matmul(a: _T, b: _T, op: _Op = ...) -> _T: ...
+def linear(input: _T, weight: _T, bias: Optional[_T] = ..., op: _Op = ..., params: Optional[_Params] = ...) -> _T: ...
+def matmul(a: _T, b: _T, op: _Op = ..., params: Optional[_Params] = ...) -> _T: ...
 
 class SlowPathWarning(RuntimeWarning): ...
 
@@ -174,19 +182,20 @@ class _Conv:
         device: Any = ...,
         dtype: Any = ...,
         op: _Op = ...,
+        params: Optional[_Params] = ...,
     ) -> None: ...
 
 class Conv1d(_Conv, torch.nn.Conv1d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv1d, op: _Op) -> Conv1d: ...
+    def from_conv(cls, conv: torch.nn.Conv1d, op: _Op, params: Optional[_Params] = ...) -> Conv1d: ...
 
 class Conv2d(_Conv, torch.nn.Conv2d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv2d, op: _Op) -> Conv2d: ...
+    def from_conv(cls, conv: torch.nn.Conv2d, op: _Op, params: Optional[_Params] = ...) -> Conv2d: ...
 
 class Conv3d(_Conv, torch.nn.Conv3d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv3d, op: _Op) -> Conv3d: ...
+    def from_conv(cls, conv: torch.nn.Conv3d, op: _Op, params: Optional[_Params] = ...) -> Conv3d: ...
 
 class _ConvTranspose:
     op: Op
@@ -222,10 +231,17 @@ class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
 class Linear(torch.nn.Linear):
     op: Op
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = ..., device: Any = ..., dtype: Any = ..., op: _Op = ...
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: _Op = ...,
+        params: Optional[_Params] = ...,
     ) -> None: ...
     @classmethod
-    def from_linear(cls, linear: torch.nn.Linear, op: _Op) -> Linear: ...
+    def from_linear(cls, linear: torch.nn.Linear, op: _Op, params: Optional[_Params] = ...) -> Linear: ...
 
 class _Binary:
     alpha: bool
@@ -314,6 +330,7 @@ def convert(
     calibrate: Optional[Iterable[Any]] = ...,
     layers: Optional[_Layers] = ...,
     qconfig: Any = ...,
+    params: Union[_Params, Callable[[str, torch.nn.Module], _Params], None] = ...,
 ) -> torch.nn.Module: ...
 
 __version__: str

@@ -1,22 +1,23 @@
 """Public convolutions, linear and matmul: F.conv2d, F.linear, torch.matmul and so on, with `op` as dot product."""
 
 from im2col_compat import graph
-from im2col_compat.compat import graphs
+from im2col_compat.compat import autocast, graphs
 from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.op import resolve
 from im2col_compat.paths import choose
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
+from im2col_compat.terms import parameters
 
 _CONVS = {dims: "conv{}d".format(dims) for dims in (1, 2, 3)}
 
 
-def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot", params=None):
     """F.conv1d with a dot product of your own: as conv2d, for (N, C, L) or (C, L) and a weight (O, C / groups, K)."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups, op)
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, op, params)
 
 
-def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot", params=None):
     """F.conv2d with a dot product of your own.
 
     input: (N, C, H, W) or (C, H, W), torch tensors of any version or NumPy arrays, as all
@@ -26,88 +27,124 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     padded with the op's pad_value.
     op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a
     function of two tensors (w, x), whose terms are summed. Op.from_table takes integers, of any dtypes.
+    params: the parameters of the op, what its functions take after w and x, by name: {"t": a number, or a tensor of
+    weight's dtype that broadcasts with weight}. They have gradients.
 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and block, op.add over channel,
-    kernel row, kernel column of op.multiply(weight, input), in input's dtype (int64 for sums of integers).
-    Differentiable, twice where the op is. C kernels compute it where they serve the op, the dtype and the device
-    (``Op.explain`` tells). Then extra memory, beside the result and the gradients, stays under 16 MiB a thread; but
-    xnor packs 32 elements of its operands into 4 bytes, and tables take operands as bytes. Else tensor operations
-    compute it, and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with the exceptions
-    named there.
+    kernel row, kernel column of op.multiply(weight, input), in input's dtype (int64 for sums of integers; but "dot"
+    keeps the dtype and wraps in it, as PyTorch and NumPy do). Differentiable, twice where the op is. C kernels compute it
+    where they serve the op, the dtype and the device (``Op.explain`` tells). Then extra memory, beside the result and the
+    gradients, stays under 16 MiB a thread, with the exceptions that the guide names. Else tensor operations compute it,
+    and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with the exceptions named
+    there.
 
-    Raises what F.conv2d raises: TypeError for arguments of a wrong type, RuntimeError for
+    Raises what F.conv2d raises: TypeError for arguments of a wrong type, and for params that are missing or unknown, RuntimeError for
     shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands that a table lacks.
     """
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups, op)
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, op, params)
 
 
-def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot"):
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot", params=None):
     """F.conv3d with a dot product of your own: as conv2d, for (N, C, D, H, W) or (C, D, H, W).
 
     weight: (O, C / groups, kernel depth, height, width); depth comes before height everywhere.
     """
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups, op)
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, op, params)
 
 
-def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op):
+def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op, params):
     if graphs.overridden(input, weight):
-        arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op)
+        arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op), params
         return graphs.taken_over((conv1d, conv2d, conv3d)[dims - 1], (input, weight), *arguments)
+    if autocast.is_on(input) and not graph.is_dot(op):
+        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
+        with autocast.off(input):
+            return _conv(*((dims,) + tuple(tensors) + (stride, padding, dilation, groups, op, params)))
     if graphs.elsewhere(input):
-        recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups)
+        recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups, params)
         if recorded is not None:
             return recorded
         if graph.breaks(op, input, weight):
-            return _conv_apart(dims, input, weight, bias, stride, padding, dilation, groups, op)
-    op = resolve(op)
-    arrays, (x, w, b), leave = enter(_CONVS[dims], ("input", "weight", "bias"), (input, weight, bias))
+            return _conv_apart(dims, input, weight, bias, stride, padding, dilation, groups, op, params)
+    op, arrays, (x, w, b), params, leave = enter_with(_CONVS[dims], LAYER, (input, weight, bias), op, params)
     bias_shape = None if b is None else tuple(b.shape)
     problem = conv_problem(dims, tuple(x.shape), tuple(w.shape), bias_shape, stride, padding, dilation, groups)
-    return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b))
+    return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b, params))
 
 
-def linear(input, weight, bias=None, op="dot"):
+LAYER = "input", "weight", "bias"
+
+
+def enter_with(function, names, tensors, op, params):
+    """(op, arrays, tensors, params, leave) of a call: the Op, operands as the paths compute with them, the values of the
+    op's parameters, and what gives a result as the caller has it."""
+    op = resolve(op)
+    if params is None and not op.term.arguments:
+        return (op,) + _with_params(enter(function, names, tensors), ())
+    given, values = parameters.given(function, op, params)
+    places = [i for i, value in enumerate(values) if not parameters.is_number(value)]
+    labels = tuple(parameters.label(given[i]) for i in places)
+    arrays, found, leave = enter(function, names + labels, tensors + tuple(values[i] for i in places))
+    values = list(values)
+    for i, value in zip(places, found[len(names) :]):
+        values[i] = value
+    return (op.with_parameters(given),) + _with_params((arrays, found[: len(names)], leave), tuple(values))
+
+
+def _with_params(entered, params):
+    arrays, tensors, leave = entered
+    return arrays, tensors, params, leave
+
+
+def linear(input, weight, bias=None, op="dot", params=None):
     """F.linear with a dot product of your own.
 
     input: (..., K), weight: (O, K) or (K,), bias: (O,) or None, added to the results. Returns (..., O), or (...) for a
-    weight of one dimension. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
+    weight of one dimension. Kinds, dtypes, op, params, memory, derivatives and errors as for conv2d.
     """
     if graphs.overridden(input, weight):
-        return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op))
+        return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op), params)
+    if autocast.is_on(input) and not graph.is_dot(op):
+        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
+        with autocast.off(input):
+            return linear(*(tuple(tensors) + (op, params)))
     if graphs.elsewhere(input):
-        recorded = graph.linear(op, input, weight, bias)
+        recorded = graph.linear(op, input, weight, bias, params)
         if recorded is not None:
             return recorded
         if graph.breaks(op, input, weight):
-            return _linear_apart(input, weight, bias, op)
-    op = resolve(op)
-    arrays, (x, w, b), leave = enter("linear", ("input", "weight", "bias"), (input, weight, bias))
+            return _linear_apart(input, weight, bias, op, params)
+    op, arrays, (x, w, b), params, leave = enter_with("linear", LAYER, (input, weight, bias), op, params)
     if op.is_dot and arrays is TORCH:
         return leave(torch.nn.functional.linear(x, w, b))
     problem = linear_problem(tuple(x.shape), tuple(w.shape), None if b is None else tuple(b.shape))
-    return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b))
+    return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b, params))
 
 
-def matmul(a, b, op="dot"):
+def matmul(a, b, op="dot", params=None):
     """torch.matmul with a dot product of your own: (..., M, K) x (..., K, N) -> (..., M, N).
 
     a is the weight: a term is op.multiply(a[..., m, k], b[..., k, n]). As for torch.matmul,
     leading dimensions broadcast, and an operand of one dimension is a row (a) or a column
-    (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d.
+    (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d; params
+    broadcast with a.
     """
     if graphs.overridden(a, b):
-        return graphs.taken_over(matmul, (a, b), a, b, resolve(op))
+        return graphs.taken_over(matmul, (a, b), a, b, resolve(op), params)
+    if autocast.is_on(a) and not graph.is_dot(op):
+        with autocast.off(a):
+            return matmul(autocast.widened(a), autocast.widened(b), op, autocast.widened_all(params))
     if graphs.elsewhere(a):
-        recorded = graph.matmul(op, a, b)
+        recorded = graph.matmul(op, a, b, params)
         if recorded is not None:
             return recorded
         if graph.breaks(op, a, b):
-            return _matmul_apart(a, b, op)
-    op = resolve(op)
-    arrays, (w, x), leave = enter("matmul", ("a", "b"), (a, b))
+            return _matmul_apart(a, b, op, params)
+    op, arrays, (w, x), params, leave = enter_with("matmul", ("a", "b"), (a, b), op, params)
     if op.is_dot and arrays is TORCH:
         return leave(torch.matmul(w, x))
-    return leave(choose.run(op, matmul_problem(tuple(w.shape), tuple(x.shape)), arrays, ("a", "b"), w, x))
+    problem = matmul_problem(tuple(w.shape), tuple(x.shape))
+    return leave(choose.run(op, problem, arrays, ("a", "b"), w, x, None, params))
 
 
 _conv_apart, _linear_apart, _matmul_apart = [graphs.apart(call, graph.WHY) for call in (_conv, linear, matmul)]

@@ -25,7 +25,7 @@ _PLAIN = Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose
 _NEVER_CALLED = () if torch is None else getattr(torch.nn.modules.linear, "NonDynamicallyQuantizableLinear", ())
 
 
-def convert(model, op, calibrate=None, layers=None, qconfig=None):
+def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None):
     """A copy of a model whose convolutions and fully connected layers compute with an op.
 
     model: an nn.Module. It isn't changed.
@@ -39,6 +39,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
         of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than Op.from_table's all
         nn.Conv1d, nn.Conv3d and nn.ConvTranspose1d, 2d and 3d too.
     qconfig: for ops of Op.from_table, as for QuantConv2d.
+    params: the op's parameters as for Conv2d, of which each layer gets its own copies; or a function of (name, module)
+        that returns them, as for shapes that differ from layer to layer.
 
     Returns the copy. Its layers share parameters where the model's do.
 
@@ -67,7 +69,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None):
         if is_table:
             converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig)
         else:
-            converted[layer] = _plain(layer, kind, op)
+            given = params(name, layer) if callable(params) else copy.deepcopy(params)
+            converted[layer] = _plain(layer, kind, op, given)
     model = _with(model, converted)
     for module in model.modules():
         if hasattr(module, "activation_relu_or_gelu"):
@@ -125,8 +128,8 @@ def _is(wanted, name, module):
     raise TypeError("convert(): layers must be types, names or a function, but got {!r}".format(wanted))
 
 
-def _plain(layer, kind, op):
-    new = kind._sharing(layer, op)
+def _plain(layer, kind, op, params):
+    new = kind._sharing(layer, op, params)
     for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # if it was quantized
         new._buffers.pop(attribute, None)
         new.__dict__.pop(attribute, None)

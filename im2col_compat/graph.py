@@ -33,13 +33,14 @@ WHY = (
 
 
 # ---------------------------------------------------------------- recording
-def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
+def conv(dims, op, input, weight, bias, stride, padding, dilation, groups, params=None):
     """conv1d's, conv2d's or conv3d's result, recorded; or None."""
     op = _recordable(op)
-    if _is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+    planes = _planes(op, weight, params)
+    if is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
         return native.recorded(dims, input, weight, bias, stride, padding, dilation, groups)
     sizes = [_each(value, dims) for value in (stride, dilation)] + _sides(padding, dims)
-    if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
+    if planes is None or not _alike(op, input, weight) or None in sizes or type(groups) is not int:
         return None
     if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
         return None
@@ -49,17 +50,18 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups):
     if x[-dims - 1] != w[1] * groups:
         return None
     function = "conv_same" if padding == "same" else "conv"
-    return _record(function, op, input, weight, sum(sizes, ()) + (groups,), bias, dims)
+    return _record(function, op, input, planes, sum(sizes, ()) + (groups,), w[0], bias, dims)
 
 
-def conv_transpose(dims, op, input, weight, bias, stride, padding, output_padding, groups, dilation):
+def conv_transpose(dims, op, input, weight, bias, stride, padding, output_padding, groups, dilation, params=None):
     """conv_transpose1d's, 2d's or 3d's result, recorded; or None."""
     op = _recordable(op)
-    if _is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+    if is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
         function = getattr(torch.nn.functional, "conv_transpose{}d".format(dims))
         return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
     sizes = [_each(value, dims) for value in (stride, dilation, padding, output_padding)]
-    if not _alike(op, input, weight) or None in sizes or type(groups) is not int:
+    planes = _planes(op, weight, params)
+    if planes is None or not _alike(op, input, weight) or None in sizes or type(groups) is not int:
         return None
     if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
         return None
@@ -68,29 +70,58 @@ def conv_transpose(dims, op, input, weight, bias, stride, padding, output_paddin
         return None
     if x[-dims - 1] != w[0]:
         return None
-    return _record("conv_transpose", op, input, weight, sum(sizes, ()) + (groups,), bias, dims, w[1] * groups)
+    return _record("conv_transpose", op, input, planes, sum(sizes, ()) + (groups,), w[1] * groups, bias, dims)
 
 
-def linear(op, input, weight, bias):
+def linear(op, input, weight, bias, params=None):
     """linear's result, recorded; or None."""
     op, x, w = _recordable(op), graphs.sizes(input), graphs.sizes(weight)
-    if not _alike(op, input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
+    planes = _planes(op, weight, params)
+    if planes is None or not _alike(op, input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
         return None
-    return _record("linear", op, input, weight, (), bias)
+    return _record("linear", op, input, planes, (), w[0], bias)
 
 
-def matmul(op, a, b):
+def matmul(op, a, b, params=None):
     """matmul's result, recorded; or None."""
     op, w, x = _recordable(op), graphs.sizes(a), graphs.sizes(b)
-    if not _alike(op, a, b) or len(w) < 2 or len(x) < 2 or w[-1] != x[-2]:
+    planes = _planes(op, a, params)
+    if planes is None or not _alike(op, a, b) or len(w) < 2 or len(x) < 2 or w[-1] != x[-2]:
         return None
-    return _record("matmul", op, a, b, ())
+    return _record("matmul", op, planes, b, (), x[-1])
+
+
+def _planes(op, weight, params):
+    """The weight with the op's parameters, stacked to one tensor, so that the operator has two; None where they must be
+    checked first."""
+    names = op.term.names if isinstance(op, Op) else ()
+    if not names and not params:
+        return weight
+    if params is None or len(params) != len(names) or not isinstance(weight, Tensor):
+        return None
+    shape, planes = weight.shape, [weight]
+    for name in names:
+        if name not in params:
+            return None
+        value = params[name]
+        if isinstance(value, Tensor):
+            sizes = value.shape
+            if value.dtype != weight.dtype or value.device != weight.device or len(sizes) > len(shape):
+                return None
+            if len([0 for p, q in zip(sizes[::-1], shape[::-1]) if p != 1 and p != q]) > 0:
+                return None
+            planes.append(value.expand(shape))
+        elif type(value) in (int, float):
+            planes.append(torch.full_like(weight, value))
+        else:
+            return None
+    return torch.stack(planes)
 
 
 def breaks(op, *tensors):
     """Whether torch.compile breaks the graph around an op that wasn't recorded. RuntimeError where a graph that can't
     be broken would take the present sizes of tensors for those of all."""
-    if not graphs.compiling() or _is_dot(op) and engines.forced() is None:
+    if not graphs.compiling() or is_dot(op) and engines.forced() is None:
         return False
     if not graphs.breakable() and _has_symbols(*tensors):
         raise RuntimeError("{} can't be recorded with sizes that may change: {}".format(op, WHY))
@@ -131,7 +162,7 @@ def _of_function(function):
     return op if known is None else _functions.setdefault(known, op)
 
 
-def _is_dot(op):
+def is_dot(op):
     # 2.4's torch.compile compares no object with a text.
     return op.is_dot if isinstance(op, Op) else isinstance(op, str) and op == "dot"
 
@@ -166,7 +197,7 @@ def _transposed_numbers(numbers):
 
 
 def _alike(op, first, second):
-    if op is None or _is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+    if op is None or is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return False
     mixes_dtypes = isinstance(op, Op) and op.term.mixes_dtypes
     return (first.dtype == second.dtype or mixes_dtypes) and first.device == second.device
@@ -180,9 +211,8 @@ def _fits(bias, input, filters):
     return floats and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
 
 
-def _record(function, op, first, second, numbers, bias=None, dims=0, filters=None):
-    """The result, a bias of so many filters, by default `second`'s, included."""
-    filters = graphs.sizes(second)[0] if filters is None else filters
+def _record(function, op, first, second, numbers, filters, bias=None, dims=0):
+    """The result, a bias of so many filters included."""
     if not graphs.HAS_LIBRARY or not _fits(bias, first, filters):
         return None
     # torch.compile makes constants of texts and functions. Of objects it does since 2.13.
@@ -240,26 +270,37 @@ def _op(name):
     return op
 
 
+def _weight(op, planes):
+    """(the weight, the values of the op's parameters) of what _planes() stacks."""
+    parts = planes.unbind(0) if op.term.names else (planes,)
+    return parts[0], tuple(parts[1:])
+
+
 def _dot(first, second, numbers, function, op):
     op = _op(op)
     if function == "matmul":
-        return choose.run(op, matmul_problem(tuple(first.shape), tuple(second.shape)), TORCH, ("a", "b"), first, second)
+        first, params = _weight(op, first)
+        problem = matmul_problem(tuple(first.shape), tuple(second.shape))
+        return choose.run(op, problem, TORCH, ("a", "b"), first, second, None, params)
+    second, params = _weight(op, second)
     if function == "linear":
         problem = linear_problem(tuple(first.shape), tuple(second.shape), None)
     elif function == "conv_transpose":
         shapes = tuple(first.shape), tuple(second.shape), None
         problem = conv_transpose_problem(*((len(numbers) // 4,) + shapes + _transposed_numbers(numbers)))
-        return transposed.run(op, problem, TORCH, ("weight", "input"), second, first)
+        return transposed.run(op, problem, TORCH, ("weight", "input"), second, first, None, params)
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
         padding = "same" if function == "conv_same" else padding
         shapes = tuple(first.shape), tuple(second.shape), None
         problem = conv_problem(*((len(stride),) + shapes + (stride, padding, dilation, groups)))
-    return choose.run(op, problem, TORCH, ("weight", "input"), second, first)
+    return choose.run(op, problem, TORCH, ("weight", "input"), second, first, None, params)
 
 
 def _dot_fake(first, second, numbers, function, op):
     # The ordinary product has the same shape.
+    if _op(op).term.names:
+        first, second = (first[0], second) if function == "matmul" else (first, second[0])
     second = second.to(first.dtype)
     if function == "linear":
         result = torch.nn.functional.linear(first, second)
@@ -306,9 +347,10 @@ def _flops(first, second, numbers, function, op, out_shape=None, **_):
     """As PyTorch counts them: two for each term."""
     if function == "matmul":
         return 2 * product(out_shape) * first[-1]
+    weight = second[2 if _op(op).term.names else 1 :]
     if function == "conv_transpose":
-        return 2 * product(first) * product(second[1:])
-    return 2 * product(out_shape) * product(second[1:])
+        return 2 * product(first) * product(weight)
+    return 2 * product(out_shape) * product(weight)
 
 
 def _flops_backward(grad, needs, first, second, numbers, function, op, out_shape=None, **_):

@@ -20,7 +20,7 @@ except ImportError as error:
 #: dot.h's calls.
 FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
-#: Of struct dot_problem's fields, the sizes: the first of a Layout's too.
+#: Of struct dot_problem's fields, the sizes: the first of a Layout's too. The next four are strides, in both.
 SIZES = 10
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
@@ -85,9 +85,9 @@ def signs_kernels(result_dtype, level):
 
 
 def pack_signs(values, dtype, sizes, strides, words, threads, level):
-    """Fill `words` (an address, as `values` is) with the signs of values of `sizes`, (batch, groups, channels, pixels).
+    """Fill `words` (an address, as `values` is) with the signs of values of `sizes`, (batch, groups, channels, image).
 
-    strides: of images, channels and pixels, in elements.
+    strides: of images, channels, planes, rows and columns, in elements.
     """
     addresses = ffi.cast("void *", values), ffi.cast("uint32_t *", words)
     fields = sizes + (strides,) + addresses + (threads, ffi.cast("void *", memory.parallel()))
@@ -149,18 +149,22 @@ _problems = Memo(256)
 
 def _new_problem(layout, address, threads):
     """The C struct of a layout and of the kernels at an address, without operands."""
-    sizes = layout[:SIZES] + (layout.x_strides, layout.x_strides, layout.y_strides, ffi.NULL, ffi.NULL)
+    sizes = layout[: SIZES + 4] + (ffi.NULL, ffi.NULL)
     pad = layout.pad or (0,) * 8, layout.pad is None, layout.last
     rest = threads, ffi.NULL, ffi.cast("struct dot_kernels *", address)
     return ffi.new("struct dot_problem *", sizes + pad + rest)
 
 
-def dot(call, layout, address, threads, w, x, result, dx, dw):
-    """One of dot.h's calls on addresses of dense data; 0 for what isn't wanted.
+def dot(call, layout, address, threads, w, x, result, dx, dw, scalars=0, wanted=1):
+    """One of dot.h's calls on addresses; 0 for what isn't wanted.
 
-    layout: a layout.Layout. address: of the kernels. result: the result, or the gradient with respect to it.
+    layout: a layout.Layout, which says how they lie there. address: of the kernels. result: the result, or the gradient
+    with respect to it. scalars: of the op's parameters that are one number for all. wanted: of which of a weight's numbers
+    gradients are, as bits.
     """
     # Kept, since filling in the sizes takes longer than a small problem.
     problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
     parallel = memory.parallel() if threads > 1 else 0
-    lib.dot_call(problem, call, w, x, result, dx, dw, parallel, _workspace(lib.dot_workspace(problem, call)))
+    lib.dot_call(
+        problem, call, w, x, result, dx, dw, parallel, scalars, wanted, _workspace(lib.dot_workspace(problem, call))
+    )

@@ -12,6 +12,7 @@ from im2col_compat.conv_transpose import conv_transpose1d, conv_transpose2d, con
 from im2col_compat.op import resolve
 from im2col_compat.padding import MODES, pad_for_conv
 from im2col_compat.problem import output_padding_for
+from im2col_compat.terms import parameters
 
 
 class _NeedsTorch(object):
@@ -109,9 +110,23 @@ class Layer(object):
     `base` is PyTorch's layer that they extend, `dims` its number of spatial dimensions, 0 for Linear.
     """
 
-    def _set_own(self, op="dot"):
+    _op_params = ()  # names; layers that an older version has pickled have none
+
+    def _set_own(self, op="dot", params=None):
         """Set what PyTorch's layer doesn't have. Constructors and from_conv end with these arguments."""
         self.op = resolve(op)
+        kind, kept = type(self).__name__, self.__dict__.get("_op_params", ())
+        if params is None and kept:
+            params = {name: getattr(self, name) for name in kept if name in dict(self.op.term.arguments)}
+        names, values = parameters.given(kind, self.op, params)
+        for name in kept:  # of a layer that this one is made from
+            delattr(self, name)
+        for name, value in zip(names, values):
+            if hasattr(self, name):
+                text = "{}(): params has {!r}, which is a name that the layer needs itself"
+                raise ValueError(text.format(kind, name))
+            setattr(self, name, layers.parameter(kind, parameters.label(name), value))
+        self._op_params = names
 
     def __setattr__(self, name, value):
         # fuse_conv_bn_eval and other such functions scale the weight of any layer. That scales the result of "dot" alone.
@@ -158,7 +173,8 @@ class Layer(object):
 
     def _with_own(self, settings):
         """The text of PyTorch's settings, and of those that `_set_own` sets."""
-        return "{}, op={!r}".format(settings, self.op)
+        params = ", params={}".format(list(self._op_params)) if self._op_params else ""
+        return "{}, op={!r}{}".format(settings, self.op, params)
 
     def forward(self, input):
         return self._reduced(self._padded(input), self.weight, self.op, self.bias)
@@ -169,7 +185,13 @@ class Layer(object):
 
     def _reduced(self, padded, weight, op, bias=None):
         """What the layer computes of such an input with this weight, op and bias."""
-        return linear(padded, weight, bias, op=op)
+        return linear(padded, weight, bias, op=op, params=self._params(op))
+
+    def _params(self, op):
+        """The parameters of the layer's op, as functions take them."""
+        if not self._op_params or op is not self.op:
+            return None
+        return {name: getattr(self, name) for name in self._op_params}
 
     def _per_filter(self, values):
         """One value for each filter, (O,), in the shape that broadcasts with results."""
@@ -208,9 +230,9 @@ class _Conv(Layer):
     __init__ = constructor(__init__, Layer._set_own)
 
     @classmethod
-    def from_conv(cls, conv, op):
+    def from_conv(cls, conv, op, params=None):
         """A layer with the settings of an nn.Conv1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
-        return cls._sharing(conv, op)
+        return cls._sharing(conv, op, params)
 
     def _with_own(self, settings):
         if self.padding_mode != "zeros" and "padding_mode" not in settings:
@@ -225,7 +247,8 @@ class _Conv(Layer):
     def _reduced(self, padded, weight, op, bias=None):
         padding = self.padding if self.padding_mode == "zeros" else 0
         conv = (conv1d, conv2d, conv3d)[self.dims - 1]
-        return conv(padded, weight, bias, self.stride, padding, self.dilation, self.groups, op=op)
+        params = self._params(op)
+        return conv(padded, weight, bias, self.stride, padding, self.dilation, self.groups, op=op, params=params)
 
 
 class Conv1d(_Conv, _Conv1d):
@@ -239,12 +262,15 @@ class Conv2d(_Conv, _Conv2d):
 
     Arguments are those of today's nn.Conv2d, on every version, and then
     op: as for conv2d.
+    params: the op's parameters, by name. Of a tensor the layer makes a Parameter of that name, an nn.Parameter it takes as
+        it is; a number becomes an attribute that may be changed at any time.
 
     padding may be "same", "valid" or ((top, bottom), (left, right)). padding_mode "zeros" pads with the op's pad value;
     "reflect", "replicate" and "circular" pad with the input's own pixels. Parameters, their initialisation and the
-    state_dict are those of nn.Conv2d.
+    state_dict are those of nn.Conv2d, beside the op's.
 
-    Raises ValueError for a padding, padding_mode or op that doesn't exist.
+    Raises ValueError for a padding, padding_mode or op that doesn't exist, and for a name in params that the layer has;
+    TypeError for params that are missing or unknown.
     """
 
     dims, base = 2, _Conv2d
@@ -272,9 +298,9 @@ class _ConvTranspose(Layer):
     __init__ = constructor(__init__, Layer._set_own)
 
     @classmethod
-    def from_conv(cls, conv, op):
+    def from_conv(cls, conv, op, params=None):
         """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
-        return cls._sharing(conv, op)
+        return cls._sharing(conv, op, params)
 
     def forward(self, input, output_size=None):
         output_padding = self.output_padding
@@ -284,7 +310,7 @@ class _ConvTranspose(Layer):
             output_padding = output_padding_for(type(self).__name__, shape, *sizes)
         conv = (conv_transpose1d, conv_transpose2d, conv_transpose3d)[self.dims - 1]
         numbers = self.stride, self.padding, output_padding, self.groups, self.dilation
-        return conv(input, self.weight, self.bias, *numbers, op=self.op)
+        return conv(input, self.weight, self.bias, *numbers, op=self.op, params=self._params(self.op))
 
 
 class ConvTranspose1d(_ConvTranspose, _ConvTranspose1d):
@@ -316,9 +342,10 @@ class Linear(Layer, _Linear):
     """nn.Linear with your own dot product.
 
     Arguments are those of today's nn.Linear, on every version, and then
-    op: as for conv2d.
+    op, params: as for Conv2d.
 
-    Parameters, their initialisation and the state_dict are those of nn.Linear. Raises ValueError for an unknown op.
+    Parameters, their initialisation and the state_dict are those of nn.Linear, beside the op's. Raises ValueError and
+    TypeError as Conv2d does.
     """
 
     dims, base = 0, _Linear
@@ -330,9 +357,9 @@ class Linear(Layer, _Linear):
     __init__ = constructor(__init__, Layer._set_own)
 
     @classmethod
-    def from_linear(cls, linear, op):
+    def from_linear(cls, linear, op, params=None):
         """A layer with the sizes of an nn.Linear, sharing its parameters. TypeError for other layers."""
-        return cls._sharing(linear, op)
+        return cls._sharing(linear, op, params)
 
 
 def _shallow(module, cls=None):

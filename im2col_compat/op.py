@@ -6,6 +6,7 @@ import uuid
 import weakref
 
 from im2col_compat import reductions
+from im2col_compat.codegen import evaluate
 from im2col_compat.compat import dtypes, graphs
 from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
@@ -17,11 +18,15 @@ by_token = weakref.WeakValueDictionary()
 #: The arguments of Op, in order, and what each is if it isn't given.
 DEFAULTS = (
     ("multiply", None), ("add", "sum"), ("identity", None), ("pad_value", 0), ("grad_w", None), ("grad_x", None),
-    ("normalize_grad_w", None), ("name", None))  # fmt: skip
+    ("normalize_grad_w", None), ("name", None), ("grad_params", None))  # fmt: skip
 
 
 class Op(object):
     """A dot product: add over k of multiply(w[k], x[k]).
+
+    multiply may have parameters after w and x: ``Op(lambda w, x, t: t * abs(w - x))``. conv2d and its like take them by
+    name, params={"t": a tensor that broadcasts with the weight, or a number}, and so do layers, which own them. They
+    have gradients, first and second. One with a default need not be given.
 
     multiply(w, x): a function of two tensors, or of two NumPy arrays, w from the weight. It works element by element on
         operands that broadcast, returns their dtype (bool is welcome for integers), and is pure: it may be called any
@@ -33,18 +38,19 @@ class Op(object):
     pad_value: what conv2d pads its input with, a number. None leaves padded taps out altogether. A pad value that an
         integer dtype can't hold is a ValueError, but an infinite one means None there.
     grad_w(w, x), grad_x(w, x): used instead of d multiply / dw and d multiply / dx, as for straight-through estimators.
-        A second derivative differentiates them in turn.
+        A second derivative differentiates them in turn. They get the parameters by name that they take.
     normalize_grad_w: None, or a number eta: the finished gradient g of a weight of n elements is scaled to
         eta * sqrt(n) / |g| * g, the adaptive learning rate of AdderNet (arXiv 1912.13200, section 3.3; its published
         code has eta = 0.2).
     name: what messages call it.
+    grad_params: {name of a parameter: function}, used instead of the derivatives for parameters.
 
     Raises TypeError or ValueError for arguments that aren't these.
     """
 
     def __init__(
         self, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None, normalize_grad_w=None,
-        name=None
+        name=None, grad_params=None
     ):  # fmt: skip
         for argument, value in (("multiply", multiply), ("grad_w", grad_w), ("grad_x", grad_x)):
             if not callable(value) and (value is not None or argument == "multiply"):
@@ -54,7 +60,13 @@ class Op(object):
         for argument, value in values:
             if not (value is None or isinstance(value, numbers.Number)):
                 raise TypeError("Op(): {} must be a number or None, but got {!r}".format(argument, value))
-        self.term = kinds.of(multiply, grad_w, grad_x)
+            if isinstance(value, numbers.Rational) and abs(value) > dtypes.LARGEST:
+                raise ValueError("Op(): {} must be a number that a float64 can hold".format(argument))
+        self.term = kinds.of(multiply, grad_w, grad_x, grad_params)
+        for argument, value in self.term.grad_params.items():
+            if argument not in dict(self.term.arguments) or not callable(value):
+                text = "Op(): grad_params must have functions for parameters of multiply, {}, but got {!r}: {!r}"
+                raise TypeError(text.format([name for name, _ in self.term.arguments], argument, value))
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
         self._padding = {}  # what padding_with() made
         # No other op's. torch.compile compares texts, where it takes one object for another of its type.
@@ -67,9 +79,12 @@ class Op(object):
     identity = property(lambda self: self.reduction.identity)
     grad_w = property(lambda self: self.term.grad_w)
     grad_x = property(lambda self: self.term.grad_x)
+    grad_params = property(lambda self: self.term.grad_params or None)
 
     @classmethod
-    def from_c(cls, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None):
+    def from_c(
+        cls, multiply, add="sum", identity=None, pad_value=0, grad_w=None, grad_x=None, params=(), grad_params=None
+    ):  # fmt: skip
         """An op written as C expressions: ``Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x=...)``.
 
         multiply, grad_w, grad_x: expressions in w and x. Functions go by their names in <tgmath.h> (fabs, exp, fmax),
@@ -78,6 +93,8 @@ class Op(object):
         add: "sum", "max", "min", or an expression in acc and term; "acc + term" is "sum".
         identity: a number, or its text. An expression `add` starts from it, by default from the first term.
         pad_value: as for Op.
+        params: the names of parameters, which the expressions use beside w and x. grad_params: {name: expression}; with
+            grad_w and grad_x, each parameter needs one to have a gradient.
 
         Only compiled kernels evaluate such an op: where they can't, it is a RuntimeError. Without grad_w and grad_x, or
         with an expression `add`, it has no gradient.
@@ -97,7 +114,8 @@ class Op(object):
         if add not in reductions.ADDS:
             add = CText("add", add)
         grads = [None if text is None else CText(name, text) for name, text in (("grad_w", grad_w), ("grad_x", grad_x))]
-        return cls(CText("multiply", multiply), add, identity, pad_value, *grads)
+        of_params = {name: CText("grad_params", text) for name, text in (grad_params or {}).items()}
+        return cls(CText("multiply", multiply, params), add, identity, pad_value, *grads, grad_params=of_params)
 
     @classmethod
     def from_table(cls, table, signed=None, bits=None, name=None, pad_value=0):
@@ -146,11 +164,25 @@ class Op(object):
         if self.pad_value is value and self.normalize_grad_w is None or self.is_dot:
             return self
         if value not in self._padding:
-            self._padding[value] = Op(**dict(self._arguments(), pad_value=value, normalize_grad_w=None))
+            new = Op(**dict(self._arguments(), pad_value=value, normalize_grad_w=None))
+            self._padding[value] = new.with_parameters(self.term.names)
         return self._padding[value]
 
     def _arguments(self):
         return {argument: getattr(self, argument) for argument, _ in DEFAULTS}
+
+    def with_parameters(self, names):
+        """This op, whose functions are called with these of the parameters: all without defaults, and others given."""
+        if names == self.term.names:
+            return self
+        new = Op(**self._arguments())
+        new.term.names = names
+        return new
+
+    def of_expressions(self, traced):
+        """This op as tensor operations compute what was traced of it: what its functions capture is parameters, too."""
+        functions = evaluate.of(traced, [surrogate is not None for surrogate in self.term.surrogates])
+        return Op(**dict(dict(self._arguments(), name=None), **functions))
 
     @property
     def is_named(self):

@@ -109,9 +109,14 @@ class Part(namedtuple("Part", "taps pixels places problem")):
     def forwards(self, kernel, image):
         """The same for a reversed image; its result is reversed too."""
         taps, pixels = [
-            tuple(slice(size - 1 - (s.start + (length - 1) * (s.step or 1)), size - s.start, s.step)
-                  for size, s, length in zip(sizes, slices, lengths))
-            for sizes, slices, lengths in ((kernel, self.taps, self.problem.kernel), (image, self.pixels, self.problem.image))
+            tuple(
+                slice(size - 1 - (s.start + (length - 1) * (s.step or 1)), size - s.start, s.step)
+                for size, s, length in zip(sizes, slices, lengths)
+            )
+            for sizes, slices, lengths in (
+                (kernel, self.taps, self.problem.kernel),
+                (image, self.pixels, self.problem.image),
+            )
         ]
         return Part(taps, pixels, self.places, self.problem._replace(pads=tuple(p[::-1] for p in self.problem.pads)))
 
@@ -121,6 +126,11 @@ def product(numbers):
     for number in numbers:
         result *= number
     return result
+
+
+def dense(sizes):
+    """The strides, in elements, of what is dense and of these sizes."""
+    return tuple(product(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
 def integers(function, name, value, too_large=TypeError, pairs=False):
@@ -458,7 +468,7 @@ def conv_transpose_problem(
         x_part = leading + (channels,) + tuple(s.stop - s.start for s in pixels)
         w_part = (filters, channels // groups) + lengths
         problem = _conv_problem(dims, x_part, w_part, None, 1, pads, gaps, groups)
-        parts.append(Part(taps, pixels, places, problem._replace(function=function)))
+        parts.append(Part(taps, pixels, places, problem))
     found = sum(product(part.problem.blocks) for part in parts)
     numbers = stride, padding, output_padding, groups, dilation
     result_shape = leading + (filters,) + size

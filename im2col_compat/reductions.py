@@ -39,12 +39,12 @@ class Reduction(object):
         """The dtype in which C adds up a block of terms made of a dtype."""
         return self.result_dtype(dtype)
 
-    def evaluate(self, op, arrays, w, x, axis, absent):
-        """The reduction along `axis` of op's terms of w and x, without that axis, by tensor operations.
+    def evaluate(self, op, arrays, weights, x, axis, absent):
+        """The reduction along `axis` of op's terms of weights and x, without that axis, by tensor operations.
 
         absent: non-zero where a term is left out, of a shape that broadcasts to the terms'; None if nowhere.
         """
-        terms = op.term.evaluate(op, arrays, w, x)
+        terms = op.term.evaluate(op, arrays, weights, x)
         if absent is not None:
             terms = arrays.fill(terms, absent, self.of_no_terms(op, arrays.dtype(terms)))
         return self.combine(arrays, terms, axis)
@@ -151,13 +151,13 @@ class Fold(Reduction):
         # steps, so it may take a larger share of the memory.
         return size * max(4, -(-terms // filters)), max(1, size * terms // 4)
 
-    def evaluate(self, op, arrays, w, x, axis, absent):
+    def evaluate(self, op, arrays, weights, x, axis, absent):
         # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
         before = (slice(None),) * axis
         widens = dtypes.is_integer(arrays.dtype(x))
         acc, started, gone = None, None, None
         x_parts = iter(_unbind(arrays, x, axis))
-        for k, w_part in enumerate(_unbind(arrays, w, axis)):
+        for k, w_part in enumerate(zip(*[_unbind(arrays, w, axis) for w in weights])):
             x_part = next(x_parts)
             if k == 0:
                 multiply = op.term.multiplier(op, arrays, w_part, x_part)

@@ -26,6 +26,9 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
     """
     arrays, (w,), leave = enter("conv_matrix", ("weight",), (weight,))
     dims, shape = len(w.shape) - 2, tuple(w.shape)
+    if arrays.dtype(w) not in dtypes.ITEMSIZE:
+        message = "conv_matrix(): weight must be of floats, complex numbers, integers or bools, but its dtype is {}"
+        raise TypeError(message.format(arrays.dtype(w)))
     if dims not in (1, 2, 3):
         raise RuntimeError("conv_matrix(): weight must have 3, 4 or 5 dimensions, but got shape {}".format(shape))
     if not dense and (arrays is NUMPY or VARIABLES):

@@ -56,7 +56,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("IM2COL_COMPAT_QUIET", raising=False)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(compile, "_memo", {})
+    for memo in ("_memo", "_refused", "_given_up"):
+        monkeypatch.setattr(compile, memo, {})
     monkeypatch.setattr(cache, "_temporary", None)
     yield str(tmp_path / "cache")
     shutil.rmtree(str(tmp_path), ignore_errors=True)
@@ -64,7 +65,8 @@ def place(tmp_path, monkeypatch):
 
 def forget():
     """What a new process would not know."""
-    compile._memo.clear()
+    for memo in (compile._memo, compile._refused, compile._given_up):
+        memo.clear()
     cache._temporary = None
 
 
@@ -299,15 +301,64 @@ def test_writable_by_others(place, mode, capfd):
     assert "until this process ends: " in err and "isn't private" in err and err.count("\n") == 1
 
 
-def test_parent_writable_by_everyone(place):
-    """Nor is one that anybody could replace."""
+@pytest.mark.parametrize("above", ["parent", "parent/one/two"])
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_below_what_others_can_write(place, monkeypatch, above, mode, capfd):
+    """Nor is one that others could replace, at any height, and nothing is made there. The line says how to mend it."""
+    parent = os.path.join(place, "parent")
+    os.makedirs(os.path.join(place, above))
+    os.chmod(parent, mode)
+    monkeypatch.setenv("IM2COL_COMPAT_CACHE", os.path.join(place, above, "below"))
+    assert is_temporary(build()) and os.listdir(os.path.join(place, above)) == []
+    assert "{} isn't private: others can write there (chmod go-w)".format(parent) in capfd.readouterr()[1]
+    forget()
+    os.chmod(parent, mode & ~0o022)
+    assert os.path.dirname(build()) == os.path.join(os.path.realpath(place), above, "below")
+
+
+def test_below_a_sticky_directory(place, monkeypatch):
+    """Where everybody may write, but nobody may move what is another's, as in /tmp, an own directory is used."""
+    os.mkdir(place)
+    os.chmod(place, 0o1777)
+    monkeypatch.setenv("IM2COL_COMPAT_CACHE", os.path.join(place, "below"))
+    for _ in range(2):
+        assert os.path.dirname(build()) == os.path.realpath(os.path.join(place, "below"))
+        forget()
+
+
+@root_only
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_below_another_users_directory(place, monkeypatch, mode, capfd):
+    """Nor one that another user could move, though nobody else may write there."""
+    below = os.path.join(place, "below")
+    os.mkdir(place)
+    os.mkdir(below, 0o700)
+    os.chmod(place, mode)
+    os.chown(place, 12345, -1)
+    monkeypatch.setenv("IM2COL_COMPAT_CACHE", below)
+    assert is_temporary(build()) and os.listdir(below) == []
+    assert "{} is another user's".format(place) in capfd.readouterr()[1]
+
+
+@pytest.mark.parametrize("parent, mode", [("", 0o777), ("", 0o775), ("below", 0o777)])
+def test_temporary_directory_that_others_can_move(place, tmp_path, monkeypatch, parent, mode):
+    """A directory for temporary files is checked in the same way. With neither there is no library, and two reasons."""
     os.mkdir(place)
     os.chmod(place, 0o777)
-    os.environ["IM2COL_COMPAT_CACHE"] = os.path.join(place, "below")  # monkeypatch restores it
-    assert is_temporary(build())
-    forget()
-    os.chmod(place, 0o1777)  # as /tmp is
-    assert os.path.dirname(build()) == os.path.realpath(os.path.join(place, "below"))
+    temporary = tmp_path / "temporary"
+    (temporary / "below").mkdir()
+    os.chmod(str(temporary), mode)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / parent))
+    with pytest.raises(CannotCompile) as caught:
+        build()
+    reasons = str(caught.value).split("; ")
+    assert len(reasons) == 2 and place in reasons[0] and str(temporary) in reasons[1], reasons
+    assert all("isn't private" in reason for reason in reasons)
+    assert os.listdir(place) == [] and os.listdir(str(temporary)) == ["below"]
+    with pytest.raises(EnvironmentError):
+        cache.scratch()
+    os.chmod(place, 0o700)
+    assert os.path.dirname(cache.scratch()) == os.path.realpath(place)
 
 
 @root_only
@@ -333,10 +384,312 @@ def test_another_users_link(place):
 def test_own_link(place):
     """The user's own link to a private directory is followed; a dangling one isn't."""
     os.symlink(place + ".real", place)
-    assert is_temporary(build())
+    assert is_temporary(build()) and not os.path.exists(place + ".real")
     forget()
     os.mkdir(place + ".real", 0o700)
     assert os.path.dirname(build()) == os.path.realpath(place + ".real")
+
+
+def test_links_to_links(place, monkeypatch):
+    """So are links in links and relative ones, and each directory on the way is checked; a circle isn't a directory."""
+    for directory in (place, place + ".real", place + ".real/deep", place + ".open", place + ".open/deep"):
+        os.mkdir(directory, 0o700)
+    real = os.path.realpath(place + ".real")
+    os.symlink(os.path.basename(place) + ".real", place + ".one")
+    os.symlink("../{}.one/./deep/..".format(os.path.basename(place)), os.path.join(place, "two"))
+    os.symlink("three", os.path.join(place, "three"))
+    os.symlink(place + ".open/deep", os.path.join(place, "four"))
+    os.chmod(place + ".open", 0o777)
+    for name, expected in (("two", real), ("two/deep/new", real + "/deep/new"), ("three", None), ("four", None)):
+        monkeypatch.setenv("IM2COL_COMPAT_CACHE", os.path.join(place, name))
+        forget()
+        path = build()
+        assert is_temporary(path) if expected is None else os.path.dirname(path) == expected, name
+
+
+#: What is run with two users: a victim, whose cache is below a directory that is an attacker's, who swaps the cache for
+#: a directory of his. It prints what the victim loads: at first, and meanwhile.
+ATTACK = """
+import ctypes, os, signal, subprocess, tempfile, traceback
+OWNER, GROUP, MODE, READY = {!r}
+ABOVE = tempfile.gettempdir()
+VICTIM, ATTACKER = 65533, 65534
+PARENT = ABOVE + "/parent"
+place, evil, away = PARENT + "/cache", PARENT + "/evil", PARENT + "/away"
+
+def forked(user, work):
+    pid = os.fork()
+    if pid == 0:
+        status = 9
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            status = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+def status_of(pid):
+    return os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+
+def load():
+    try:
+        return ctypes.CDLL(compile.library(SOURCE, FLAGS, "this")).answer()
+    except (compile.CannotCompile, OSError):
+        return 0
+    finally:
+        if not READY:
+            try:
+                os.rmdir(place)
+            except OSError:
+                pass
+
+def attack():
+    while True:
+        if READY:
+            moves = [lambda pair=pair: os.rename(*pair) for pair in
+                     ((place, away), (evil, place), (place, evil), (away, place))]
+        else:
+            moves = [lambda: os.symlink(evil, place), lambda: os.remove(place),
+                     lambda: os.mkdir(place), lambda: os.rmdir(place)]
+        for move in moves:
+            try:
+                move()
+            except OSError:
+                pass
+
+# The compiler is open to the first load alone, and no directory for temporary files is.
+tempfile.tempdir = ABOVE + "/open"
+os.mkdir(tempfile.tempdir)
+os.chmod(tempfile.tempdir, 0o777)
+os.environ["IM2COL_COMPAT_CACHE"], os.environ["CC"] = place, ABOVE + "/cc"
+with open(ABOVE + "/cc", "w") as stream:
+    stream.write("#!/bin/sh\\n[ -e '%s/closed' ] && exit 1\\nexec cc \\"$@\\"\\n" % ABOVE)
+os.chmod(ABOVE + "/cc", 0o755)
+os.mkdir(PARENT, 0o755)
+for directory, user in ((place, VICTIM), (evil, ATTACKER)):
+    os.mkdir(directory, 0o700)
+    os.chown(directory, user, user)
+ready, READY = READY, True
+assert status_of(forked(VICTIM, load)) == 42
+READY = ready
+library = os.listdir(place)[0]
+with open(evil + "/answer.c", "w") as stream:
+    stream.write("int answer(void) {{ return 66; }}")
+subprocess.check_call(["cc", "-shared", "-fPIC", "-o", evil + "/" + library, evil + "/answer.c"])
+os.chmod(evil, 0o755)
+os.chmod(evil + "/" + library, 0o755)
+os.chown(evil + "/" + library, ATTACKER, ATTACKER)
+if not READY:
+    os.remove(place + "/" + library)
+    os.rmdir(place)
+open(ABOVE + "/closed", "w").close()
+os.chown(PARENT, ATTACKER if OWNER else 0, ATTACKER if GROUP else 0)
+os.chmod(PARENT, MODE)
+first = status_of(forked(VICTIM, load))
+attacker = forked(ATTACKER, attack)
+try:
+    found = [status_of(forked(VICTIM, load)) for _ in range(100 if READY else 20)]
+finally:
+    os.kill(attacker, signal.SIGKILL)
+    os.waitpid(attacker, 0)
+print("%d %s" % (first, sorted(set(found))))
+"""
+
+
+@pytest.fixture
+def common():
+    """A directory for temporary files that every user may use."""
+    above = tempfile.mkdtemp(dir="/tmp")
+    try:
+        if os.geteuid() == 0:
+            try:
+                os.chown(above, 65533, 65533)
+                os.chown(above, 0, 0)
+            except OSError:
+                pytest.skip("root of a container that has no other users")
+        os.chmod(above, 0o1777)
+        yield above
+    finally:
+        shutil.rmtree(above)
+
+
+@root_only
+@pytest.mark.parametrize(
+    "owner, group, mode, ready, first, all_of_them",
+    [
+        (True, False, 0o755, True, b"0", b"[0]"),
+        (True, False, 0o1777, True, b"0", b"[0]"),
+        (False, True, 0o775, True, b"0", b"[0]"),
+        (False, False, 0o777, True, b"0", b"[0]"),
+        (False, False, 0o1777, True, b"42", b"[42]"),
+        (False, False, 0o1777, False, b"0", b"[0]"),
+    ],
+)
+def test_attack(place, common, owner, group, mode, ready, first, all_of_them):
+    """Another user who can move the cache directory, or make it first, gets nothing loaded. He can do nothing about one
+    that lies as those of /tmp do."""
+    out, _ = run(ATTACK.format((owner, group, mode, ready)), TMPDIR=common, IM2COL_COMPAT_QUIET="1")
+    assert out == first + b" " + all_of_them
+
+
+#: A user in a container that has no root: its files, and all those of others, appear as nobody's.
+CONTAINER = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65533)
+    os.setuid(65533)
+    libc.prctl(4, 1, 0, 0, 0)  # for a process that changed its user, /proc/self is root's
+user = os.geteuid()
+try:
+    if libc.unshare(0x10000000):
+        raise OSError(ctypes.get_errno(), "no namespaces")
+    with open("/proc/self/uid_map", "w") as stream:
+        stream.write("%d %d 1" % (user, user))
+except EnvironmentError as error:
+    print("skip: %s" % error)
+    sys.exit()
+assert os.geteuid() == user and os.stat("/").st_uid not in (0, user)
+path = compile.library(SOURCE, FLAGS, "this")
+assert ctypes.CDLL(path).answer() == 42
+print(os.path.dirname(path))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs namespaces of users")
+def test_container_without_root(place, common):
+    """In Apptainer or Bubblewrap root's directories aren't anybody's, and are taken for root's."""
+    directory = os.path.join(common, "cache")
+    out, _ = run(CONTAINER, TMPDIR=common, IM2COL_COMPAT_CACHE=directory)
+    if out.startswith(b"skip"):
+        pytest.skip(out.decode())
+    assert out.decode() == directory
+
+
+# What no library can be loaded from
+
+
+@pytest.fixture
+def noexec(place):
+    """Mounts a directory noexec, once; skips where that can't be done."""
+    mounted = []
+
+    def mount(directory):
+        with open(os.devnull, "w") as nothing:
+            words = ["mount", "-t", "tmpfs", "-o", "noexec,mode=700", "tmpfs", directory]
+            if not sys.platform.startswith("linux") or subprocess.call(words, stdout=nothing, stderr=nothing):
+                pytest.skip("a directory can't be mounted noexec here")
+        mounted.append(directory)
+
+    yield mount
+    for directory in mounted:
+        subprocess.check_call(["umount", "-l", directory])
+
+
+def test_mounted_noexec(place, tmp_path, noexec, monkeypatch, capfd):
+    """Nothing is compiled for a cache from which nothing can be loaded. The temporary directory is used, and the line
+    says why."""
+    os.mkdir(place)
+    noexec(place)
+    cc, log = logging(tmp_path)
+    monkeypatch.setenv("CC", cc)
+    path = build()
+    assert is_temporary(path) and answer(path) == 42 and compilations(log) == 1 and os.listdir(place) == []
+    assert "no library can be loaded from {} (is it mounted noexec?)".format(place) in capfd.readouterr()[1]
+    forget()
+    noexec(tempfile.gettempdir())
+    with pytest.raises(CannotCompile) as caught:
+        build()
+    reasons = str(caught.value).split("; ")
+    assert len(reasons) == 2 and all("mounted noexec" in reason for reason in reasons)
+    assert place in reasons[0] and tempfile.gettempdir() in reasons[1] and compilations(log) == 1
+
+
+def test_library_that_is_noexec(place, noexec):
+    """A library that is there, whole, but can't be loaded, isn't used."""
+    path = build()
+    with open(path, "rb") as stream:
+        content = stream.read()
+    noexec(place)
+    with open(path, "wb") as stream:
+        stream.write(content)
+    os.chmod(path, 0o700)
+    forget()
+    assert is_temporary(build()) and answer(build()) == 42
+
+
+def test_nothing_is_compiled_in_vain(place, tmp_path, monkeypatch):
+    """The same where nothing can be mounted: the system is asked before anything is compiled."""
+
+    def fails(descriptor, directory):
+        if directory.startswith(os.path.realpath(place)):
+            raise OSError("not from here")
+
+    monkeypatch.setattr(cache, "check_loads", fails)
+    cc, log = logging(tmp_path)
+    monkeypatch.setenv("CC", cc)
+    assert is_temporary(build()) and compilations(log) == 1
+
+
+# What is left and kept too long
+
+
+def test_what_killed_compilations_left(place):
+    """Directories of compilations that were killed a day ago go with the next one. Others, and others' files, stay."""
+    os.mkdir(place, 0o700)
+    names = {}
+    for name, age in (("old", 1.5), ("new", 0.5)):
+        names[name] = os.path.basename(cache.work(place))
+        open(os.path.join(place, names[name], "source.c"), "w").close()
+        os.utime(os.path.join(place, names[name]), (time.time() - age * 86400,) * 2)
+    for name in ("tmpfiles", "im2col_compat"):
+        os.mkdir(os.path.join(place, name))
+        os.utime(os.path.join(place, name), (1e9, 1e9))
+    os.symlink(place, os.path.join(place, names["old"] + "link"))
+    path = build()
+    kept = ["tmpfiles", "im2col_compat", names["new"], names["old"] + "link", os.path.basename(path)]
+    assert sorted(os.listdir(place)) == sorted(kept)
+
+
+def test_killed(place, tmp_path):
+    """A compilation that is killed leaves a directory that is known as such."""
+    note = tmp_path / "note"
+    cc, _ = logging(tmp_path, "echo $$ > '{}'; sleep 60".format(note))
+    process = start(REPORT, CC=cc)
+    while not (note.exists() and note.read_text().strip()):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    os.kill(int(note.read_text()), signal.SIGKILL)
+    assert len(os.listdir(place)) == 1
+    os.utime(os.path.join(place, os.listdir(place)[0]), (1e9, 1e9))
+    assert os.listdir(place) != [os.path.basename(build())] and len(os.listdir(place)) == 1
+
+
+def test_oldest_out(place, monkeypatch):
+    """Beyond a bound those that weren't used for longest go; the new one stays, and what isn't ours. One that a process
+    has loaded works on."""
+    paths = [library("int answer(void) {{ return {}; }}".format(i), FLAGS, "this") for i in range(5)]
+    loaded = ctypes.CDLL(paths[2])
+    size = os.path.getsize(paths[0])
+    for path, used, written in zip(paths, (50, 10, 20, 30, 40), (1, 2, 3, 4, 60)):
+        os.utime(path, (used, written))
+    other = os.path.join(place, "notes.so")
+    with open(other, "wb") as stream:
+        stream.write(b" " * 10 * size)
+    os.utime(other, (1, 1))
+    monkeypatch.setattr(cache, "MOST", 4 * size + 10)
+    paths.append(build())
+    assert [os.path.exists(path) for path in paths] == [True, False, False, True, True, True]
+    assert loaded.answer() == 2 and os.path.exists(other)
+    monkeypatch.setattr(cache, "MOST", 1)
+    paths.append(library(SOURCE + "\n", FLAGS, "this"))
+    assert [os.path.exists(path) for path in paths] == [False] * 6 + [True] and answer(paths[-1]) == 42
 
 
 @pytest.mark.parametrize("below", ["", "below"])
@@ -598,6 +951,100 @@ def test_compiler_that_hangs(place, tmp_path, monkeypatch):
     assert str(caught.value) == "compiler.sh was cut off after 1 s"
     assert time.time() - started < 10 and compilations(log) == 1
     assert os.listdir(place) == [] and ended(int(note.read_text()))
+
+
+def test_compiler_that_hangs_once(place, tmp_path, monkeypatch):
+    """It isn't tried again in this process, for the same kind, by any number of threads. What is there is used."""
+    cc, log = logging(tmp_path, "[ -e '{}' ] && sleep 60".format(tmp_path / "stuck"))
+    monkeypatch.setenv("CC", cc)
+    path = library(SOURCE, FLAGS, "this", "one")
+    (tmp_path / "stuck").mkdir()
+    monkeypatch.setattr(compile, "LIMIT", 1)
+    reasons = []
+
+    def work(i):
+        try:
+            library(SOURCE + "\n" * (i % 2), FLAGS + ("-g",), "this", "one")
+        except CannotCompile as error:
+            reasons.append(str(error))
+
+    started, before = time.time(), compilations(log)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reasons == ["compiler.sh was cut off after 1 s"] * 4 and time.time() - started < 3
+    assert compilations(log) == before + 1
+    compile._memo.clear()
+    assert library(SOURCE, FLAGS, "this", "one") == path
+    with pytest.raises(CannotCompile):
+        library(SOURCE, FLAGS + ("-g",), "this", "other")
+    assert compilations(log) == before + 2
+
+
+def test_compiler_that_makes_nothing(place, tmp_path, monkeypatch):
+    """One that fails for the simplest source, in both directories, isn't tried again in this process for the kind."""
+    cc, log = logging(tmp_path, "exit 3")
+    monkeypatch.setenv("CC", cc)
+    for i in range(3):
+        with pytest.raises(CannotCompile) as caught:
+            library(SOURCE + "\n" * i, FLAGS, "this", "one")
+        assert str(caught.value) == "compiler.sh failed: exit status 3" and type(caught.value) is CannotCompile
+        assert compilations(log) == 3
+    os.utime(cc, (1e9, 1e9))  # another compiler
+    with pytest.raises(CannotCompile):
+        library(SOURCE, FLAGS, "this", "one")
+    assert compilations(log) == 6
+
+
+def test_whose_fault_it_is(place, tmp_path, monkeypatch):
+    """A source that doesn't compile is tried once, and others are compiled. Flags that the compiler doesn't know, or
+    with which it fails in itself, are another matter; with flags that aren't known nothing is tried again."""
+    cc, log = logging(tmp_path, "case \"$*\" in *-mnew*) echo 'error: no such instruction'; exit 1;; esac")
+    monkeypatch.setenv("CC", cc)
+    bad = "int bad bad;\n"
+    for i, expected in ((1, 3), (2, 5)):  # beside it the simplest one, without flags and, once, with them
+        with pytest.raises(CannotCompile) as caught:
+            library(bad * i, FLAGS, "this")
+        assert type(caught.value) is CannotCompile and "bad" in str(caught.value)
+        assert compilations(log) == expected
+    assert answer(build()) == 42
+    before = compilations(log)
+    for i in range(3):
+        with pytest.raises(compile.OtherFlags, match="no such instruction"):
+            library(SOURCE + "\n" * i, FLAGS + ("-mnew",), "this")
+        assert compilations(log) == before + 3
+    ice = "case \"$*\" in *-g*) echo 'internal compiler error: in extract_insn'; exit 1;; esac"
+    monkeypatch.setenv("CC", logging(tmp_path, ice)[0])
+    with pytest.raises(compile.OtherFlags, match="internal"):
+        library(SOURCE, FLAGS + ("-g",), "this")
+    assert os.listdir(tempfile.gettempdir()) == []
+
+
+def test_disk_with_little_room(place, monkeypatch):
+    """A disk that takes the simplest library, and not this one, is full."""
+    fail = cache.write
+
+    def write(path, mode, content):
+        if path.startswith(os.path.realpath(place)) and len(content) > 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        fail(path, mode, content)
+
+    make = compile._make
+    monkeypatch.setattr(cache, "write", write)
+    monkeypatch.setattr(compile, "_make", lambda source, flags, words, folder: (
+        "No space left" if source == SOURCE and folder.startswith(os.path.realpath(place))
+        else make(source, flags, words, folder)))  # fmt: skip
+    assert is_temporary(build()) and os.listdir(place) == []
+
+
+def test_much_output(place, tmp_path, monkeypatch):
+    """What a program prints without end is dropped, and its end is heard of."""
+    monkeypatch.setattr(compile, "MOST_OUTPUT", 1000)
+    words = [sys.executable, "-c", "print('error: ' + 'x' * 100000); raise SystemExit(3)"]
+    status, output = compile.run(words, str(tmp_path))
+    assert status == 3 and len(output) == 1000 and output.startswith(b"error: xx")
 
 
 def ended(pid):

@@ -96,7 +96,20 @@ def test_c_example(tmpdir):
 
 def test_pages_link_to_files_that_exist():
     """No link leads nowhere."""
-    for page in PAGES + TUTORIALS + ["docs/c-library.md"]:
+    for page in PAGES + TUTORIALS + ["docs/c-library.md", "docs/safety.md"]:
         with open(os.path.join(ROOT, page)) as text:
             for target in re.findall(r"\]\((?!http)([^)#]+)\)", text.read()):
                 assert os.path.exists(os.path.join(ROOT, os.path.dirname(page), target)), (page, target)
+
+
+def test_promises_name_tests_that_exist():
+    """Every promise of safety.md is held by a test that is there."""
+    with open(os.path.join(ROOT, "docs/safety.md")) as text:
+        text = text.read()
+    for row in re.findall(r"^\| (?!promise|what \|)(.*) \|$", text, re.M):
+        assert "::" in row.split("|")[-1], row
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    assert text.count("::") == len(named) > 30
+    for file, test in named:
+        with open(os.path.join(ROOT, "tests", file)) as source:
+            assert "\ndef {}(".format(test) in source.read(), (file, test)

@@ -963,6 +963,41 @@ def test_interrupts():
     assert float(output[1]) - sent < 3
 
 
+@pytest.mark.parametrize("op", ["l1", "xnor", "max_plus"])
+@pytest.mark.parametrize("function", ["linear", "conv2d", "matmul"])
+def test_long_calls_come_back_to_python(function, op, monkeypatch):
+    """One image, or many rows of features, take several calls of C, between which Ctrl-C gets through; the result and the
+    gradients are the same to the bit."""
+    functions = {"linear": linear, "conv2d": conv2d, "matmul": matmul}
+    shapes = {
+        "linear": ((1500, 40), (30, 40)),
+        "matmul": ((30, 40), (40, 1500)),
+        "conv2d": ((1, 3, 40, 50), (8, 3, 3, 3)),
+    }
+    operands = [make(KIND, np.random.RandomState(0).randn(*shape).astype("float32")) for shape in shapes[function]]
+
+    def results():
+        calls.append(0)
+        found = [functions[function](*operands, op=op)]
+        if torch is not None and not VARIABLES:
+            leaves = [t.detach().requires_grad_() for t in operands]
+            found += torch.autograd.grad(functions[function](*leaves, op=op).sum(), leaves)
+        return [np.array(t) if isinstance(t, np.ndarray) else t.detach().numpy() for t in found]
+
+    dot, calls = lowlevel.dot, []
+
+    def counting(*arguments):
+        calls[-1] += 1
+        return dot(*arguments)
+
+    monkeypatch.setattr(lowlevel, "dot", counting)
+    whole = results()
+    monkeypatch.setattr(fused, "STEP", 10**5)
+    for one, other in zip(whole, results()):
+        np.testing.assert_array_equal(one, other)
+    assert calls[1] >= calls[0] + 2
+
+
 @pytest.mark.parametrize("threads", ["0", "-3", "1", "2", "1000", "none", ""])
 def test_odd_numbers_of_threads(threads):
     """Whatever OMP_NUM_THREADS says, there is a result without torch, which has a number of its own."""

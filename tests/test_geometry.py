@@ -170,6 +170,26 @@ def test_arrays_that_are_no_numbers(dtype):
         assert "'{}'".format(argument) in str(info.value) and str(np.dtype(dtype)) in str(info.value)
 
 
+def test_masked_arrays():
+    """A masked array is refused by name: there would be nothing to see of its mask in the result."""
+    masked, numbers = np.ma.masked_array(np.ones((1, 1, 3, 3)), np.eye(3)), np.ones((1, 1, 3, 3))
+    for argument, function in (
+        ("input", lambda: unfold(masked, 2)),
+        ("out", lambda: unfold(numbers, 3, out=np.ma.masked_array(np.ones((1, 9, 1))))),
+        ("input", lambda: fold(masked[0], 3, 1)),
+        ("input", lambda: conv2d(masked, numbers)),
+        ("weight", lambda: conv2d(numbers, masked, op="l1")),
+        ("bias", lambda: conv2d(numbers, numbers, masked[0, 0, 0, :1])),
+        ("weight", lambda: linear(numbers, masked[0, 0])),
+        ("a", lambda: matmul(masked, numbers, op="xnor")),
+        ("weight", lambda: conv_matrix(masked, 3, dense=True)),
+    ):
+        with pytest.raises(TypeError) as info:
+            function()
+        assert "'{}' is a masked array".format(argument) in str(info.value)
+    assert unfold(masked.filled(0), 3).sum() == 6
+
+
 def test_other_byte_orders():
     """A big-endian array gives the same as a little-endian one; a big-endian out is filled."""
     image = some((1, 2, 5, 5))

@@ -1,6 +1,7 @@
 """Which kernels an op gets, and what is said about it: explain, from_c, compilation and its failures."""
 
 import functools
+import os
 import sys
 import time
 import types
@@ -14,7 +15,7 @@ from helpers.threads import at_once
 
 from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
 from im2col_compat.compat.arrays import NUMPY, TORCH
-from im2col_compat.codegen import fingerprint, kernels, template
+from im2col_compat.codegen import compile, fingerprint, kernels, template
 from im2col_compat.paths import choose
 from im2col_compat.terms import function as terms
 
@@ -111,12 +112,17 @@ def test_captured_numbers_may_change(monkeypatch, kind):
 def test_changing_numbers_stop_being_compiled(compiler, monkeypatch):
     """A function that gives other C from call to call goes to tensor operations, and says so."""
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
-    state = {"scale": 0.0}
-    op, texts = Op(lambda w, x: state["scale"] * w * x + x), []
-    for scale in range(terms.MOST_SOURCES + 1):
-        state["scale"] = scale + 0.25
+    state = {"count": 0}
+    op, texts = Op(lambda w, x: repeated(w * x, state["count"])), []
+    for count in range(2 * terms.MOST_SOURCES + 1):
+        state["count"] = count
         texts.append(op.explain())
-    assert ["from call to call" in text for text in texts] == [False] * terms.MOST_SOURCES + [True]
+    assert ["from call to call" in text for text in texts] == [False] * 2 * terms.MOST_SOURCES + [True]
+
+
+def repeated(value, count):
+    """value + value + ...: other operations for each count."""
+    return functools.reduce(lambda total, _: total + value, range(count), value)
 
 
 settings_module = types.ModuleType("settings_of_test")
@@ -199,10 +205,10 @@ class Scaled(object):
         self.factor = factor
 
     def __call__(self, w, x):
-        return self.factor * w * x + w
+        return repeated(w * x, self.factor) + w
 
     def method(self, w, x):
-        return self.factor * w * x - w
+        return repeated(w * x, self.factor) - w
 
 
 def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
@@ -215,28 +221,28 @@ def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
     def changes(op):
         return choose.kernels_for(op, "float64", ARRAYS)[1] == "it gives other C from call to call"
 
-    count = range(terms.MOST_SOURCES + 3)
+    count = range(2 * terms.MOST_SOURCES + 3)
     apart = [eval("lambda scale, w, x: w * x * scale + w" + " + x" * i) for i in count]  # of code that differs
-    objects = [Scaled(i + 2.5) for i in count]
+    objects = [Scaled(i + 2) for i in count]
     for kept in (
         [functools.partial(function, 2) for function in apart],
-        [functools.partial(scaled, i + 2.25) for i in count],
+        [functools.partial(scaled, i + 2) for i in count],
         objects,
         [each.method for each in objects],
-        [lambda w, x, factor=i + 2.25: factor * w * x - 3 for i in count],
+        [lambda w, x, count=i + 2: repeated(w * x, count) - 3 for i in count],
     ):
         assert not any(changes(Op(function)) for function in kept)
         del kept
-    assert [changes(Op(functools.partial(scaled, i + 9.5))) for i in count][-1]
-    assert [changes(Op(Scaled(i + 9.5))) for i in count][-1]
+    assert [changes(Op(functools.partial(scaled, i + 20))) for i in count][-1]
+    assert [changes(Op(Scaled(i + 20))) for i in count][-1]
     for i in count:
-        objects[0].factor = i + 20.5
+        objects[0].factor = i + 35
         changed = changes(Op(objects[0]))
     assert changed
 
 
 def scaled(scale, w, x):
-    return scale * w * x + x
+    return repeated(w * x, scale) + x
 
 
 def helper(w, x):
@@ -430,6 +436,81 @@ def test_without_a_compiler(tmpdir):
     value, caught = run(CALL, CC="/nonexistent/cc", IM2COL_COMPAT_CACHE=str(tmpdir))[0].splitlines()
     assert value == expected
     assert caught.count("im2col_compat") == 1 and "no C compiler" in caught
+
+
+@pytest.fixture
+def compiler_that(compiler, tmpdir, monkeypatch):
+    """Puts a program before the compiler that does something first. Returns a function that lists its calls."""
+    if os.name != "posix":
+        pytest.skip("needs a shell")
+    monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmpdir.join("cache")))
+    real, script, log = compile.command()[0], tmpdir.join("cc"), tmpdir.join("log")
+
+    def put(first):
+        script.write("#!/bin/sh\necho \"$*\" >> '{}'\n{}\nexec '{}' \"$@\"\n".format(log, first, real))
+        os.chmod(str(script), 0o755)
+        log.write("")
+        monkeypatch.setenv("CC", str(script))
+        return lambda: log.read().splitlines()
+
+    return put
+
+
+def reason_for(text):
+    return choose.kernels_for(Op.from_c(text), "float64", ARRAYS)[1]
+
+
+def test_a_compiler_that_fails_is_left_alone(compiler_that):
+    """One that compiles nothing isn't tried for lower instruction sets, nor for other ops."""
+    calls = compiler_that("echo no licence; exit 1")
+    assert reason_for("w * x + 5413 * w") == reason_for("w * x + 5417 * w") == "cc failed: no licence"
+    assert len(calls()) == 3  # for the op, and for next to nothing, here and in another directory
+
+
+def test_a_compiler_that_hangs_is_left_alone(compiler_that, monkeypatch):
+    """One that doesn't end blocks as long as it may once, and not for each instruction set, nor for other ops."""
+    monkeypatch.setattr(compile, "LIMIT", 1)
+    calls, started = compiler_that("sleep 60"), time.time()
+    assert reason_for("w * x + 5419 * w") == reason_for("w * x + 5431 * w") == "cc was cut off after 1 s"
+    assert len(calls()) == 1 and time.time() - started < 3
+
+
+def test_a_text_that_does_not_compile_is_tried_once(compiler_that):
+    """No instruction set helps an op whose C is wrong; other ops are compiled."""
+    calls = compiler_that("")
+    assert "nonesuch" in reason_for("w * x + nonesuch(x)")
+    assert len(calls()) == 3  # for the op, and for next to nothing, without flags and with them
+    assert "nonesuch" in reason_for("w * x - nonesuch(x)")
+    assert len(calls()) == 5  # with next to nothing without flags, each time
+    assert reason_for("w * x + 5437 * w") is None
+
+
+def test_an_instruction_set_that_the_compiler_does_not_know(compiler_that, monkeypatch):
+    """The next lower one is used, and the compiler isn't asked again."""
+    if lowlevel.level() < 1:
+        pytest.skip("needs AVX2")
+    monkeypatch.setenv("IM2COL_COMPAT_ISA", "avx2")
+    calls = compiler_that("case \"$*\" in *-mavx2*) echo 'error: unknown'; exit 1;; esac")
+    for text, unknown in (("w * x + 5441 * w", 2), ("w * x + 5443 * w", 2)):
+        found, reason = choose.kernels_for(Op.from_c(text), "float64", ARRAYS)
+        assert reason is None and found.origin == "compiled, baseline"
+        assert sum("-mavx2" in call for call in calls()) == unknown
+
+
+def test_a_library_that_was_just_removed(compiler_that, monkeypatch):
+    """Where another process removes a library between the check and the load, it is compiled again."""
+    library, removed = compile.library, []
+
+    def removes(*arguments):
+        path = library(*arguments)
+        if not removed:
+            os.remove(path)
+            removed.append(path)
+        return path
+
+    compiler_that("")
+    monkeypatch.setattr(compile, "library", removes)
+    assert reason_for("w * x + 5449 * w") is None and os.path.exists(removed[0])
 
 
 def test_a_second_process_compiles_nothing(compiler, tmpdir):

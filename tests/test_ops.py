@@ -1,6 +1,7 @@
 """Ops: their gradients, users' functions of every sort, and what wrong ones get."""
 
 import copy
+import fractions
 import itertools
 import operator
 import pickle
@@ -53,6 +54,10 @@ def test_unknown_names_list_the_known():
         (dict(multiply=plus_one, add=plus_one, identity="0"), TypeError, "identity"),
         (dict(multiply=plus_one, pad_value="0"), TypeError, "pad_value"),
         (dict(multiply=plus_one, normalize_grad_w="yes"), TypeError, "normalize_grad_w"),
+        (dict(multiply=plus_one, pad_value=10**400), ValueError, "pad_value"),
+        (dict(multiply=plus_one, pad_value=-(10**400)), ValueError, "pad_value"),
+        (dict(multiply=plus_one, add=plus_one, identity=fractions.Fraction(10**400)), ValueError, "identity"),
+        (dict(multiply=plus_one, normalize_grad_w=10**400), ValueError, "normalize_grad_w"),
     ],
 )
 def test_wrong_ops(arguments, error, message):

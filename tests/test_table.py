@@ -2,8 +2,11 @@
 
 import copy
 import itertools
+import os
 import pickle
 import re
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, 
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
 from im2col_compat.codegen import compile
 from im2col_compat.codegen import template as source
+from im2col_compat.terms import table_c
 
 BITS = [(1, 1), (1, 8), (8, 1), (2, 3), (4, 4), (6, 7), (7, 6), (8, 8)]
 SIGNED = list(itertools.product((False, True), repeat=2))
@@ -495,6 +499,63 @@ def test_wrong_c(c, text, arguments, error, message):
     with pytest.raises(error) as info:
         Op.from_table(text, **arguments)
     assert re.search(message, str(info.value), re.DOTALL), str(info.value)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("#include <stdlib.h>\nint f(int w, int x) { if (w == 2) exit(0); return w; }", "ended its process.*exit"),
+        ("#include <stdlib.h>\nint f(int w, int x) { if (w == 2) exit(3); return w; }", "ended with 3"),
+        ("#include <stdlib.h>\nint f(int w, int x) { if (w == 2) abort(); return w; }", "ended with -6"),
+    ],
+)
+def test_c_that_ends_its_process(c, text, message):
+    """C that calls exit or abort is an error that says so."""
+    with pytest.raises(RuntimeError) as info:
+        Op.from_table(text, bits=2)
+    assert re.search(message, str(info.value), re.DOTALL), str(info.value)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells how much memory is in use")
+def test_c_that_takes_memory(c):
+    """C gets no more than a bound. What it makes of that is its own affair; the error says what the bound is."""
+    take = """
+        #include <stdlib.h>
+        int f(int w, int x)
+        {
+            volatile char *taken = malloc((size_t)%d << 20);
+            taken[1] = 3;
+            const int result = taken[1] * w + x;
+            free((void *)taken);
+            return result;
+        }
+        """
+    most = table_c.MOST_MEMORY >> 20
+    two = np.arange(4)
+    found = tabulated(Op.from_table(take % (most // 2), name="f", bits=2), 4, 4)
+    np.testing.assert_array_equal(found, np.add.outer(3 * two, two))
+    with pytest.raises(RuntimeError) as info:
+        Op.from_table(take % (most + 1), name="f", bits=2)
+    assert "in {} MiB of memory at most, ended with -".format(most) in str(info.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="not a Unix")
+def test_c_without_a_directory_for_temporary_files(c, tmpdir, monkeypatch):
+    """Where others could move what is in it, C is tabulated below the cache directory, and nothing stays."""
+    tmpdir.join("cache").mkdir()
+    os.chmod(str(tmpdir.join("cache")), 0o700)
+    tmpdir.join("open").mkdir()
+    os.chmod(str(tmpdir.join("open")), 0o777)
+    monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmpdir.join("cache")))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmpdir.join("open")))
+    text = "int f(int w, int x) { return 5 * w + x; }"
+    found = tabulated(Op.from_table(text, bits=2), 4, 4)
+    np.testing.assert_array_equal(found, np.add.outer(5 * np.arange(4), np.arange(4)))
+    assert tmpdir.join("open").listdir() == [] and len(tmpdir.join("cache").listdir()) == 1
+    os.chmod(str(tmpdir.join("cache")), 0o777)
+    with pytest.raises(RuntimeError) as info:
+        Op.from_table(text, bits=2)
+    assert "isn't private" in str(info.value)
 
 
 # ---------------------------------------------------------------- errors

@@ -161,6 +161,27 @@ def test_signs_of_bools_and_products_of_tables():
         conv_transpose2d(x, w + 20, op=table)
 
 
+@needs_torch
+@pytest.mark.parametrize("problem", ["odd", "grouped", "line"])
+def test_parameters(problem):
+    """Parameters broadcast with the weight, (C, O / groups, *kernel), and get their gradients."""
+    x, w, _, numbers = operands("tensor", problem, requires_grad=True)
+    dims = len(w.shape) - 2
+    sizes = tuple(w.shape), (1,) + tuple(w.shape[1:2]) + (1,) * dims, (1,) * (dims + 2)
+    op = Op(lambda w, x, t: w * x + t * t * x)
+    for size in sizes:
+        t = make("tensor", some(size, seed=7) / 4, requires_grad=True)
+        found = TRANSPOSE[dims](x, w, None, *numbers, op=op, params={"t": t})
+        right = TRANSPOSE[dims](x, w + t * t, None, *numbers)
+        np.testing.assert_allclose(values(found), values(right), rtol=1e-9, atol=1e-9)
+        weights = make("tensor", some(tuple(found.shape), seed=8))
+        pairs = zip(*[torch.autograd.grad([result], [x, w, t], [weights]) for result in (found, right)])
+        for mine, yours in pairs:
+            np.testing.assert_allclose(values(mine), values(yours), rtol=1e-9, atol=1e-9)
+    number = TRANSPOSE[dims](x, w, None, *numbers, op=op, params={"t": 0.5})
+    np.testing.assert_allclose(values(number), values(TRANSPOSE[dims](x, w + 0.25, None, *numbers)), rtol=1e-9)
+
+
 def test_the_order_of_terms():
     """A fold takes channel, kernel row and kernel column as the weight has them, whatever part of the kernel they are in."""
     reading = Op(lambda w, x: w + 0 * x, lambda acc, term: 10 * acc + term, identity=0)
@@ -400,7 +421,10 @@ def test_arguments_of_layers():
 def test_convert():
     """convert takes transposed layers with all others; a table leaves them as they are."""
     model = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.ConvTranspose2d(4, 2, 2, 2), torch.nn.ConvTranspose3d(2, 2, 3)
+        torch.nn.Conv2d(2, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(4, 2, 2, 2),
+        torch.nn.ConvTranspose3d(2, 2, 3),
     )
     found = convert(model, "adder")
     assert [type(layer).__name__ for layer in found] == ["Conv2d", "ReLU", "ConvTranspose2d", "ConvTranspose3d"]
@@ -573,7 +597,9 @@ def test_what_graphs_count_and_check():
 def test_unfold_transpose_in_graphs():
     """torch.compile records it, with sizes that change."""
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: unfold_transpose(x, (3, 2), (2, 1), 1, (2, 3), 1), fullgraph=True, dynamic=True, backend="eager")
+    compiled = torch.compile(
+        lambda x: unfold_transpose(x, (3, 2), (2, 1), 1, (2, 3), 1), fullgraph=True, dynamic=True, backend="eager"
+    )
     for shape in ((1, 2, 3, 4), (2, 3, 5, 6)):
         x = torch.rand(*shape)
         same(compiled(x), unfold_transpose(x, (3, 2), (2, 1), 1, (2, 3), 1))

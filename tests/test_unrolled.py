@@ -129,3 +129,14 @@ def test_errors(kind):
     if kind != "tensor" or VARIABLES:
         with pytest.raises(RuntimeError, match="dense=True"):
             conv_matrix(w, 5)
+
+
+def test_dtypes_without_numbers_of_ours():
+    """A weight of a dtype that only NumPy or PyTorch knows is refused by name."""
+    wide = np.dtype(np.longdouble).name
+    if wide != "float64":
+        with pytest.raises(TypeError, match="weight.*" + wide):
+            conv_matrix(some((2, 3, 2, 2)).astype(wide), 5, dense=True)
+    if hasattr(torch, "float8_e5m2"):
+        with pytest.raises(TypeError, match="weight.*float8_e5m2"):
+            conv_matrix(torch.zeros(2, 3, 2, 2, dtype=torch.float8_e5m2), 5)

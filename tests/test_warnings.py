@@ -11,7 +11,7 @@ from im2col_compat import lowlevel
 
 #: Each case is a call on a line of its own, made in a child of one process, as a warning comes once in each.
 SCRIPT = """
-import json, os, signal, sys, warnings
+import functools, json, os, signal, sys, warnings
 import numpy as np
 {hidden}
 import im2col_compat as ic
@@ -31,7 +31,7 @@ def own(w, x):
     return w * x - 17 * w
 
 def changing(number):
-    return ic.Op(lambda w, x: number * w * x)
+    return ic.Op(lambda w, x: functools.reduce(lambda total, _: total + w, range(number), w * x))
 
 def layer(make):
     layer = make()
@@ -112,8 +112,8 @@ def test_of_numbers_that_change(tmpdir):
     """That a function gives other C from call to call names the line of the call."""
     calls = of_each(dict(ARRAYS, **({} if torch is None else TENSORS)), "changing(i)")
     # Nothing is kept: functions that live on, as in the graph of a result, are ops of their own.
-    calls = {name: "[({}) is None for i in range(20)]".format(call) for name, call in calls.items()}
-    found, script = named_lines(tmpdir, calls, "captures numbers that change", CC="/nonexistent/cc")
+    calls = {name: "[({}) is None for i in range(40)]".format(call) for name, call in calls.items()}
+    found, script = named_lines(tmpdir, calls, "gives another piece of C", CC="/nonexistent/cc")
     assert found and all(lines and lines == [[script, 0]] * len(lines) for lines in found.values()), found
 
 

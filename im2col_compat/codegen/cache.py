@@ -1,23 +1,45 @@
 """Where compiled libraries are kept: the directory, who may write there, their names, and whether they are whole.
 
 Every file has a trailer, the digest of what precedes it, since a truncated library would crash the process that
-loads it. Files are moved into place whole, so that any number of processes can share the directory without locks.
+loads it. The digest tells of damage and not of an author: that nobody else has written a file follows from where it
+lies. Files are moved into place whole, so that any number of processes can share the directory without locks.
+
+Whoever can put a file here has his code run by this process. So each directory from the root to this one belongs to
+this user or to root, and nobody else may write there. One with the sticky bit, as /tmp, will do above ours: what is in
+it can be moved by its owner alone. Links are this user's or root's too. Hence nobody else can put another directory or
+file in the place of one that was checked, in the time between a check and a load, and checks by path are enough.
+(Loading /proc/self/fd/N would add nothing, and takes the first library for the second where the number is the same.)
 """
 
 import atexit
+import errno
 import hashlib
+import mmap
 import os
 import platform
+import re
 import shutil
 import stat
 import struct
 import sys
 import tempfile
+import time
 
 DIRECTORY_VARIABLE = "IM2COL_COMPAT_CACHE"
 
 _MAGIC = b"im2colC1"
 _TRAILER = len(_MAGIC) + hashlib.sha256().digest_size
+
+#: A descriptor for this process alone, of no link, without waiting for a fifo; what Windows lacks isn't needed there.
+_OPTIONS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+
+#: Beyond so many bytes, libraries that weren't used for longest are removed.
+MOST = 256 << 20
+#: Seconds after which a directory of a compilation is one that was killed.
+STALE = 24 * 3600
+#: What such directories' names start with.
+_WORK = "im2col_compat.tmp-"
+_LIBRARY = re.compile(r"[0-9a-f]{64}\.so$")
 
 _temporary = None  # (the directory that a process made and removes, the process)
 
@@ -57,15 +79,36 @@ def _trailer(content):
 
 
 def intact(path):
-    """Whether the file is there as it was written, and nobody else can have written it."""
+    """Whether the file is there as it was written, and nobody else can have written it. OSError where it can't be
+    loaded from its place."""
     try:
-        info = os.lstat(path)
-        if not stat.S_ISREG(info.st_mode) or (hasattr(os, "geteuid") and not _only_ours(info)):
-            return False
-        content = _read(path)
+        descriptor = os.open(path, os.O_RDONLY | _OPTIONS)
     except EnvironmentError:
         return False
-    return len(content) > _TRAILER and content[-_TRAILER:] == _trailer(content[:-_TRAILER])
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or (hasattr(os, "geteuid") and not _only_ours(info)):
+            return False
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            content = stream.read()
+        if len(content) <= _TRAILER or content[-_TRAILER:] != _trailer(content[:-_TRAILER]):
+            return False
+        check_loads(descriptor, os.path.dirname(path))
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def check_loads(descriptor, directory):
+    """OSError where nothing can be loaded from a directory. descriptor: of a file in it that isn't empty."""
+    # As the loader does it: this fails where the file system is mounted noexec, or a policy forbids it. On Linux alone,
+    # for other systems may want what is mapped signed, and it may be C source.
+    if sys.platform.startswith("linux"):
+        try:
+            mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
+        except EnvironmentError as error:
+            message = "no library can be loaded from {} (is it mounted noexec?): {}"
+            raise OSError(message.format(directory, error.strerror))
 
 
 def put(result, path):
@@ -93,8 +136,10 @@ def kept():
     if not hasattr(os, "geteuid"):
         raise OSError("this system doesn't tell whose a directory is")
     path = _wanted()
-    _make(path)
-    return _private(path)
+    real = _checked(path, True)
+    if not _only_ours(os.lstat(real)):
+        raise OSError("{} isn't private to this user".format(path))
+    return real
 
 
 def _wanted():
@@ -107,48 +152,69 @@ def _wanted():
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home) or not os.path.isdir(home):
             raise OSError("there is no home directory")
-        if os.geteuid() == 0 and os.stat(home).st_uid != 0:
-            # Under sudo: a ~/.cache that belongs to root would be in the way of the user's other programs.
-            raise OSError("the home directory is another user's")
         base = os.path.join(home, ".cache")
     return os.path.join(base, "im2col_compat")
 
 
-def _make(path):
-    """Make a directory and those above it. By hand: os.makedirs gives the mode to the last alone in Python 3.7+."""
-    if not os.path.isdir(path):
-        if os.path.dirname(path) != path:
-            _make(os.path.dirname(path))
-        try:
-            os.mkdir(path, 0o700)
-        except OSError:
-            if not os.path.isdir(path):  # else another process was faster
-                raise
+def _checked(path, make):
+    """The real path of a directory. OSError where others could put something else in its place, or above it.
+    make: whether what is missing is made; but not what a link names.
 
-
-def _private(path):
-    """The directory's real path. OSError where someone else could put a file there, or move it away."""
-    for each in _and_above(path):
-        info = os.lstat(each)
-        if stat.S_ISLNK(info.st_mode) and info.st_uid not in (0, os.geteuid()):
-            raise OSError("{} is another user's link".format(each))
-    real = os.path.realpath(path)
-    info = os.lstat(real)
-    if not stat.S_ISDIR(info.st_mode) or not _only_ours(info):
-        raise OSError("{} isn't private".format(path))
-    for each in _and_above(os.path.dirname(real)):
-        mode = os.lstat(each).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise OSError("{} is writable by everyone".format(each))
+    From the root down: what is above was checked, so nobody else can move it, and nothing is made where he could.
+    """
+    real, links = os.sep, 0
+    _check(real, os.lstat(real))
+    names = [(name, make) for name in reversed(path.split(os.sep))]
+    while names:
+        name, make = names.pop()
+        if name == "..":
+            real = os.path.dirname(real)
+        elif name not in ("", "."):
+            each = os.path.join(real, name)
+            if make and not os.path.lexists(each):
+                try:
+                    os.mkdir(each, 0o700)
+                except EnvironmentError as error:
+                    if error.errno != errno.EEXIST:  # else someone was faster, and it is seen who
+                        raise
+            info = os.lstat(each)
+            _check(each, info)
+            if not stat.S_ISLNK(info.st_mode):
+                real = each
+                continue
+            links += 1
+            if links > 40:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(each)
+            real = os.sep if os.path.isabs(target) else real
+            names += [(name, False) for name in reversed(target.split(os.sep))]
     return real
 
 
-def _and_above(path):
-    while True:
-        yield path
-        if os.path.dirname(path) == path:
-            return
-        path = os.path.dirname(path)
+def _check(path, info):
+    """OSError where a directory, or a link to one, isn't this user's or root's, or others may write to it."""
+    link = stat.S_ISLNK(info.st_mode)
+    if info.st_uid not in (0, os.geteuid()) and info.st_uid != _unmapped_root():
+        raise OSError("{} is another user's{}".format(path, " link" if link else ""))
+    if not link and not stat.S_ISDIR(info.st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    if not link and info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX:
+        raise OSError("{} isn't private: others can write there (chmod go-w)".format(path))
+
+
+def _unmapped_root():
+    """As whom root's files appear in a container that has no root (Apptainer's, Bubblewrap's); None elsewhere.
+
+    Those of other users appear in the same way, and that is all there is to be seen.
+    """
+    try:
+        with open("/proc/self/uid_map") as stream:
+            if any(line.split()[0] == "0" for line in stream):
+                return None
+        with open("/proc/sys/kernel/overflowuid") as stream:
+            return int(stream.read())
+    except (EnvironmentError, ValueError):
+        return None
 
 
 def _only_ours(info):
@@ -160,12 +226,61 @@ def passing():
     global _temporary
     pid = os.getpid()
     if _temporary is None or _temporary[1] != pid or not os.path.isdir(_temporary[0]):
-        _temporary = tempfile.mkdtemp(prefix="im2col_compat-"), pid
+        _temporary = tempfile.mkdtemp(prefix="im2col_compat-", dir=_of_temporary_files()), pid
         atexit.register(_remove, *_temporary)
         if "multiprocessing.util" in sys.modules:
             # The children of multiprocessing end without atexit's functions, but with these.
             sys.modules["multiprocessing.util"].Finalize(None, _remove, _temporary, exitpriority=0)
     return _temporary[0]
+
+
+def _of_temporary_files():
+    """The directory in which temporary ones are made. OSError where others could move these."""
+    directory = tempfile.gettempdir()
+    return _checked(directory, False) if hasattr(os, "geteuid") else directory
+
+
+def scratch():
+    """A new directory for files that aren't kept. OSError where there can be none. Who asks for it removes it."""
+    try:
+        return work(_of_temporary_files())
+    except EnvironmentError:
+        return work(kept())
+
+
+def work(directory):
+    """A new directory below one of the above. Who asks for it removes it."""
+    return tempfile.mkdtemp(prefix=_WORK, dir=directory)
+
+
+def tidy(directory, spared):
+    """Remove what killed processes left in the cache directory, and the oldest libraries beyond MOST bytes.
+
+    A process that has loaded a library keeps it, and one that is about to load it compiles it again.
+    spared: the library that stays.
+    """
+    libraries = []
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        try:
+            info = os.lstat(path)
+        except EnvironmentError:
+            continue  # another process was faster
+        if stat.S_ISREG(info.st_mode) and _LIBRARY.match(name):
+            # Many file systems note once a day that a file was read.
+            libraries.append((max(info.st_atime, info.st_mtime), info.st_size, path))
+        elif stat.S_ISDIR(info.st_mode) and name.startswith(_WORK) and info.st_mtime < time.time() - STALE:
+            shutil.rmtree(path, ignore_errors=True)
+    total = sum(size for _, size, _ in libraries)
+    for _, size, path in sorted(libraries):
+        if total <= MOST:
+            break
+        if path != spared:
+            try:
+                os.remove(path)
+            except EnvironmentError:
+                pass
+            total -= size
 
 
 def is_passing(path):

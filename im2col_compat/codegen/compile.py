@@ -1,13 +1,13 @@
 """C source text to a shared library: finds and runs a C compiler, once for each text."""
 
 import hashlib
+import io
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -17,26 +17,49 @@ QUIET_VARIABLE = "IM2COL_COMPAT_QUIET"
 COMPILERS = ("cc", "gcc", "clang")
 #: Seconds after which a compiler is killed.
 LIMIT = 120
+#: Bytes of a program's output that are kept.
+MOST_OUTPUT = 1 << 20
 #: What compilers read from the environment that changes what they make.
 VARIABLES = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")
 
 _now = getattr(time, "monotonic", time.time)
 _memo = {}  # (source, flags, environment): path
+_refused = {}  # (compiler, flags): None, or why they aren't taken, whatever the source
+_given_up = {}  # (compiler, kind): the reason
 _lock = threading.Lock()
 _pid = os.getpid()
+
+
+#: Bytes that a compiler may need on the disk.
+_ROOM = 4 << 20
+#: The simplest source. What it needs of an assembler is what an instruction set has for loops.
+_SIMPLEST = "void im2col_compat_simplest(float *a) { for (int i = 0; i < 1024; i++) a[i] += 1; }\n"
 
 
 class CannotCompile(Exception):
     """There is no library; the message is the reason, in a user's words."""
 
 
-def library(source, flags, what):
+class OtherFlags(CannotCompile):
+    """The compiler doesn't know the flags, or fails in itself. It may take the source with others."""
+
+
+class _CutOff(CannotCompile):
+    """A program didn't end."""
+
+
+class _Fails(CannotCompile):
+    """The compiler makes no library of anything, in that directory."""
+
+
+def library(source, flags, what, kind=None):
     """The path of a shared library made from C source, ready to be loaded. CannotCompile where there is none.
 
     flags: a tuple of the compiler's options, without relative paths; those that start with "-l" follow the source.
     what: the library's name in the line on sys.stderr that tells of a compilation.
+    kind: a compiler that doesn't end, or makes no library of anything, isn't tried again by this process for this kind.
 
-    Libraries are remembered, failures aren't. Threads may call it at once; so may forked children.
+    Libraries are remembered, failures of a source aren't. Threads may call it at once; so may forked children.
     """
     key = (source, tuple(flags), _environment())
     if _pid != os.getpid():
@@ -46,7 +69,7 @@ def library(source, flags, what):
         with _lock:
             path = _memo.get(key)
             if path is None or not os.path.exists(path):
-                path = _memo[key] = _find(*key + (what,))
+                path = _memo[key] = _find(*key + (what, kind))
     return path
 
 
@@ -81,25 +104,38 @@ def digest(source, flags, directory):
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def _find(source, flags, environment, what):
+def _find(source, flags, environment, what, kind):
     """The path of the library: in the cache directory where that can be used, else in a temporary one."""
     words = command()
     # As a list they are part of the name only where there are any: what older versions kept stays in use.
-    name = cache.name(source, flags, words, _identity(words) + list(environment))
-    why = None
+    identity = _identity(words) + list(environment)
+    name, compiler = cache.name(source, flags, words, identity), (words, tuple(identity))
+    reasons, fails = [], False
     for place in (cache.kept, cache.passing):
         try:
             directory = place()
             path = os.path.join(directory, name)
             if not cache.intact(path):
+                if (compiler, kind) in _given_up:
+                    raise CannotCompile(_given_up[compiler, kind])
                 started = _now()
-                _compile(source, flags, words, path)
-                _announce(what, _now() - started, directory, why)
+                _compile(source, flags, compiler, path, fails)
+                _announce(what, _now() - started, directory, "; ".join(reasons))
             return path
+        except _CutOff as error:
+            _given_up[compiler, kind] = str(error)
+            raise
+        except _Fails as error:
+            # Elsewhere it may work: a full disk shows in too many ways to tell.
+            reasons.append(str(error))
+            fails = True
         except EnvironmentError as error:
-            # Also where the compiler fails, for it may be a full disk, which shows in too many ways to tell.
-            why = error
-    raise CannotCompile(str(why) if why.errno is None else "its library can't be written: {}".format(why))
+            reasons.append(str(error) if error.errno is None else "its library can't be written: {}".format(error))
+            fails = False
+    reason = "; ".join(sorted(set(reasons), key=reasons.index))
+    if fails:
+        _given_up[compiler, kind] = reason
+    raise CannotCompile(reason)
 
 
 # The compiler
@@ -156,7 +192,13 @@ def run(words, directory):
     timer = threading.Timer(LIMIT, lambda: (late.append(True), _kill(process)))
     try:
         timer.start()
-        output = process.communicate()[0]
+        # By io, which reads on after a signal on Python 2.7 too. Nobody bounds what a program prints, so the rest is
+        # dropped.
+        with io.open(process.stdout.fileno(), "rb", closefd=False) as stream:
+            output = stream.read(MOST_OUTPUT)
+            while stream.read(MOST_OUTPUT):
+                pass
+        process.wait()
     except RuntimeError as error:  # no thread to be had
         raise CannotCompile("{} can't be run: {}".format(name, error))
     finally:
@@ -164,9 +206,9 @@ def run(words, directory):
         if process.returncode is None:
             _kill(process)
             process.wait()
-            process.stdout.close()
+        process.stdout.close()
     if late:
-        raise CannotCompile("{} was cut off after {} s".format(name, LIMIT))
+        raise _CutOff("{} was cut off after {} s".format(name, LIMIT))
     return process.returncode, output
 
 
@@ -193,22 +235,49 @@ def _kill(process):
             pass  # it has just ended
 
 
-def _compile(source, flags, command, path):
-    """Put the library at `path`. EnvironmentError where that fails."""
+def _compile(source, flags, compiler, path, fails):
+    """Put the library at `path`. EnvironmentError or _Fails where another directory may do, OtherFlags where other
+    flags may, else CannotCompile. fails: whether the compiler made no library of anything, in another directory."""
+    words, directory = compiler[0], os.path.dirname(path)
+    if _refused.get((compiler, flags)) is not None:
+        raise OtherFlags(_refused[compiler, flags])
     # What the compiler writes stays in this directory, whatever ends it.
-    work = tempfile.mkdtemp(prefix="tmp", dir=os.path.dirname(path))
+    folder = cache.work(directory)
     try:
-        text, result = os.path.join(work, "source.c"), os.path.join(work, "library.so")
-        cache.write(text, "wb", source if isinstance(source, bytes) else source.encode("utf-8"))
-        libraries = tuple(flag for flag in flags if flag.startswith("-l")) + ("-lm",)
-        options = tuple(flag for flag in flags if not flag.startswith("-l")) + ("-shared", "-fPIC", "-o", result)
-        status, output = run(command + options + (text,) + libraries, work)
-        # Where this process ignores SIGCHLD the status is 0, whatever happened.
-        if status != 0 or not os.path.isfile(result) or not os.path.getsize(result):
-            raise EnvironmentError("{} failed: {}".format(os.path.basename(command[0]), _complaint(status, output)))
-        cache.put(result, path)
+        complaint = _make(_SIMPLEST, (), words, folder) if fails else None
+        if complaint is not None:
+            raise _Fails(complaint)
+        complaint = _make(source, flags, words, folder)
+        if complaint is None:
+            cache.put(os.path.join(folder, "library.so"), path)
+            cache.tidy(directory, path)
+            return
+        cache.write(os.path.join(folder, "room"), "wb", b"\0" * _ROOM)
+        if _make(_SIMPLEST, (), words, folder) is not None:
+            raise _Fails(complaint)
+        if (compiler, flags) not in _refused:
+            _refused[compiler, flags] = _make(_SIMPLEST, flags, words, folder)
+        own = _refused[compiler, flags] is not None or "internal compiler error" in complaint
+        raise (OtherFlags if own else CannotCompile)(complaint)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(source, flags, words, folder):
+    """Make library.so of C source, in a folder. None, or what the compiler complains about."""
+    text, result = os.path.join(folder, "source.c"), os.path.join(folder, "library.so")
+    if os.path.exists(result):
+        os.remove(result)
+    cache.write(text, "wb", source if isinstance(source, bytes) else source.encode("utf-8"))
+    with open(text, "rb") as stream:  # before a library is made in vain
+        cache.check_loads(stream.fileno(), os.path.dirname(folder))
+    libraries = tuple(flag for flag in flags if flag.startswith("-l")) + ("-lm",)
+    options = tuple(flag for flag in flags if not flag.startswith("-l")) + ("-shared", "-fPIC", "-o", result)
+    status, output = run(words + options + (text,) + libraries, folder)
+    # Where this process ignores SIGCHLD the status is 0, whatever happened.
+    if status != 0 or not os.path.isfile(result) or not os.path.getsize(result):
+        return "{} failed: {}".format(os.path.basename(words[0]), _complaint(status, output))
+    return None
 
 
 def _complaint(status, output):
@@ -220,9 +289,9 @@ def _complaint(status, output):
 
 
 def _announce(what, seconds, directory, why):
-    """One line on sys.stderr. why: what was wrong with the cache directory, or None."""
+    """One line on sys.stderr. why: what was wrong with the cache directory, or ""."""
     if os.environ.get(QUIET_VARIABLE, "0") in ("", "0"):
-        place = directory if why is None else "{} until this process ends: {}".format(directory, why)
+        place = directory if not why else "{} until this process ends: {}".format(directory, why)
         line = "im2col_compat: compiled {} in {:.1f} s (kept in {})\n".format(what, seconds, place)
         try:
             sys.stderr.write(line)

@@ -44,12 +44,12 @@ def of_code(op):
 
 
 def _of_op(op, strict):
-    functions = [op.multiply, op.add, op.grad_w, op.grad_x]
+    functions = (op.multiply, op.add) + op.term.surrogates
     prints = [_of_function(part, strict) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
         return None
     # By their text: to Python, -0.0 is 0.0 and 1 is True.
-    return tuple(prints) + (repr(op.identity), repr(op.pad_value))
+    return tuple(prints) + (op.term.names, repr(op.identity), repr(op.pad_value))
 
 
 def _of_function(function, strict):

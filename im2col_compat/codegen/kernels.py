@@ -19,7 +19,8 @@ LEVELS = ("baseline", "avx2", "avx512")
 _environment = getattr(os.environ, "_data", os.environ)
 _KEY = os.environ.encodekey(VARIABLE) if hasattr(os.environ, "encodekey") else VARIABLE
 
-_libraries = Memo(1000)  # source: (address, what counts divisions by zero or None, reason)
+#: source: (address, what counts divisions by zero or None, why there is no library, whether a lower level may do)
+_libraries = Memo(1000)
 
 
 def level():
@@ -33,7 +34,10 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pack divided_by_zero")):
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials"
+
+
+class Kernels(namedtuple("Kernels", _FIELDS)):
     """C kernels for a term and a reduction, complete: nothing is filled in later.
 
     address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
@@ -41,19 +45,29 @@ class Kernels(namedtuple("Kernels", "address dtype result_dtype origin texts pac
     origin: where the kernels come from, in words
     texts: the op's functions in C (template.Texts), None where they are built in
     divided_by_zero: None, or a function that tells how often integers were divided by zero
-    pack: None, or a function (layout, arrays, w, x) of dense operands: a Packed, which a forward takes instead
+    pack: None, or a function (layout, arrays, w, x) of operands that lie as the layout says: what a forward takes
+        instead, a Packed for each part of the result
+    partials: pairs of factors of the partial derivatives by x and by w, None where one isn't a product
+    traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     """
 
     __slots__ = ()
 
+    def __new__(cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(None, None)
+    ):  # fmt: skip
+        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials
+        return super(Kernels, cls).__new__(cls, *parts)
+
+    captured = property(lambda self: () if self.traced is None else self.traced.captured)
     has_gradients = property(lambda self: self.address is not None and (self.texts is None or self.texts.gradients))
     itemsize = property(lambda self: dtypes.ITEMSIZE[self.dtype])
     result_itemsize = property(lambda self: dtypes.ITEMSIZE[self.result_dtype])
 
 
 #: Operands that were packed for a forward: the layout that they were packed for, the address of its kernels, bytes an
-#: element, the operands' addresses, and what must live as long as they are used.
-Packed = namedtuple("Packed", "layout address itemsize w x kept")
+#: element, the operands' addresses, elements of the result before the part that they give, and what must live as long as
+#: they are used.
+Packed = namedtuple("Packed", "layout address itemsize w x start kept")
 
 
 def unfit(op, dtype):
@@ -75,22 +89,34 @@ def compiled(texts, dtype, best, what):
     reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
-        address, divided_by_zero, reason = _libraries.get(source, lambda: _load(source, template.flags(texts, lower), what))
+        flags = template.flags(texts, lower)
+        address, divided_by_zero, reason, lower_may_do = _libraries.get(source, lambda: _load(source, flags, what))
         if address:
             origin = "compiled, " + LEVELS[lower]
             result_dtype = texts.reduction.result_dtype(dtype)
             return Kernels(address, dtype, result_dtype, origin, texts, None, divided_by_zero), None
         reasons.append(reason)
+        if not lower_may_do:
+            break
     return None, reasons[0]
 
 
 def _load(source, flags, what):
     import ctypes  # takes long, and only compiled kernels need it
 
+    def opened():
+        return ctypes.CDLL(compile.library(source, flags, what, "kernels"))
+
     try:
-        library = ctypes.CDLL(compile.library(source, flags, what))
+        try:
+            library = opened()
+        except OSError:
+            # Another process may just have removed it, as the oldest of many. If so, it is compiled again.
+            library = opened()
+    except compile.OtherFlags as error:
+        return 0, None, str(error), True
     except (compile.CannotCompile, OSError) as error:
-        return 0, None, str(error)
+        return 0, None, str(error), False
     entry = getattr(library, template.ENTRY)
     entry.restype = ctypes.c_void_p
-    return entry(), getattr(library, template.DIVIDED_BY_ZERO, None), None
+    return entry(), getattr(library, template.DIVIDED_BY_ZERO, None), None, False

@@ -13,14 +13,20 @@ import types
 import numpy as np
 
 from im2col_compat.codegen import expression as ex
+from im2col_compat.codegen import fingerprint, signature
 from im2col_compat.codegen.derive import derivative
 from im2col_compat.codegen.expression import FUNCTIONS, Untraceable
 from im2col_compat.codegen.operations import FUNCTIONAL, METHODS, OPERATIONS, dtype_name
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
+from im2col_compat.problem import product
 
-Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term")
+Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term others grad_others captured")
+#: The most operands beside w and x: parameters, and numbers that functions capture.
+MOST_OTHERS = 7
+#: What trace() takes as `captures`.
+FEW, ALL = "few", "all"
 
 #: A function of more operations, or of deeper nested ones, is left to tensors.
 MOST_NODES = 2000
@@ -31,20 +37,27 @@ class _Foreign(Untraceable):
     """A function uses what only the other kind of array has."""
 
 
-def trace(op, dtype, arrays=None):
+def trace(op, dtype, arrays=None, captures=None):
     """The expressions of an op's functions, for operands of a dtype (its name). Untraceable where there are none.
 
     arrays: what the functions are called with, TORCH or NUMPY; by default TORCH where it is installed. Functions that
     only understand NumPy's arrays serve for tensors too, as they do where tensor operations evaluate them.
 
-    Returns Traced: term, of operands w and x; add, of acc and term, None where op.add is a word; grad_w and grad_x,
-    d term / dw and d term / dx or their surrogates; add_acc and add_term, the derivatives of add. Integers and NumPy's
-    arrays have no gradients (None), and an add function of integers gets int64.
+    captures: which numbers, and tensors of one element, that functions capture become operands: None for none (then numbers
+    are literals, and tensors can't be traced), FEW for all but powers by whole numbers, ALL.
+
+    Returns Traced: term, of operands w and x and others; add, of acc and term, None where op.add is a word; grad_w and
+    grad_x, d term / dw and d term / dx or their surrogates; add_acc and add_term, the derivatives of add. others: the
+    names of further operands: the op's parameters, and what its functions capture, numbers and tensors of one element;
+    grad_others: their derivatives; captured: the values of the latter. Integers and NumPy's arrays have no gradients
+    (None), and an add function of integers gets int64. RuntimeError for a larger tensor that is captured.
     """
     arrays = arrays or TORCH or NUMPY
     differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
     try:
-        return _trace(op, dtype, arrays, differentiable)
+        return _trace(op, dtype, arrays, differentiable, captures)
+    except LargerCaptured:
+        raise
     except Untraceable as error:
         if arrays is NUMPY or not isinstance(error, _Foreign):
             raise
@@ -52,29 +65,97 @@ def trace(op, dtype, arrays=None):
     except Exception as error:
         raise Untraceable("tracing it raises {}: {}".format(type(error).__name__, error))
     try:
-        return _trace(op, dtype, NUMPY, differentiable)
+        return _trace(op, dtype, NUMPY, differentiable, captures)
     except Exception:
         raise foreign
 
 
-def _trace(op, dtype, arrays, differentiable):
+class LargerCaptured(RuntimeError):
+    """A function captures a tensor of more than one element."""
+
+
+def refuse_captured(op):
+    """RuntimeError where one of an op's functions captures a tensor of more than one element."""
+    for argument, function in (("multiply", op.multiply), ("add", op.add)):
+        for here in _reachable(function):
+            scope = here.__globals__
+            values = [content for _, content in _cells(here)] + list(here.__defaults__ or ())
+            for value in values + [scope[name] for name in _names(here.__code__) if name in scope]:
+                _refuse_larger("{}: {}: ".format(op, argument), value)
+
+
+def _refuse_larger(what, value):
+    size = 1 if arrays_of(value) is None else product(int(size) for size in value.shape)
+    if size != 1:
+        text = "{}it captures a tensor of shape {}, which can't go along with the parts that terms are computed in: make it "
+        text += "a parameter, multiply(w, x, t), and pass it as params={{'t': tensor}}"
+        raise LargerCaptured(text.format(what, tuple(value.shape)))
+
+
+def operand_name(name):
+    """What expressions, and C, call a parameter."""
+    safe = all(character in _SAFE for character in name)
+    return "p_" + (name if safe else "".join("{:x}".format(ord(character)) for character in name))
+
+
+_SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+class _Captures(object):
+    """The numbers, and tensors of one element, that an op's functions capture: operands of their own, so that one piece of C
+    serves whatever their values are."""
+
+    def __init__(self, room, literals):
+        # known: the numbers that the code of functions has. literals: whether powers by whole numbers are literals.
+        self.values, self.room, self.known, self.literals = [], room, set(), literals
+
+    def operand(self, value, dtype):
+        """The operand that stands for a value; None where there is no room left."""
+        for i, other in enumerate(self.values):
+            if other is value or _is_number(value) and _is_number(other) and repr(other) == repr(value):
+                return ex.operand("c{}".format(i), dtype)
+        if len(self.values) == self.room:
+            return None
+        self.values.append(value)
+        return ex.operand("c{}".format(len(self.values) - 1), dtype)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float))
+
+
+def _trace(op, dtype, arrays, differentiable, captures):
     if dtype not in ex.C_TYPES:
         raise Untraceable("operands are {}, which the compiler has no arithmetic for".format(dtype))
-    term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays)
+    parameters = [(name, operand_name(name)) for name in op.term.names]
+    if len(parameters) > MOST_OTHERS:
+        raise Untraceable("it has more than {} parameters".format(MOST_OTHERS))
+    changes = captures is not None and fingerprint.of(op) is None
+    captures = _Captures(MOST_OTHERS - len(parameters), captures is FEW) if changes else None
+    term = _expression(op.multiply, "multiply", ("w", "x"), dtype, arrays, True, parameters, captures)
     add, partials = None, [None] * 4
     if callable(op.add):
         total = "int64" if dtypes.is_integer(dtype) else dtype
         add = _expression(op.add, "add", ("acc", "term"), total, arrays, bools=False)
+    others, grad_others = [name for _, name in parameters], []
     if differentiable:
-        for i, (argument, name) in enumerate((("grad_w", "w"), ("grad_x", "x"))):
-            surrogate = getattr(op, argument)
+        operands = [("w", "grad_w"), ("x", "grad_x")] + [(name, "grad_params") for name in others]
+        for (name, argument), surrogate in zip(operands, op.term.surrogates):
             if surrogate is None:
-                partials[i] = _derivative(term, name, "multiply")
+                partial = _derivative(term, name, "multiply")
             else:
-                partials[i] = _expression(surrogate, argument, ("w", "x"), dtype, arrays)
+                taken = [pair for pair in parameters if pair[0] in signature.accepted(surrogate, op.term.names)]
+                partial = _expression(surrogate, argument, ("w", "x"), dtype, arrays, True, taken, captures)
+            grad_others.append(partial)
+        partials[:2], grad_others = grad_others[:2], grad_others[2:]
         if add is not None:
             partials[2:] = [_derivative(add, name, "add") for name in ("acc", "term")]
-    return Traced(term, add, *partials)
+    captured = tuple(captures.values) if captures else ()
+    for i in range(len(captured)):
+        others.append("c{}".format(i))
+        if differentiable:
+            grad_others.append(_derivative(term, others[-1], "multiply"))
+    return Traced(term, add, *(partials + [tuple(others), tuple(grad_others), captured]))
 
 
 def _derivative(expression, name, argument):
@@ -84,16 +165,24 @@ def _derivative(expression, name, argument):
         raise Untraceable("{}: {}".format(argument, error))
 
 
-def _expression(function, argument, names, dtype, arrays, bools=True):
-    """What a user's function of two tensors returns, as an expression of two operands."""
-    session = _Session(dtype, arrays)
+def _expression(function, argument, names, dtype, arrays, bools=True, parameters=(), captures=None):
+    """What a user's function of two tensors returns, as an expression of two operands, parameters and captures.
+
+    parameters: pairs of names, the user's and the operand's.
+    """
+    session = _Session(dtype, arrays, captures, argument)
     try:
         _check_code(function)
+        if captures is not None:
+            captures.known.update(_numbers_in(function))
         symbols = [session.symbol(ex.operand(name, dtype)) for name in names]
-        result = (_substituted(function, {}) if NEEDS_STAND_INS else function)(*symbols)
+        given = {name: session.symbol(ex.operand(stands, dtype)) for name, stands in parameters}
+        result = (_substituted(function, {}) if NEEDS_STAND_INS else function)(*symbols, **given)
         if session.failure is None:
             return _result(session, result, bools)
         reason = session.failure
+    except LargerCaptured:
+        raise
     except Exception as error:
         reason = session.failure or str(error)
         if session.failure is None and not isinstance(error, Untraceable):
@@ -117,9 +206,13 @@ def _result(session, result, bools):
 
 
 class _Session(object):
-    """One function being traced: the dtype of its operands, what they pose as, and what went wrong first."""
+    """One function being traced: the dtype of its operands, what they pose as, and what went wrong first.
 
-    def __init__(self, dtype, arrays):
+    captures: the _Captures of the op, None where numbers are literals. argument: what the function is of the op.
+    """
+
+    def __init__(self, dtype, arrays, captures=None, argument=""):
+        self.captures, self.argument, self.lifts = captures, argument, False
         self.dtype, self.arrays, self.numpy = dtype, arrays, arrays is NUMPY
         self.failure = self.foreign = None
         self.count = 0
@@ -143,6 +236,7 @@ class _Session(object):
         """A Symbol of what an operation makes of its arguments. ufunc: whether NumPy computes it, even of tensors."""
         kwargs = {key: value for key, value in (kwargs or {}).items() if not (key == "out" and value is None)}
         self.numpy = ufunc or self.arrays is NUMPY
+        self.lifts = name in _OF_NUMBERS and not (name in _POWERS and self._is_whole(args, kwargs))
         try:
             return self.symbol(OPERATIONS[name](self, *args, **kwargs))
         except Untraceable as error:
@@ -160,7 +254,7 @@ class _Session(object):
         if arrays_of(value) is not None:
             if isinstance(value, np.ndarray) and value.dtype == object:
                 self.fail("it makes an array of its operands")
-            self.fail("it uses a captured {}".format("array" if isinstance(value, np.ndarray) else "tensor"))
+            return self._captured(value, dtype)
         if isinstance(value, (bool, np.bool_)):
             return ex.constant(bool(value), "bool")
         whole = isinstance(value, (numbers.Integral, np.integer))
@@ -169,7 +263,7 @@ class _Session(object):
         # By NumPy's rules the type of a NumPy scalar counts.
         if self.numpy and isinstance(value, np.generic) and np.result_type(value.dtype, dtype) != np.dtype(dtype):
             self.fail("a NumPy {} changes the dtype {}".format(value.dtype.name, dtype))
-        value = int(value) if whole else float(value)
+        given, value = value, int(value) if whole else float(value)
         if whole:
             low, high = (-(2**53), 2**53) if ex.is_float(dtype) else dtypes.limits(dtype)
             if not low <= value <= high:
@@ -179,7 +273,28 @@ class _Session(object):
         node = ex.constant(value, dtype)
         if ex.is_float(dtype) and abs(node.value) == float("inf") and abs(value) != float("inf"):
             self.fail("{} can't hold {!r}".format(dtype, value))
-        return node
+        if self.captures is None or not self.lifts or dtype != self.dtype or given in self.captures.known:
+            return node
+        return self.captures.operand(float(value) if ex.is_float(dtype) else value, dtype) or node
+
+    def _is_whole(self, args, kwargs):
+        """Whether a power is by a whole number, which had better stay a literal: then it is a product."""
+        literals = self.captures is not None and self.captures.literals
+        return literals and any(_is_number(v) and v % 1 == 0 for v in args + tuple(kwargs.values()))
+
+    def _captured(self, value, dtype):
+        """The operand of a tensor of one element."""
+        kind = "array" if isinstance(value, np.ndarray) else "tensor"
+        if self.captures is not None:
+            _refuse_larger("{}: ".format(self.argument), value)
+        if self.captures is None or not self.arrays.owns(value) or not self.arrays.in_memory(value):
+            self.fail("it uses a captured {}".format(kind))
+        found = self.arrays.dtype(value)
+        same_kind = len(value.shape) == 0 and ex.is_float(found) and ex.is_float(dtype)
+        if dtype != self.dtype or found != dtype and not same_kind:
+            self.fail("it uses a captured {} of {}".format(kind, found))
+        node = self.captures.operand(value, dtype)
+        return node if node is not None else self.fail("it captures more than {} numbers".format(MOST_OTHERS))
 
     def together(self, values, what):
         """The nodes of operands in the dtype that they have together: nodes of numbers, or of bools."""
@@ -204,6 +319,14 @@ class _Session(object):
             pair = (found, name) if self.arrays is NUMPY else (getattr(torch, found), getattr(torch, name))
             found = dtype_name(promote(*pair))
         return found if found in ex.C_TYPES else self.fail("it makes {}".format(found))
+
+
+#: The operations of which an operand may be a number that isn't a literal.
+_POWERS = {"pow", "power", "array_power"}
+_OF_NUMBERS = _POWERS.union(
+    "add sub rsub subtract mul multiply div divide true_divide number_over lt le gt ge less less_equal greater "
+    "greater_equal maximum minimum where where_method clamp_min clamp_max".split()
+)
 
 
 # ---------------------------------------------------------------- symbols
@@ -383,7 +506,7 @@ def _session_of(values):
 
 def _call_torch(function, args, kwargs):
     values = list(args) + list(kwargs.values())
-    session, name = _session_of(values), _TORCH_FUNCTIONS.get(function)
+    session, name = _session_of(values), _TORCH_FUNCTIONS.get(function) or _of_method(function)
     if session.arrays is NUMPY:
         session.fail("it calls torch for NumPy arrays")
     if name is None:
@@ -394,6 +517,13 @@ def _call_torch(function, args, kwargs):
         reason = _unknown(short)
         session.fail("torch." + reason if reason.startswith(short) else reason)
     return session.perform(name, args, kwargs)
+
+
+def _of_method(function):
+    """The operation of a tensor's method, as a captured tensor's is called with a symbol; None where there is none."""
+    name = getattr(function, "__name__", "")
+    plain = {"truediv": "div"}.get(name.strip("_"), name.strip("_"))
+    return plain if plain in _OF_NUMBERS and getattr(Tensor, name, None) == function else None
 
 
 def _call_numpy(function, session, args, kwargs):
@@ -512,16 +642,37 @@ def _cell(value):
 
 def _check_code(function):
     """Refuse functions that ask for the type of their operands: a symbol is neither a tensor nor an array."""
+    for here in _reachable(function):
+        names = _names(here.__code__)
+        for name in ("isinstance", "issubclass", "is_tensor"):
+            if name in names:
+                raise Untraceable("it looks at the type of its operands ({})".format(name))
+
+
+def _numbers_in(function):
+    """The numbers that a function's code has, and that of the functions which it calls: these don't change."""
+    found, waiting = set(), [here.__code__ for here in _reachable(function)]
+    while waiting:
+        for value in waiting.pop().co_consts:
+            if isinstance(value, types.CodeType):
+                waiting.append(value)
+            elif isinstance(value, numbers.Real):
+                found.update((value, -value))
+    return found
+
+
+def _reachable(function):
+    """The Python functions that a function may call, itself among them."""
+    while isinstance(function, functools.partial):
+        function = function.func
     seen, waiting = set(), [getattr(function, "__func__", function)]
     while waiting:
         here = waiting.pop()
         if not _plain(here) or here in seen:
             continue
         seen.add(here)
+        yield here
         names = _names(here.__code__)
-        for name in ("isinstance", "issubclass", "is_tensor"):
-            if name in names:
-                raise Untraceable("it looks at the type of its operands ({})".format(name))
         scope = here.__globals__
         waiting.extend(getattr(scope[name], "__func__", scope[name]) for name in names if name in scope)
         waiting.extend(content for _, content in _cells(here))

@@ -22,7 +22,6 @@ ENTRY = "im2col_compat_kernels"
 #: The one that tells how often integers were divided by zero, where an op may do that.
 DIVIDED_BY_ZERO = "im2col_compat_divided_by_zero"
 
-OPERANDS = ("w", "x")
 FOLDED = ("acc", "term")
 
 #: The C functions that expressions call -> their records. Called for one element at a time, they would be slower than
@@ -43,32 +42,45 @@ class Texts(object):
     tgmath: whether functions of the C library are called by their names for any type
     finite_grads, finite_terms: whether there are variants for finite operands
     divides: whether integers may be divided
+    planes, scalars: the names of a weight's parameters: those beside it, and those of one number for all; in the order of
+        C's arguments between w and x
     """
 
     def __init__(
         self, functions, op, dtype, math=(), product=False, gradients=False, tgmath=False, finite_grads=False,
-        finite_terms=False, divides=False,
+        finite_terms=False, divides=False, planes=(), scalars=(),
     ):  # fmt: skip
         self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
-        self.divides = divides
+        self.divides, self.planes, self.scalars = divides, tuple(planes), tuple(scalars)
 
 
-def of_expressions(op, traced, dtype):
-    """The Texts of a traced op."""
+def _split(op, others, scalars):
+    """(planes, scalars) of the names of operands beside w and x. scalars: the op's parameters that are such."""
+    apart = [name for name, is_scalar in zip(others, op.term.are_scalars(scalars, len(others))) if is_scalar]
+    return [name for name in others if name not in apart], apart
+
+
+def of_expressions(op, traced, dtype, scalars):
+    """The Texts of a traced op. scalars: its parameters that are one number for all."""
     floats, reduction = ex.is_float(dtype), op.reduction
-    operands = [(name, dtype) for name in OPERANDS]
+    planes, scalars = _split(op, traced.others, scalars)
+    names = ["w"] + planes + scalars + ["x"]
+    operands = [(name, dtype) for name in names]
     parts = [print_c.c_function("op_term", operands, traced.term, dtype, balanced=True)]
     product = floats and reduction.fuses_products and traced.term.op == "mul"
     if product:
         for name, factor in zip(("op_left", "op_right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
             parts.append(print_c.c_function(name + "_", operands, factor, dtype))
-            parts.append(_without_mode(name, dtype))
+            parts.append(_without_mode(name, dtype, names))
     gradients, finite_grads = traced.grad_w is not None, False
     if gradients:
-        for name, partial in (("op_grad_w", traced.grad_w), ("op_grad_x", traced.grad_x)):
+        of_others = dict(zip(traced.others, traced.grad_others))
+        partials = [("op_grad_w", traced.grad_w), ("op_grad_x", traced.grad_x)]
+        partials += [(grad_name(i), of_others[name]) for i, name in enumerate(planes + scalars)]
+        for name, partial in partials:
             exact, finite = (
                 print_c.c_times_function(name, "g", operands, partial, dtype, finite) for finite in (False, True)
             )
@@ -81,27 +93,39 @@ def of_expressions(op, traced, dtype):
         if gradients:
             for name in ("add_acc", "add_term"):
                 parts.append(print_c.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
-    math = sorted({name for part in traced if part is not None for name in print_c.functions(part)})
+    expressions = traced[:6] + traced.grad_others
+    math = sorted({name for part in expressions if part is not None for name in print_c.functions(part)})
     pad = op.pad_value_for(dtype)
     padded = (pad == float("inf"), pad == -float("inf"), False)
-    finite_terms = reduction.finite_terms and floats and ranges.never_nan(traced.term, {"w": padded, "x": padded})
-    return Texts("".join(parts), op, dtype, math, product, gradients, False, finite_grads, finite_terms)
+    finite_terms = reduction.finite_terms and floats and ranges.never_nan(traced.term, dict.fromkeys(names, padded))
+    more = False, planes, scalars
+    return Texts("".join(parts), op, dtype, math, product, gradients, False, finite_grads, finite_terms, *more)
 
 
-def of_texts(op, dtype):
-    """The Texts of an op that was given as C (Op.from_c)."""
+def grad_name(i):
+    """The C function that is the gradient of a weight's parameter, in the order of C's arguments."""
+    return "op_grad_{}".format(i + 1)
+
+
+def of_texts(op, dtype, scalars):
+    """The Texts of an op that was given as C (Op.from_c). scalars: its parameters that are one number for all."""
     kind = C_TYPES[dtype]
+    planes, scalars = _split(op, op.term.names, scalars)
+    names = ["w"] + planes + scalars + ["x"]
     folds = op.reduction.function is not None
-    parts = [_c_function("op_term_", kind, OPERANDS, op.multiply.text), _without_mode("op_term", dtype)]
-    gradients = ex.is_float(dtype) and op.grad_w is not None and not folds
+    parts = [_c_function("op_term_", kind, names, op.multiply.text), _without_mode("op_term", dtype, names)]
+    partials = [op.grad_w, op.grad_x] + [op.term.grad_params.get(name) for name in planes + scalars]
+    gradients = ex.is_float(dtype) and None not in partials and not folds
     if gradients:
-        for name, partial in (("op_grad_w", op.grad_w), ("op_grad_x", op.grad_x)):
-            parts.append(_c_function(name, kind, ("g",) + OPERANDS, "g * ({})".format(partial.text)))
+        called = ["op_grad_w", "op_grad_x"] + [grad_name(i) for i in range(len(partials) - 2)]
+        for name, partial in zip(called, partials):
+            parts.append(_c_function(name, kind, ["g"] + names, "g * ({})".format(partial.text)))
     if folds:
         parts.append(_c_function("op_add", kind if ex.is_float(dtype) else "int64_t", FOLDED, op.add.text))
     functions = "".join(parts)
     divides = "QUOTIENT(" in functions or "REST(" in functions
-    return Texts(functions, op, dtype, gradients=gradients, tgmath=True, divides=divides)
+    more = {"gradients": gradients, "tgmath": True, "divides": divides, "planes": planes, "scalars": scalars}
+    return Texts(functions, op, dtype, **more)
 
 
 def _c_function(name, kind, parameters, text):
@@ -111,11 +135,12 @@ def _c_function(name, kind, parameters, text):
     return print_c.definition(kind, name, declared, [unused + ";", returned])
 
 
-def _without_mode(name, dtype):
+def _without_mode(name, dtype, names):
     """A function that ignores what a balanced one is told, and calls that of its name and an underscore."""
     kind = C_TYPES[dtype]
-    declared = ["const int fused"] + ["const {} {}".format(kind, parameter) for parameter in ("one", "w", "x")]
-    return print_c.definition(kind, name, declared, ["(void)fused, (void)one;", "return {}_(w, x);".format(name)])
+    declared = ["const int fused"] + ["const {} {}".format(kind, parameter) for parameter in ["one"] + names]
+    call = "return {}_({});".format(name, ", ".join(names))
+    return print_c.definition(kind, name, declared, ["(void)fused, (void)one;", call])
 
 
 def unsupported(texts):
@@ -138,6 +163,21 @@ def vector_functions():
 def flags(texts, level):
     """The compiler's flags."""
     return FLAGS + LEVEL_FLAGS[level] + (("-lmvec",) if texts.math or texts.tgmath and vector_functions() else ())
+
+
+def _of_weights(texts):
+    """What the template is told of a weight's parameters."""
+    planes, scalars = len(texts.planes), len(texts.scalars)
+    operands = ["(w)[{} * (step) + (i)]".format(plane) for plane in range(1, 1 + planes)]
+    operands += ["scalars[{}]".format(scalar) for scalar in range(scalars)]
+    found = [("PLANES", 1 + planes), ("NUMBERS", 1 + planes + scalars)]
+    found.append(("WEIGHTS(w, i, step)", ", ".join(["(w)[i]"] + operands)))
+    for end, macro in (("", "GRAD_W"), ("_finite", "GRAD_W_FINITE")):
+        text = "op_grad_w{}(__VA_ARGS__)".format(end)
+        for i in range(planes + scalars):
+            text = "((number) == {} ? {}{}(__VA_ARGS__) : {})".format(i + 1, grad_name(i), end, text)
+        found.append((macro + "(number, ...)", text))
+    return found
 
 
 def source(texts, dtype, level):
@@ -164,6 +204,7 @@ def source(texts, dtype, level):
         ("OP(function)", "op_##function"),
         ("NAME(function)", "kernel_##function"),
     ]
+    defines += _of_weights(texts)
     lines = ["#include <math.h>", "#include <stdint.h>"]
     if texts.math:
         lines += ["#ifdef __clang__", '#error "clang has no functions of vectors"', "#endif"]

@@ -7,6 +7,9 @@ import numpy as np
 from im2col_compat.compat import dtypes, graphs, memory, probes
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 
+#: Bytes of an operand up to which C gets a dense copy rather than strides.
+COPIED = 2**20
+
 
 class _Arrays(object):
     """What is the same for both kinds."""
@@ -63,6 +66,17 @@ class _NumPy(_Arrays):
 
     def dense(self, x):
         return np.require(x, requirements="CA")
+
+    def placed(self, x):
+        """(plain data, None) of what is dense, or of a copy that is; (plain data, strides in elements) of what is not,
+        and too large to be copied as a whole."""
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x, None
+        strides = [divmod(step, x.itemsize) for step in x.strides]
+        if x.nbytes <= COPIED or not flags.aligned or any([rest for _, rest in strides]):
+            return self.dense(x), None
+        return x, tuple(step for step, _ in strides)
 
     def address(self, x):
         return x.__array_interface__["data"][0]
@@ -220,6 +234,15 @@ class _Torch(_Arrays):
             # 0.3's HalfTensor on a CPU lacks contiguous().
             x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
         return x.resolve_conj().resolve_neg() if _is_conj(x) or _is_neg(x) else x
+
+    def placed(self, x):
+        x = raw(x)
+        lazy = self.is_lazy(x)
+        if x.is_contiguous() and not lazy:
+            return x, None
+        if lazy or x.numel() * dtypes.ITEMSIZE[self.dtype(x)] <= COPIED:
+            return self.dense(x), None
+        return x, tuple(x.stride())
 
     def is_lazy(self, x):
         """Whether x isn't what its memory says."""
@@ -423,7 +446,7 @@ def enter(function, names, values):
     Returns (arrays, values, leave); leave(result) goes back to what came in: on 0.3
     raw tensors are computed with as Variables and returned as raw tensors. A bias and
     an out may be None, and stay None. Operands of another byte order are copied into this machine's. TypeError for
-    other types, for a mixture, and for arrays of what is no number.
+    other types, for a mixture, for arrays of what is no number, and for masked ones.
     """
     for name, value in zip(names, values):
         if VARIABLES or not isinstance(value, Tensor) and (value is not None or name not in _OPTIONAL):
@@ -456,6 +479,9 @@ def _in_order(function, name, value):
     if value.dtype.kind not in "biufc":
         text = "{}(): argument '{}' must be an array of numbers, but its dtype is {}"
         raise TypeError(text.format(function, name, value.dtype))
+    if type(value) is not np.ndarray and hasattr(value, "mask"):
+        text = "{}(): argument '{}' is a masked array, whose mask would be ignored: pass its filled()"
+        raise TypeError(text.format(function, name))
     return value if value.dtype.isnative or name == "out" else value.astype(value.dtype.newbyteorder("="))
 
 

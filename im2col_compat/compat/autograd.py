@@ -27,6 +27,16 @@ def saved(ctx):
     return [_unwrapped(tensor) for tensor in ctx.saved_tensors]
 
 
+def sum_to(tensor, shape):
+    """The sum along the axes that have size 1 in `shape`, as PyTorch sums the gradient of what was expanded."""
+    if hasattr(tensor, "sum_to_size"):
+        return tensor.sum_to_size(shape)
+    for axis, size in enumerate(shape):
+        if size == 1 and tensor.shape[axis] != 1:
+            tensor = tensor.sum(axis, keepdim=True)
+    return tensor
+
+
 def save(ctx, *tensors):
     """Keep tensors for a Function's backward, and for its jvp where there is forward mode (1.11 on)."""
     ctx.save_for_backward(*tensors)
@@ -34,9 +44,9 @@ def save(ctx, *tensors):
         ctx.save_for_forward(*tensors)
 
 
-def save_operands(ctx, w, x, output):
+def save_operands(ctx, operands, output):
     """Keep a dot product's operands for its backward; integers have none."""
-    ctx.save_for_backward(w, x)
+    ctx.save_for_backward(*operands)
     if not VARIABLES and not dtypes.differentiable(TORCH.dtype(output)):
         ctx.mark_non_differentiable(output)
 

@@ -12,6 +12,8 @@ ITEMSIZE = {
 C_TYPES = {"float32": "float", "float64": "double"}
 C_TYPES.update({kind + bits: kind + bits + "_t" for kind in ("int", "uint") for bits in ("8", "16", "32", "64")})
 HALVES = ("float16", "bfloat16")
+#: The largest finite number of any dtype.
+LARGEST = int(np.finfo("float64").max)
 OLD_TYPE = {
     "float16": "HalfTensor", "float32": "FloatTensor", "float64": "DoubleTensor", "uint8": "ByteTensor",
     "int8": "CharTensor", "int16": "ShortTensor", "int32": "IntTensor", "int64": "LongTensor"}  # fmt: skip

@@ -1,8 +1,11 @@
 """What constructors of layers, and PyTorch's observers, take by version."""
 
 import importlib
+import numbers
 
-from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.probes import Tensor, torch, torch_missing
 
 #: Layers take device= and dtype= (1.9 on). Constructing one to see would draw random numbers.
 HAS_FACTORY = torch is not None and "device" in torch.nn.Linear.__init__.__code__.co_varnames
@@ -20,6 +23,18 @@ def place(module, device, dtype):
     if not hasattr(module, "to"):
         raise TypeError("PyTorch {} knows no device= and dtype=; use .cuda(), .double()".format(torch.__version__))
     module.to(*[place for place in (device, dtype) if place is not None])
+
+
+def parameter(kind, name, value):
+    """What a layer keeps of a number, a tensor or a Parameter. TypeError for anything else."""
+    if isinstance(value, torch.nn.Parameter) or isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return value
+    tensor = value.data if isinstance(value, Tensor) else value
+    if not torch.is_tensor(tensor):
+        raise TypeError("{}(): {} must be a tensor or a number, but got {!r}".format(kind, name, value))
+    if dtypes.differentiable(TORCH.dtype(tensor)):
+        return torch.nn.Parameter(tensor.clone())
+    return torch.nn.Parameter(tensor.clone(), requires_grad=False)
 
 
 def is_parametrized(module):

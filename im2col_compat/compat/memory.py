@@ -5,14 +5,21 @@ import os
 from im2col_compat.compat.probes import torch
 
 
-def _machine_memory():
-    """Bytes of memory and swap, or None where the system doesn't say."""
+def _meminfo(*keys):
+    """Bytes that Linux says there are under some keys, or None where it doesn't say."""
     try:
         with open("/proc/meminfo") as lines:
             kilobytes = dict(line.split(":", 1) for line in lines)
-        return sum(int(kilobytes[key].split()[0]) * 1024 for key in ("MemTotal", "SwapTotal"))
+        return sum(int(kilobytes[key].split()[0]) * 1024 for key in keys)
     except (IOError, OSError, KeyError, ValueError):
-        pass
+        return None
+
+
+def _machine_memory():
+    """Bytes of memory and swap, or None where the system doesn't say."""
+    found = _meminfo("MemTotal", "SwapTotal")
+    if found is not None:
+        return found
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -21,16 +28,22 @@ def _machine_memory():
 
 MACHINE_MEMORY = _machine_memory()
 MOST_MEMORY = MACHINE_MEMORY or 2**63 - 1
+#: Bytes from which on a result is compared with what is free: to ask for that takes longer than a small one.
+LEAST_TO_ASK = min(2**28, MOST_MEMORY // 16)
 
 
 def check_memory(shape, itemsize):
-    """RuntimeError for a CPU result larger than the machine: an overcommitting system would kill the process."""
+    """RuntimeError for a CPU result for which there is no memory: an overcommitting system would kill the process."""
     size = itemsize
     for length in shape:
         size *= length
-    if size > MOST_MEMORY:
+    if size < LEAST_TO_ASK:
+        return
+    free = _meminfo("MemAvailable", "SwapFree")
+    if size > MOST_MEMORY or free is not None and size > free:
         text = "not enough memory: a result of shape {} needs {} bytes, but this machine has {}"
-        raise RuntimeError(text.format(tuple(shape), size, MACHINE_MEMORY))
+        has = "{}".format(MACHINE_MEMORY) if free is None else "{}, of which {} are free".format(MACHINE_MEMORY, free)
+        raise RuntimeError(text.format(tuple(shape), size, has))
 
 
 _PROCESS = os.getpid()

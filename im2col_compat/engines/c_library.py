@@ -2,8 +2,9 @@
 
 from im2col_compat import lowlevel
 from im2col_compat.compat import dtypes
-from im2col_compat.compat.arrays import arrays_of
+from im2col_compat.compat.arrays import COPIED, arrays_of
 from im2col_compat.engines.base import Engine
+from im2col_compat.problem import product
 
 
 class FFI(Engine):
@@ -40,7 +41,25 @@ class FFI(Engine):
 
 def _run(call, source, geometry, shape):
     arrays = arrays_of(source)
-    source, dtype = arrays.dense(source), arrays.dtype(source)
+    (source, strides), dtype = arrays.placed(source), arrays.dtype(source)
     result, address = lowlevel.fresh(arrays, source, shape, dtype)
-    call(geometry, dtype, arrays.address(source), address)
+    parts = [(geometry, source, 0)] if strides is None else _copies(arrays, source, geometry)
+    each = product(shape) // max(1, geometry.batch * geometry.channels) * dtypes.ITEMSIZE[dtype]
+    for part, dense, channels in parts:
+        call(part, dtype, arrays.address(dense), address + channels * each)
     return result
+
+
+def _copies(arrays, source, geometry):
+    """(geometry, dense copy, channels before) of images or columns: some at a time, or some of the channels of one."""
+    batch, channels = geometry.batch, geometry.channels
+    rows = int(source.shape[1]) // channels  # of a channel's columns
+    sizes = [int(size) for size in source.shape[2:]]
+    room = COPIED // (product(sizes) * rows * dtypes.ITEMSIZE[arrays.dtype(source)])
+    step = max(1, min(channels, room))
+    images = max(1, min(batch, room // step))
+    for image in range(0, batch, images):
+        for channel in range(0, channels, step):
+            several, some = min(images, batch - image), min(step, channels - channel)
+            part = source[image : image + several, channel * rows : (channel + some) * rows]
+            yield geometry._replace(batch=several, channels=some), arrays.dense(part), image * channels + channel

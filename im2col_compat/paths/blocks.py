@@ -6,35 +6,36 @@ from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.paths import plans
+from im2col_compat.terms import parameters
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
 #: the columns, and what autograd keeps of one block.
 SHARE = 32
 
 
-def run(op, problem, arrays, w, x):
-    """The result for w and x, of the problem's shapes."""
+def run(op, problem, arrays, weights, x):
+    """The result for weights (a weight and its parameters) and x, of the problem's shapes."""
     if arrays is TORCH and arrays.dtype(x) not in dtypes.ITEMSIZE:
         raise NotImplementedError("{}(): there is no arithmetic for {}".format(problem.function, arrays.dtype(x)))
-    plan, w, x = plans.of(op, problem, arrays, w, x)
+    plan, weights, x = plans.of(op, problem, arrays, parameters.expanded(arrays, weights), x)
     if 0 in plan.shape and graphs.mapped():  # which _Blocks, that mapping has no rule for, would take
-        return arrays.reshape(_constant(plan, arrays, w, x, 0), problem.result_shape)
+        return arrays.reshape(_constant(plan, arrays, weights, x, 0), problem.result_shape)
     if not problem.taps:
         value = plan.op.reduction.of_no_terms(plan.op, plan.dtype)
-        return arrays.reshape(_constant(plan, arrays, w, x, value), problem.result_shape)
+        return arrays.reshape(_constant(plan, arrays, weights, x, value), problem.result_shape)
     if arrays is NUMPY:
-        result = _forward(plan, arrays, w, x)
+        result = _forward(plan, arrays, weights, x)
     elif plan.captures and 0 not in plan.shape or graphs.mapped():
-        result = _joined(plan, w, x)
+        result = _joined(plan, weights, x)
     else:
-        result = _Blocks.apply(w, x, plan)
+        result = _Blocks.apply(x, plan, *weights)
     return arrays.reshape(result, problem.result_shape)
 
 
-def _constant(plan, arrays, w, x, value):
+def _constant(plan, arrays, weights, x, value):
     result = arrays.tensor(arrays.full(x, plan.shape, value, plan.dtype))
-    # Zero, of both operands, so that there is a gradient, if an empty one.
-    return result + 0 * (w.sum() + x.sum()) if dtypes.differentiable(plan.dtype) else result
+    # Zero, of all operands, so that there is a gradient, if an empty one.
+    return result + 0 * sum([w.sum() for w in weights], x.sum()) if dtypes.differentiable(plan.dtype) else result
 
 
 def _steps(plan, unit):
@@ -56,65 +57,67 @@ def _pieces(plan, unit):
     return (plan.piece(ranges) for ranges in itertools.product(*axes))
 
 
-def _forward(plan, arrays, w, x):
+def _forward(plan, arrays, weights, x):
     result = arrays.empty(x, plan.shape, plan.dtype)
     for piece in _pieces(plan, plan.unit):
-        w_part, x_part = w[piece.w], x[piece.x]
+        parts = [x[piece.x]] + [w[piece.w] for w in weights]
         if arrays is TORCH:
-            w_part, x_part = quiet(w_part), quiet(x_part)
-        result[piece.out] = raw(plan.evaluate(w_part, x_part, piece))
+            parts = [quiet(part) for part in parts]
+        result[piece.out] = raw(plan.evaluate(tuple(parts[1:]), parts[0], piece))
     return result
 
 
-def _joined(plan, w, x, ranges=()):
+def _joined(plan, weights, x, ranges=()):
     """The result as a graph of checkpointed blocks, so that captured tensors get their gradients."""
     axis = len(ranges)
     if axis == len(plan.lengths):
         piece = plan.piece(ranges)
-        return autograd.checkpoint(lambda w, x: plan.evaluate(w, x, piece), w[piece.w], x[piece.x])
+        parts = [x[piece.x]] + [w[piece.w] for w in weights]
+        return autograd.checkpoint(lambda x, *weights: plan.evaluate(weights, x, piece), *parts)
     cuts = _cuts(plan.lengths[axis], _steps(plan, plan.kept)[axis])
-    parts = [_joined(plan, w, x, ranges + (cut,)) for cut in cuts]
+    parts = [_joined(plan, weights, x, ranges + (cut,)) for cut in cuts]
     return parts[0] if len(parts) == 1 else torch.cat(parts, plan.dims[axis])
 
 
 @autograd.new_style
 class _Blocks(Function):
     @staticmethod
-    def forward(w, x, plan):
-        return _forward(plan, TORCH, w, x)
+    def forward(x, plan, *weights):
+        return _forward(plan, TORCH, weights, x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        w, x, ctx.plan = inputs
-        autograd.save_operands(ctx, w, x, output)
+        ctx.plan = inputs[1]
+        autograd.save_operands(ctx, inputs[:1] + inputs[2:], output)
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = autograd.saved(ctx)
+        operands = tuple(autograd.saved(ctx))  # x, then weights
         plan, arrays = ctx.plan, TORCH
-        needs = ctx.needs_input_grad[:2]
-        if graphs.transform() is not None or autograd.recording(grad, w, x):
+        needs = ctx.needs_input_grad[:1] + ctx.needs_input_grad[2:]
+        if graphs.transform() is not None or autograd.recording(grad, *operands):
             # A graph of the gradient itself: kept whole, as autograd needs it.
             whole = plan.piece(tuple(slice(0, length) for length in plan.lengths))
 
-            def evaluate(w, x):
-                return (plan.evaluate(w[whole.w], x[whole.x], whole),)
+            def evaluate(x, *weights):
+                return (plan.evaluate(tuple(w[whole.w] for w in weights), x[whole.x], whole),)
 
-            dw, dx = autograd.derivatives(evaluate, (w, x), needs, (grad,), True)
-            return dw, dx, None
+            found = autograd.derivatives(evaluate, operands, needs, (grad,), True)
+            return (found[0], None) + tuple(found[1:])
         sums = [
             arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand))) if need else None
-            for operand, need in zip((w, x), needs)
+            for operand, need in zip(operands, needs)
         ]
         for piece in _pieces(plan, plan.kept):
+            indices = [piece.x] + [piece.w] * (len(operands) - 1)
             with autograd.enable_grad():
-                parts = [autograd.leaf(w[piece.w], needs[0]), autograd.leaf(x[piece.x], needs[1])]
-                result = plan.evaluate(parts[0], parts[1], piece)
+                parts = [autograd.leaf(o[index], need) for o, index, need in zip(operands, indices, needs)]
+                result = plan.evaluate(tuple(parts[1:]), parts[0], piece)
                 found = autograd.partials([result], parts, [grad[piece.out]])
-            for total, partial, index in zip(sums, found, (piece.w, piece.x)):
+            for total, partial, index in zip(sums, found, indices):
                 if partial is not None:
                     total[index] += arrays.cast(raw(partial), arrays.dtype(total))
-        for i, (total, operand) in enumerate(zip(sums, (w, x))):
+        for i, (total, operand) in enumerate(zip(sums, operands)):
             if total is not None:
                 sums[i] = quiet(arrays.cast(total, arrays.dtype(operand)))
-        return sums[0], sums[1], None
+        return (sums[0], None) + tuple(sums[1:])

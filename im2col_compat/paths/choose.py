@@ -1,15 +1,17 @@
 """Which path evaluates an op on which operands, and why."""
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen import factors
 from im2col_compat.codegen import kernels as c_kernels
-from im2col_compat.compat import graphs
+from im2col_compat.compat import dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native
+from im2col_compat.paths import blocks, kernels, native, products
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
+from im2col_compat.terms import parameters
 from im2col_compat.terms.function import codes
 
 #: Multiplications that take tensor operations more than a few milliseconds.
@@ -17,35 +19,51 @@ LEAST_TO_SAY = 2 * 10**6
 _announced = Memo(1000)  # the codes of ops that were said to be slow
 
 
-def run(op, problem, arrays, names, w, x, b=None):
-    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
+def run(op, problem, arrays, names, w, x, b=None, params=()):
+    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x.
+
+    params: the values of op.term.names, tensors and numbers.
+    """
     is_dot = op.is_dot
     if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
-    w, x = operands(op, problem, arrays, names, w, x, b)
+    weights, x = operands(op, problem, arrays, names, w, x, b, params)
     if is_dot and not problem.is_conv:
-        result = native.of_arrays(problem, w, x)
+        result = native.of_arrays(problem, weights[0], x)
     else:
-        result = evaluated(op, problem, arrays, w, x, kernels_of(op, problem, arrays, w, x))
+        result = computed(op, problem, arrays, weights, x)
     return result if b is None else plus(arrays, result, b, problem)
 
 
-def operands(op, problem, arrays, names, w, x, b):
-    """(w, x) as the op's term takes them, checked, and with the gradient that the op wants."""
+def operands(op, problem, arrays, names, w, x, b, params):
+    """(the weight and the parameters, x) as the op's term takes them, checked, and with the gradient that the op wants."""
     if b is not None or not arrays.alike(w, x):
         _check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
+    if params:
+        params = parameters.as_tensors(problem.function, op, arrays, w, params)
     # matmul's operands are equals: neither is a layer's weight.
     if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
         w = with_normalized_gradient(w, op.normalize_grad_w)
-    return w, x
+    return (w,) + tuple(params), x
 
 
-def evaluated(op, problem, arrays, w, x, found):
-    """The result for such operands, by the kernels that were found for them, or else by tensor operations."""
-    if found is None:
-        return blocks.run(op, problem, arrays, w, x)
-    return kernels.run(op, problem, found, arrays, w, x)
+def computed(op, problem, arrays, weights, x):
+    """The result for weights and x, by the path that evaluates the op on them."""
+    if op.is_dot:
+        return blocks.run(op, problem, arrays, weights, x)
+    dtype = arrays.dtype(x)
+    if dtype in dtypes.HALVES:
+        # Widened, computed in float32, and rounded once.
+        weights, x = tuple(arrays.cast(w, "float32") for w in weights), arrays.cast(x, "float32")
+        return arrays.cast(computed(op, problem, arrays, weights, x), dtype)
+    traced = products.of(op, problem, arrays, x)
+    if traced is not None:
+        return products.run(op, problem, traced, weights, x)
+    found = _kernels(op, problem, arrays, weights, x)
+    if found is not None:
+        return kernels.run(op, problem, found, arrays, weights, x)
+    return blocks.run(op, problem, arrays, weights, x)
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -66,22 +84,29 @@ def _check_alike(op, problem, arrays, names, w, x, b):
             raise RuntimeError(text.format(problem.function, name, first, device, arrays.device(tensor)))
 
 
-def kernels_for(op, dtype, arrays):
+def kernels_for(op, dtype, arrays, scalars=()):
     """(Kernels, None) for operands of a dtype's name, or (None, the reason why there are none).
 
-    arrays: TORCH or NUMPY, what the op's functions are to be given.
+    arrays: TORCH or NUMPY, what the op's functions are to be given. scalars: the parameters that are one number for all.
     """
     if lowlevel.missing:
         return None, lowlevel.missing
+    if scalars:
+        return op.term.kernels(op, dtype, arrays, c_kernels.level(), scalars)
     return op.term.kernels(op, dtype, arrays, c_kernels.level())
 
 
-def kernels_of(op, problem, arrays, w, x):
+def _kernels(op, problem, arrays, weights, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
-    if op.is_dot or engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
+    if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None
-    if arrays.in_memory(w, x) or arrays is TORCH and kernels.takes_samples(w, x):
-        found, reason = kernels_for(op, arrays.dtype(x), arrays)
+    w, scalars = weights[0], ()
+    if len(weights) > 1:
+        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if kernels.is_scalar(t))
+    if arrays.in_memory(x, *weights) or arrays is TORCH and kernels.takes_samples(x, *weights):
+        found, reason = kernels_for(op, arrays.dtype(x), arrays, scalars)
+        if found is not None and found.captured and arrays is TORCH and graphs.transformed():
+            found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
         raise RuntimeError(text.format(problem.function, op))
@@ -125,14 +150,19 @@ def explain(op, dtype):
     """The text of Op.explain: which path an op takes, why, and its functions in C."""
     arrays = TORCH or NUMPY
     lines = ["{} on {}:".format(op, dtype)]
+    dtype = "float32" if dtype in dtypes.HALVES else dtype  # which they are widened to
     forced = engines.forced()
     if op.is_dot and arrays is TORCH:
         lines.append("PyTorch's own conv2d, linear and matmul.")
     elif forced is not None:
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
     else:
-        found, reason = kernels_for(op, dtype, arrays)
-        if found is None:
+        traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
+        found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
+        if traced is not None:
+            factors_ = "w: {}\nx: {}".format(*factors.pair(traced.term))
+            lines.append("PyTorch's own conv2d, linear and matmul of\n" + factors_)
+        elif found is None:
             lines.append("tensor operations, in blocks: {}.".format(reason))
         else:
             lines.append("C kernels, {}.".format(found.origin))

@@ -3,11 +3,16 @@
 What kernels can't do, a second derivative, is left to tensor operations in blocks.
 """
 
+import numpy as np
+
 from im2col_compat import lowlevel
+from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
-from im2col_compat.compat.probes import Function
-from im2col_compat.paths import blocks, layout, merged
+from im2col_compat.compat.probes import VARIABLES, Function
+from im2col_compat.paths import blocks, copies, layout, merged, products
+from im2col_compat.problem import product
+from im2col_compat.terms import parameters
 
 #: Multiplications after which a call comes back to Python before its next image, so that Ctrl-C gets through.
 STEP = 2 * 10**9
@@ -15,35 +20,90 @@ STEP = 2 * 10**9
 LEAST = 300000
 
 
-def run(op, problem, kernels, arrays, w, x):
-    """The result for w and x, of the problem's shapes."""
-    if problem.groups > 1 and not problem.is_conv:
-        problem, w, x = _expanded(problem, arrays, w, x)
-    if arrays is NUMPY or not (autograd.records(w, x) or graphs.transform()):
-        return _forward(op, problem, kernels, arrays, w, x)
-    return autograd.apply_function(_Kernels, (w, x), op, problem, kernels)
+def run(op, problem, kernels, arrays, weights, x):
+    """The result for weights and x, of the problem's shapes."""
+    if len(weights) > 1 or kernels.captured:
+        problem, weights, x = _expanded(problem, arrays, weights, x)
+    operands = (x,) + weights + tuple(value for value in kernels.captured if arrays.owns(value))
+    if arrays is NUMPY or not (autograd.records(*operands) or graphs.transform()):
+        return _forward(op, problem, kernels, arrays, operands)
+    return autograd.apply_function(_Kernels, operands, op, problem, kernels)
 
 
-def takes_samples(w, x):
-    """Whether torch.func maps over w and x so that kernels take all samples as one problem."""
-    if graphs.transform() is None or not graphs.only_maps() or not TORCH.are_plain_on_cpu(w, x):
+def takes_samples(*operands):
+    """Whether torch.func maps over operands so that kernels take all samples as one problem."""
+    if graphs.transform() is None or not graphs.only_maps() or not TORCH.are_plain_on_cpu(*operands):
         return False
-    return all([graphs.unwrapped(operand).numel() > 0 for operand in (w, x)])
+    return all([graphs.unwrapped(operand).numel() > 0 for operand in operands])
 
 
-def _forward(op, problem, kernels, arrays, w, x):
-    how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-    result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype)
-    w, x = arrays.dense(w), arrays.dense(x)
-    addresses, address, itemsize = (arrays.address(w), arrays.address(x), to), kernels.address, kernels.itemsize
-    if kernels.pack is not None:
-        packed = kernels.pack(how, arrays, w, x)
-        how, address, itemsize = packed.layout, packed.address, packed.itemsize
-        addresses = packed.w, packed.x, to
+def is_scalar(tensor):
+    """Whether a parameter is one number for all weights."""
+    return product(int(size) for size in tensor.shape) == 1
+
+
+def _forward(op, problem, kernels, arrays, operands):
+    """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
+    result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
     divisions = _divisions(kernels)
-    _call(lowlevel.FORWARD, how, address, addresses, (itemsize, kernels.result_itemsize))
+    if len(operands) > 2 or kernels.captured:
+        w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
+        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, w, operands[0])
+        _evaluate(kernels, how, arrays, w, x, to, scalars)
+        _check_divisions(op, kernels, divisions)
+        return result
+    (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
+    if w_strides is None and x_strides is None and not copies.is_spread(problem):
+        _evaluate(kernels, _layout(op, problem, kernels), arrays, w, x, to)
+    else:
+        for how, w_part, x_part, start in copies.for_forward(
+            lambda part: _layout(op, part, kernels), problem, arrays, kernels.itemsize, w, x
+        ):
+            _evaluate(kernels, how, arrays, w_part, x_part, to + start * kernels.result_itemsize)
     _check_divisions(op, kernels, divisions)
     return result
+
+
+def _layout(op, problem, kernels):
+    return layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
+
+
+def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
+    if kernels.pack is None:
+        itemsizes = kernels.itemsize, kernels.result_itemsize
+        _call(lowlevel.FORWARD, how, kernels.address, (arrays.address(w), arrays.address(x), to), itemsizes, scalars)
+        return
+    for packed in kernels.pack(how, arrays, w, x):
+        addresses = packed.w, packed.x, to + packed.start * kernels.result_itemsize
+        itemsizes = packed.itemsize, kernels.result_itemsize
+        _call(lowlevel.FORWARD, packed.layout, packed.address, addresses, itemsizes)
+
+
+def _others(kernels, operands):
+    """What C takes beside a weight: each parameter's tensor, and each captured number or tensor, in their order."""
+    tensors = iter(operands[2:])
+    params = [next(tensors) for _ in range(len(operands) - 2 - _captured_tensors(kernels))]
+    return params + [value if parameters.is_number(value) else next(tensors) for value in kernels.captured]
+
+
+def _captured_tensors(kernels):
+    return sum(not parameters.is_number(value) for value in kernels.captured)
+
+
+def _beside(arrays, kernels, w, operands):
+    """(planes, scalars) as C takes them: the dense weight with its parameters that have a number for each weight, and those
+    of one number for all, in an array."""
+    others = _others(kernels, operands)
+    planes = [value for value in others if not parameters.is_number(value) and not is_scalar(value)]
+    if planes:
+        shape = tuple(int(size) for size in w.shape)
+        together = arrays.empty(w, (1 + len(planes),) + shape)
+        for i, plane in enumerate([w] + planes):
+            together[i] = raw(plane)
+        w = together
+    numbers = [value if parameters.is_number(value) else arrays.first(raw(value)) for value in others]
+    scalars = [number for number, value in zip(numbers, others) if parameters.is_number(value) or is_scalar(value)]
+    return w, np.array(scalars, kernels.dtype)
 
 
 def _divisions(kernels):
@@ -57,23 +117,27 @@ def _check_divisions(op, kernels, before):
         raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(op))
 
 
-def _expanded(problem, arrays, w, x):
-    """(problem, w, x) of a matmul, the operands expanded where each has batches that the other repeats."""
-    batch = tuple(q if p == 1 else p for p, q in zip(problem.w_shape[:-2], problem.x_shape[:-2]))
+def _expanded(problem, arrays, weights, x):
+    """(problem, weights, x) with parameters: of a matmul, expanded where each has batches that the other repeats."""
+    if problem.groups == 1 or problem.is_conv:
+        return problem, weights, x
+    batch = layout.leading(problem)
     shapes = [batch + shape[-2:] for shape in (problem.w_shape, problem.x_shape)]
-    w = arrays.expand(arrays.reshape(w, problem.w_shape), shapes[0])
+    weights = tuple(
+        w if i and is_scalar(w) else arrays.expand(arrays.reshape(w, problem.w_shape), shapes[0])
+        for i, w in enumerate(weights)
+    )
     x = arrays.expand(arrays.reshape(x, problem.x_shape), shapes[1])
-    return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), w, x
+    return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), weights, x
 
 
-def _call(call, how, address, addresses, itemsizes, y_strides=None, dw=0, dx=0):
-    """One of the C calls, some images at a time.
+def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1):
+    """One of the C calls, some images at a time, or parts of one.
 
     addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter.
     """
+    scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
-    if y_strides is not None and y_strides != how.y_strides:
-        how = how._replace(y_strides=y_strides)
     each = how.multiplications
     step = max(1, STEP // each)
     for start in range(0, how.batch, step):
@@ -81,51 +145,92 @@ def _call(call, how, address, addresses, itemsizes, y_strides=None, dw=0, dx=0):
         threads = 1 if part.batch * each < LEAST else memory.threads()
         x_offset = start * how.x_strides[0] * itemsizes[0]
         y_offset = start * how.y_strides[0] * itemsizes[1]
-        to_x = dx + x_offset if dx else 0
-        lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw)
+        to_x = dx + start * how.dx_strides[0] * itemsizes[0] if dx else 0
+        if each <= STEP:
+            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw, scalars, wanted)
+            continue
+        for turn, w_start, x_start, y_start, dx_start, dw_start in _turns(call, part, not scalars):
+            lowlevel.dot(
+                call, turn, address, threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
+                result + y_offset + y_start * itemsizes[1], to_x and to_x + dx_start * itemsizes[0],
+                dw and dw + dw_start * itemsizes[0], scalars, wanted,
+            )  # fmt: skip
+
+
+def _turns(call, how, alone):
+    """(layout, elements of w, x, y, dx and dw before) of parts of one image, where they change no sum: Ctrl-C gets through
+    between them. alone: whether weights have no parameters beside them."""
+    by_pixels = how.kernel == how.stride == (1, 1, 1) and how.blocks == how.image
+    share = STEP / float(how.multiplications)
+    if call == lowlevel.GRAD_W and how.groups == 1 and alone:
+        step = max(1, int(how.filters * share))
+        for first in range(0, how.filters, step):
+            turn = how._replace(filters=min(step, how.filters - first))
+            taps = how.channels * product(how.kernel)
+            yield turn, first * how.w_strides[0], 0, first * how.y_strides[1], 0, first * taps
+    elif call == lowlevel.FORWARD or call == lowlevel.GRAD_X and by_pixels:
+        room = max(512, int(product(how.image) * share))
+        of_dx = how._replace(x_strides=how.dx_strides)
+        for (turn, x, y), (_, dx, _) in zip(how.strips(room), of_dx.strips(room)):
+            yield turn, 0, x, y, dx, 0
+    else:
+        yield how, 0, 0, 0, 0, 0
 
 
 @autograd.new_style
 class _Kernels(Function):
+    """Of x, the weight, its parameters and captured tensors."""
+
     @staticmethod
-    def forward(w, x, op, problem, kernels):
-        return _forward(op, problem, kernels, TORCH, w, x)
+    def forward(*inputs):
+        op, problem, kernels = inputs[-3:]
+        return _forward(op, problem, kernels, TORCH, inputs[:-3])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.others = inputs[2:]
-        autograd.save_operands(ctx, inputs[0], inputs[1], output)
+        ctx.others = inputs[-3:]
+        autograd.save_operands(ctx, inputs[:-3], output)
 
     @staticmethod
-    def vmap(info, dims, w, x, op, problem, kernels):
-        larger, w_merged, x_merged, y_merged = merged.of(
-            problem, info.batch_size, *[dim is not None for dim in dims[:2]]
-        )
-        w, x = [how.merge(_samples(t, dim)) for how, t, dim in zip((w_merged, x_merged), (w, x), dims)]
-        return y_merged.split(run(op, larger, kernels, TORCH, w, x), problem.result_shape), 0
+    def vmap(info, dims, *inputs):
+        op, problem, kernels = inputs[-3:]
+        varies = [dim is not None for dim in dims[:-3]]
+        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, any(varies[1:]), varies[0])
+        operands = [_samples(t, dim) for t, dim in zip(inputs, dims[:-3])]
+        x = x_merged.merge(operands[0])
+        weights = tuple(w_merged.merge(_of_shape(t, problem.w_shape, dim)) for t, dim in zip(operands[1:], dims[1:]))
+        kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
+        return y_merged.split(run(op, larger, kernels, TORCH, weights, x), problem.result_shape), 0
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = autograd.saved(ctx)
+        operands = tuple(autograd.saved(ctx))
         op, problem, kernels = ctx.others
-        needs, most = ctx.needs_input_grad[:2], op.reduction.most_taps
-        recorded = graphs.transform() is not None or autograd.recording(grad, w, x)
-        if not graphs.only_maps() or most is not None and problem.taps > most:
-            found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), recorded)
+        needs, most = ctx.needs_input_grad[: len(operands)], op.reduction.most_taps
+        recorded = graphs.transform() is not None or autograd.recording(grad, *operands)
+        packed_alone = kernels.address is None and not op.term.only_kernels
+        if not graphs.only_maps() or most is not None and problem.taps > most or packed_alone:
+            found = autograd.derivatives(_by_tensors(op, problem, kernels), operands, needs, (grad,), recorded)
             return tuple(found) + (None,) * 3
         if not kernels.has_gradients:
             why = "its functions are not tensors', and it has no grad_w and grad_x"
             raise RuntimeError("this op has no gradient: " + why)
         if recorded:
-            found = iter(autograd.apply_function(_Gradients, (w, x, grad), op, problem, kernels, needs))
+            found = iter(autograd.apply_function(_Gradients, operands + (grad,), op, problem, kernels, needs))
         else:
-            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, w, x, grad, needs)])
+            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, operands, grad, needs)])
         return tuple(next(found) if need else None for need in needs) + (None,) * 3
 
 
 def _samples(tensor, dim):
     """A tensor with vmap's dimension first, or one that all samples share."""
     return tensor if dim is None else tensor.movedim(dim, 0)
+
+
+def _of_shape(samples, shape, dim):
+    """A weight's or a parameter's samples, each in the weight's shape."""
+    lead = () if dim is None else (samples.shape[0],)
+    return samples.expand(lead + tuple(shape)) if samples.dim() == len(lead) + len(shape) else samples
 
 
 def _sample_shape(tensor, dim):
@@ -135,9 +240,15 @@ def _sample_shape(tensor, dim):
     return shape
 
 
-def _by_tensors(op, problem):
+def _by_tensors(op, problem, kernels):
     """What tensor operations make of operands, as autograd.derivatives takes it."""
-    return lambda w, x: (blocks.run(op, problem, TORCH, w, x),)
+    if not _captured_tensors(kernels):
+        return lambda x, *weights: (blocks.run(op, problem, TORCH, weights, x),)
+    op = op.of_expressions(kernels.traced)  # which takes what is captured as parameters
+    ones = (1,) * len(problem.w_shape)
+    return lambda x, w, *others: (
+        blocks.run(op, problem, TORCH, (w,) + tuple(t.reshape(ones) if is_scalar(t) else t for t in others), x),
+    )
 
 
 @autograd.new_style
@@ -145,71 +256,154 @@ class _Gradients(Function):
     """The gradients that are needed, by kernels, where they may be differentiated in turn: tensor operations do that."""
 
     @staticmethod
-    def forward(w, x, grad, op, problem, kernels, needs):
-        return tuple(_gradients(op, problem, kernels, w, x, grad, needs))
+    def forward(*inputs):
+        op, problem, kernels, needs = inputs[-4:]
+        return tuple(_gradients(op, problem, kernels, inputs[:-5], inputs[-5], needs))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.others = inputs[3:]
-        ctx.save_for_backward(*inputs[:3])
+        ctx.others = inputs[-4:]
+        ctx.save_for_backward(*inputs[:-4])
 
     @staticmethod
-    def vmap(info, dims, w, x, grad, op, problem, kernels, needs):
-        shapes = [_sample_shape(t, dim) for t, dim, need in zip((w, x), dims, needs) if need]
+    def vmap(info, dims, *inputs):
+        op, problem, kernels, needs = inputs[-4:]
+        operands, dims = inputs[:-4], dims[:-4]
+        shapes = [_sample_shape(t, dim) for t, dim, need in zip(operands, dims, needs) if need]
         # A gradient for each sample needs its operand for each.
         varies = [dim is not None or need for dim, need in zip(dims, needs)]
-        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, *varies)
-        how = w_merged, x_merged, y_merged
-        w, x, grad = [one.merge(_samples(t, dim)) for one, t, dim in zip(how, (w, x, grad), dims)]
-        merged_shapes = [tuple(t.shape) for t, need in zip((w, x), needs) if need]
-        if larger.groups > 1 and not larger.is_conv:
-            larger, w, x = _expanded(larger, TORCH, w, x)
-        found = autograd.apply_function(_Gradients, (w, x, grad), op, larger, kernels, needs)
+        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, any(varies[1:]), varies[0])
+        samples = [_samples(t, dim) for t, dim in zip(operands, dims)]
+        of_weights = [_of_shape(t, problem.w_shape, dim) for t, dim in zip(samples[1:-1], dims[1:-1])]
+        how = [x_merged] + [w_merged] * len(of_weights) + [y_merged]
+        moved = [one.merge(t) for one, t in zip(how, samples[:1] + of_weights + samples[-1:])]
+        merged_shapes = [tuple(t.shape) for t, need in zip(moved, needs) if need]
+        weights, x = tuple(moved[1:-1]), moved[0]
+        kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
+        if len(weights) > 1 or kernels.captured:
+            larger, weights, x = _expanded(larger, TORCH, weights, x)
+        found = autograd.apply_function(_Gradients, (x,) + weights + (moved[-1],), op, larger, kernels, needs)
         parts = zip([one for one, need in zip(how, needs) if need], found, merged_shapes, shapes)
-        parts = tuple(one.split(d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
+        parts = tuple(_sum_to_sample(one, d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
         return parts, (0,) * len(parts)
 
     @staticmethod
     def backward(ctx, *grads):
-        operands = autograd.saved(ctx)
-        op, problem, _, needs = ctx.others
+        operands = tuple(autograd.saved(ctx))
+        op, problem, kernels, needs = ctx.others
 
-        def first(w, x, grad):
-            found = autograd.derivatives(_by_tensors(op, problem), (w, x), needs, (grad,), True)
-            wanted = [(d, t) for d, t, need in zip(found, (w, x), needs) if need]
+        def first(*operands):
+            operands, grad = operands[:-1], operands[-1]
+            found = autograd.derivatives(_by_tensors(op, problem, kernels), operands, needs, (grad,), True)
+            wanted = [(d, t) for d, t, need in zip(found, operands, needs) if need]
             return tuple(TORCH.tensor(TORCH.full(t, t.shape, 0)) if d is None else d for d, t in wanted)
 
         create_graph = autograd.recording(grads[0], *operands)
-        found = autograd.derivatives(first, operands, ctx.needs_input_grad[:3], grads, create_graph)
+        found = autograd.derivatives(first, operands, ctx.needs_input_grad[: len(operands)], grads, create_graph)
         return tuple(found) + (None,) * 4
 
 
-def _gradients(op, problem, kernels, w, x, grad, needs):
+def _sum_to_sample(how, merged_gradient, shape):
+    """Gradients of samples that were merged; a parameter of one number for all has the sum of its weights'."""
+    split = how.split(merged_gradient, how.samples[1:])
+    whole = split.reshape(split.shape[:1] + tuple(how.samples[1:]))
+    if product(shape) == product(how.samples[1:]):
+        return whole.reshape(split.shape[:1] + tuple(shape))
+    return whole.reshape(split.shape[0], -1).sum(1).reshape(split.shape[:1] + tuple(shape))
+
+
+def _gradients(op, problem, kernels, operands, grad, needs):
     """The gradients that are needed, as plain data."""
-    how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-    w, x = TORCH.dense(w), TORCH.dense(x)
-    grad, strides = _strided(problem, how, raw(grad))
-    found = [_zeros(like, kernels) if need else None for like, need in zip((w, x), needs)]
-    dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in found)
-    addresses = TORCH.address(w), TORCH.address(x), TORCH.address(grad)
-    divisions = _divisions(kernels)
-    for call, gives_w, gives_x in op.reduction.calls(*needs):
-        to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
-        _call(call, how, kernels.address, addresses, (kernels.itemsize, kernels.itemsize), strides, to_w, to_x)
-    _check_divisions(op, kernels, divisions)
+    found, needs = [None] * len(operands), list(needs)
+    for i in (0, 1):
+        if needs[i]:
+            found[i] = products.partial(op, problem, kernels, i, operands, grad)
+            needs[i] = found[i] is None
+    if any(needs):
+        add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all
+        divisions = _divisions(kernels)
+        add(op, problem, kernels, operands, grad, needs, found)
+        _check_divisions(op, kernels, divisions)
     return [tensor for tensor in found if tensor is not None]
 
 
-def _zeros(like, kernels):
-    return lowlevel.fresh(TORCH, like, tuple(int(size) for size in like.shape), kernels.dtype)[0].fill_(0)
+def _add_to(op, problem, kernels, operands, grad, needs, found):
+    """Put the gradients that are needed of x and w into `found`."""
+    to = [_zeros(like, like.shape, kernels) if need else None for like, need in zip(operands, needs)]
+    add = _add_gradients_in_parts if problem.groups > 1 and not problem.is_conv else _add_gradients
+    add(op, problem, kernels, operands[1], operands[0], grad, to[::-1])
+    found[:] = [one if new is None else new for one, new in zip(found, to)]
 
 
-def _strided(problem, how, grad):
-    """The gradient, and its strides in the order of y_strides; copied only where it has more than these."""
-    batched = len(problem.result_shape) == len(problem.image) + 2
-    if problem.is_conv and batched and not TORCH.is_lazy(grad):
-        strides = tuple(grad.stride())
-        steps = [(int(size), step) for size, step in zip(grad.shape[2:], strides[2:]) if size != 1] or [(1, 1)]
-        if all(outer == size * inner for (_, outer), (size, inner) in zip(steps, steps[1:])):
-            return grad, strides[:2] + (steps[-1][1],)
-    return TORCH.dense(grad), how.y_strides
+def _add_to_all(op, problem, kernels, operands, grad, needs, found):
+    """The same, of parameters and captured tensors too."""
+    x, w = raw(operands[0]), TORCH.dense(operands[1])
+    planes, scalars = _beside(TORCH, kernels, w, operands)
+    order = _order(kernels, operands)
+    wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
+    dx = _zeros(x, x.shape, kernels) if needs[0] else None
+    dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
+    to_w, to_x = (0 if tensor is None else TORCH.address(tensor) for tensor in (dw, dx))
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, planes, x, grad)
+    addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
+    for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0]):
+        _call(
+            call, how, kernels.address, addresses, itemsizes, scalars,
+            to_w if gives_w else 0, to_x if gives_x else 0, wanted)  # fmt: skip
+    if needs[0]:
+        found[0] = dx
+    for bit, i in enumerate(order):
+        if i is not None and needs[1 + i]:
+            part = dw if len(order) == 1 else dw[bit]
+            like = raw(operands[1 + i])
+            found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else _summed(part, like)
+
+
+def _summed(part, like):
+    """The sum of a gradient's parts, in the shape of what it is the gradient of: one number for all."""
+    total = like.new(1).fill_(part.sum()) if VARIABLES else part.sum()
+    return total.view(*like.shape) if len(like.shape) else total.reshape(())
+
+
+def _order(kernels, operands):
+    """For each number that C takes beside an input, which of the operands after x it is; None where it isn't one."""
+    others, places = _others(kernels, operands), []
+    place = 1
+    for value in others:
+        places.append(None if parameters.is_number(value) else place)
+        place += not parameters.is_number(value)
+    alone = [parameters.is_number(value) or is_scalar(value) for value in others]
+    return [0] + [p for p, one in zip(places, alone) if not one] + [p for p, one in zip(places, alone) if one]
+
+
+def _zeros(like, shape, kernels):
+    return lowlevel.fresh(TORCH, raw(like), tuple(int(size) for size in shape), kernels.dtype)[0].fill_(0)
+
+
+def _add_gradients(op, problem, kernels, w, x, grad, to):
+    """Add the gradients to dense tensors of zeros, or None."""
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, w, x, grad)
+    dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in to)
+    addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
+    for call, gives_w, gives_x in op.reduction.calls(*[tensor is not None for tensor in to]):
+        _call(call, how, kernels.address, addresses, itemsizes, None, dw if gives_w else 0, dx if gives_x else 0)
+
+
+def _add_gradients_in_parts(op, problem, kernels, w, x, grad, to):
+    """The same for a matmul with groups, whose operands may be repeated: then their gradients are summed."""
+    whole = [t if t is None else TORCH.reshape(t, s) for t, s in zip(to, layout.whole_shapes(problem))]
+    turns = [None] if not copies.is_spread(problem) else [i for i in (0, 1) if to[i] is not None]
+    for of in turns:
+        for part, w_part, x_part, grad_part, cut, first in copies.for_gradient(
+            problem, TORCH, kernels.itemsize, raw(w), raw(x), raw(grad), of
+        ):
+            sums = [None if t is None or of not in (None, i) else t[cut] for i, t in enumerate(whole)]
+            if of is None or part.groups == 1:
+                found = sums
+            else:
+                shape = (part.w_shape, part.x_shape)[of]
+                found = [None if t is None else _zeros(t, shape, kernels) for t in sums]
+            _add_gradients(op, part, kernels, w_part, x_part, grad_part, found)
+            if found is not sums:
+                total = autograd.sum_to(found[of], sums[of].shape)
+                sums[of].copy_(total) if first else sums[of].add_(total)

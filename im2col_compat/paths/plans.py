@@ -9,7 +9,7 @@ A plan says
     limit     bytes that one call may use
     captures  whether the op's functions capture tensors that require grad
     piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
-    evaluate(w, x, piece) the block, from those parts; differentiable
+    evaluate(weights, x, piece) the block, from those parts; differentiable
 """
 
 from collections import namedtuple
@@ -22,26 +22,30 @@ from im2col_compat.problem import product
 Piece = namedtuple("Piece", "w x out details")
 
 
-def of(op, problem, arrays, w, x):
-    """(plan, w, x): the operands in the shapes that the plan cuts."""
+def of(op, problem, arrays, weights, x):
+    """(plan, weights, x): the operands in the shapes that the plan cuts. weights: a weight and its parameters."""
     if problem.is_conv:
-        w = arrays.reshape(w, (problem.groups, problem.filters, problem.taps))
+        weights = tuple(arrays.reshape(w, (problem.groups, problem.filters, problem.taps)) for w in weights)
         x = arrays.unsqueeze(x, 0) if len(problem.x_shape) == len(problem.image) + 1 else x
-        op, w, x, captures = op.term.prepared(op, arrays, w, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
-        return ConvPlan(op, arrays, x, problem, captures), w, x
-    w, x = (
-        t if tuple(t.shape) == shape else arrays.reshape(t, shape)
-        for t, shape in ((w, problem.w_shape), (x, problem.x_shape))
-    )
+        op, weights, x, captures = op.term.prepared(op, arrays, weights, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
+        return ConvPlan(op, arrays, x, problem, captures), weights, x
+    weights = tuple(_of_shape(arrays, w, problem.w_shape) for w in weights)
+    x = _of_shape(arrays, x, problem.x_shape)
     rank = len(problem.x_shape)
     if problem.function == "linear":
-        w, axis = arrays.reshape(w, (1,) * (rank - 1) + tuple(w.shape)), rank
+        weights, axis = tuple(arrays.reshape(w, (1,) * (rank - 1) + tuple(w.shape)) for w in weights), rank
         x = arrays.unsqueeze(x, rank - 1)
     else:
-        w, x, axis = arrays.unsqueeze(w, rank), arrays.unsqueeze(x, rank - 2), rank - 1
+        weights = tuple(arrays.unsqueeze(w, rank) for w in weights)
+        x, axis = arrays.unsqueeze(x, rank - 2), rank - 1
+    w = weights[0]
     broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
-    op, w, x, captures = op.term.prepared(op, arrays, w, x, *broadcast)
-    return BroadcastPlan(op, arrays, w, x, axis, captures), w, x
+    op, weights, x, captures = op.term.prepared(op, arrays, weights, x, *broadcast)
+    return BroadcastPlan(op, arrays, weights[0], x, axis, captures), weights, x
+
+
+def _of_shape(arrays, t, shape):
+    return t if tuple(t.shape) == shape else arrays.reshape(t, shape)
 
 
 class ConvPlan(object):
@@ -90,20 +94,20 @@ class ConvPlan(object):
             return _Reach(slice(0, 1), None, None, stop - start, count)
         return _Reach(slice(first, last), first - start, stop - last, stop - start, count)
 
-    def evaluate(self, w, x, piece):
+    def evaluate(self, weights, x, piece):
         arrays = self.arrays
         batch, channels = int(x.shape[0]), int(x.shape[1])
         image, blocks = [tuple(sizes) for sizes in zip(*[(reach.length, reach.blocks) for reach in piece.details])]
         geometry = self.columns._replace(batch=batch, channels=channels, image=image, blocks=blocks)
-        groups, filters, length = channels // self.channels, int(w.shape[1]), product(geometry.blocks)
+        groups, filters, length = channels // self.channels, int(weights[0].shape[1]), product(geometry.blocks)
         strip = self._padded(x, geometry, piece.details, self._filler(x) if self.pad_value is None else self.pad_value)
         columns = arrays.reshape(self.engine.unfold(strip, geometry), (batch, groups, 1, self.taps, length))
         if self.op.is_dot:
-            result = arrays.matmul(w, columns[:, :, 0])
+            result = arrays.matmul(weights[0], columns[:, :, 0])
         else:
             absent = self._absent(x, geometry, piece.details)
-            w = arrays.reshape(w, (1, groups, filters, self.taps, 1))
-            result = self.op.reduction.evaluate(self.op, arrays, w, columns, 3, absent)
+            weights = tuple(arrays.reshape(w, (1, groups, filters, self.taps, 1)) for w in weights)
+            result = self.op.reduction.evaluate(self.op, arrays, weights, columns, 3, absent)
         return arrays.reshape(result, (batch, groups, filters) + geometry.blocks)
 
     def _filler(self, x):
@@ -170,8 +174,8 @@ class BroadcastPlan(object):
             parts.append(tuple(part))
         return Piece(parts[0], parts[1], tuple(ranges), None)
 
-    def evaluate(self, w, x, piece):
-        return self.op.reduction.evaluate(self.op, self.arrays, w, x, self.axis, None)
+    def evaluate(self, weights, x, piece):
+        return self.op.reduction.evaluate(self.op, self.arrays, weights, x, self.axis, None)
 
 
 def _limit(arrays, x):

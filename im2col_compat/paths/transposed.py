@@ -14,40 +14,38 @@ from im2col_compat.paths import choose, native
 from im2col_compat.problem import product
 
 
-def run(op, problem, arrays, names, w, x, b=None):
-    """The result for checked w and x, of the problem's shapes, plus a bias. names: what messages call w and x."""
+def run(op, problem, arrays, names, w, x, b=None, params=()):
+    """The result, of what choose.run takes."""
     if op.is_dot and engines.forced() is None and native.serves_transposed(problem, arrays):
         return native.conv_transpose(problem, x, w, b)
-    w, x = choose.operands(op, problem, arrays, names, w, x, b)
-    result = _of_parts(op, problem, arrays, w, x)
+    weights, x = choose.operands(op, problem, arrays, names, w, x, b, params)
+    result = _of_parts(op, problem, arrays, weights, x)
     return result if b is None else choose.plus(arrays, result, b, problem)
 
 
-def _of_parts(op, problem, arrays, w, x):
+def _of_parts(op, problem, arrays, weights, x):
     parts, axes = problem.parts, list(range(len(x.shape) - problem.dims, len(x.shape)))
     # Where the order of terms counts, it is the kernel's. Else it is cheaper to reverse the kernel than the image.
     backwards = op.reduction.in_order
     if backwards:
         x, parts = arrays.flip(x, axes), [part.forwards(problem.w_shape[2:], problem.image) for part in parts]
-    kernels = _split(arrays, w, Kernels(problem.w_shape, problem.numbers[3], not backwards, [part.taps for part in parts]))
+    how = Kernels(problem.w_shape, problem.numbers[3], not backwards, [part.taps for part in parts])
+    # A parameter that is one number is that of all parts.
+    split = [_split(arrays, t, how) if tuple(t.shape) == how.shape else (t,) * len(parts) for t in weights]
 
     def results():
-        found = {}  # once for all parts: it takes longer than a small one
-        for part, kernel in zip(parts, kernels):
+        for i, part in enumerate(parts):
             image = x if part.problem.x_shape == problem.x_shape else x[(Ellipsis,) + part.pixels]
             pads = any([max(sides) > 0 for sides in part.problem.pads])
-            bare = op.padding_with(None if pads else 0)
-            operands = part.problem, arrays, kernel, image
-            if pads not in found:
-                found[pads] = choose.kernels_of(bare, *operands)
-            result = choose.evaluated(bare, *(operands + (found[pads],)))
+            kernels = tuple(tensors[i] for tensors in split)
+            result = choose.computed(op.padding_with(None if pads else 0), part.problem, arrays, kernels, image)
             yield arrays.flip(result, axes) if backwards else result
 
     dtype = op.result_dtype(arrays.dtype(x))
     fill = None if problem.filled else op.reduction.of_no_terms(op, dtype)
     result = _join(arrays, Whole(problem.result_shape, dtype, fill, [part.places for part in parts]), results(), x)
-    if not parts and arrays is TORCH and autograd.records(w, x):
-        result = result + 0 * (w.sum() + x.sum())  # so that there is a gradient, if of zeros
+    if not parts and arrays is TORCH and autograd.records(x, *weights):
+        result = result + 0 * sum([t.sum() for t in weights], x.sum())  # so that there is a gradient, if of zeros
     return result
 
 

@@ -9,21 +9,22 @@ class CText(object):
 
     #: For codegen.fingerprint: it does the same at each call.
     is_constant = True
+    names = ()  # of parameters; what 0.5.0 saved has none
 
-    def __init__(self, argument, text):
+    def __init__(self, argument, text, names=()):
         # It is spliced into C, where it must stay one expression.
         if not hasattr(text, "lower"):
             raise TypeError("Op.from_c(): {} must be a C expression as text, but got {!r}".format(argument, text))
         if not text.strip() or any(character in text for character in ";{}#\\\n\"'"):
             raise ValueError("Op.from_c(): {} must be a single C expression, but got {!r}".format(argument, text))
-        self.text = str(text)
+        self.text, self.names = str(text), tuple(names)
         try:
             divisions.guarded(self.text)
         except ValueError as error:
             message = "Op.from_c(): {} must be a C expression that can be evaluated, but {!r} doesn't do: {}"
             raise ValueError(message.format(argument, text, error))
 
-    def __call__(self, *_):
+    def __call__(self, *_, **__):
         raise RuntimeError(
             "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer"
             " dtype, no engine that is forced, and no second derivative".format(self.text)
@@ -33,13 +34,13 @@ class CText(object):
         return repr(self.text)
 
     def __eq__(self, other):
-        return isinstance(other, CText) and other.text == self.text
+        return isinstance(other, CText) and (other.text, other.names) == (self.text, self.names)
 
     def __ne__(self, other):
         return not self == other
 
     def __hash__(self):
-        return hash(self.text)
+        return hash((self.text, self.names))
 
 
 class CTerm(Function):
@@ -49,11 +50,11 @@ class CTerm(Function):
     def takes(multiply):
         return isinstance(multiply, CText)
 
-    def found(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level, scalars=()):
         reason = kernels.unfit(op, dtype)
         if reason is not None:
             return None, reason
-        return kernels.compiled(template.of_texts(op, dtype), dtype, level, repr(op))
+        return kernels.compiled(template.of_texts(op, dtype, scalars), dtype, level, repr(op))
 
     def is_recordable(self, op, dtype):
         return True

@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from im2col_compat.codegen import fingerprint, symbols, template
+from im2col_compat.codegen import factors, fingerprint, signature, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
@@ -18,7 +18,7 @@ from im2col_compat.compat.warn import Once, SlowPathWarning, warn
 from im2col_compat.problem import product
 from im2col_compat.terms import elementwise, named
 
-#: How many pieces of C one function may give: where it captures a number that changes, each call gives another.
+#: How many pieces of C one function may give: where it captures what changes its operations, each call gives another.
 MOST_SOURCES = 16
 MOST_TRACES = 1000  # how many results of tracing are kept
 #: The most values along each axis of an operand that functions are tried on.
@@ -27,11 +27,13 @@ SAMPLED = 8
 _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
 _sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: what these were traced to, and of whom
+_products = Memo(MOST_TRACES)  # what an op is made of, dtype: the traced op if its terms are products
 _cannot_compile = Once()
 
 
 class Function(object):
-    """One number out of one weight and one input: multiply(w, x), and what differentiates it.
+    """One number out of one weight and one input: multiply(w, x), and what differentiates it. It may have parameters, which
+    lie beside the weight: `weights` is a tuple of the weight and the parameters `names`, all of one shape or of one element.
 
     C kernels evaluate it where it can be traced, else tensor operations do. Other kinds of terms are subclasses that
     answer the same questions. Nobody else asks what kind a term is. `op` is the Op that the term belongs to, with its
@@ -42,8 +44,32 @@ class Function(object):
     mixes_dtypes = False  # whether w and x may be of different dtypes
     looks_up = False  # whether products are looked up, so that operands are codes, as quantized layers need
 
-    def __init__(self, multiply, grad_w=None, grad_x=None):
+    def __init__(self, multiply, grad_w=None, grad_x=None, grad_params=None):
         self.multiply, self.grad_w, self.grad_x = multiply, grad_w, grad_x
+        self.grad_params = dict(grad_params or {})
+        self.arguments = self.parameters()
+        self.names = tuple(name for name, has_default in self.arguments if not has_default)
+
+    def parameters(self):
+        """((name, whether it has a default), ...) of the op's parameters."""
+        return signature.parameters(self.multiply)
+
+    def are_scalars(self, scalars, count):
+        """Of so many operands beside w and x, whether each is one number for all: what functions capture is."""
+        return [name in scalars for name in self.names] + [True] * (count - len(self.names))
+
+    @property
+    def surrogates(self):
+        """The functions that replace derivatives: of the weight, of the input, and of the parameters `names`."""
+        return (self.grad_w, self.grad_x) + tuple(self.grad_params.get(name) for name in self.names)
+
+    def call(self, function, weights, x):
+        """One of the user's functions, called with operands."""
+        if len(weights) == 1:
+            return function(weights[0], x)
+        given = dict(zip(self.names, weights[1:]))
+        names = self.names if function is self.multiply else signature.accepted(_of_user(function), self.names)
+        return function(weights[0], x, **{name: given[name] for name in names})
 
     @staticmethod
     def takes(multiply):
@@ -63,15 +89,19 @@ class Function(object):
         return dtypes.limits(dtype)
 
     # ---------------------------------------------------------------- kernels
-    def kernels(self, op, dtype, arrays, level):
-        """(Kernels, None) for operands of a dtype, or (None, the reason why there are none)."""
+    def kernels(self, op, dtype, arrays, level, scalars=()):
+        """(Kernels, None) for operands of a dtype, or (None, the reason why there are none).
+
+        scalars: the parameters that are one number for all.
+        """
         # What named ops are made of is known, and found at once.
         key = (op.name,) if op.is_named else None if named.name_of(op) is not None else fingerprint.of(op)
         if key is None:  # or functions that may do something else at each call
-            return self.found(op, dtype, arrays, level)
-        return _found.get(key + (dtype, arrays.name, level), lambda: self.found(op, dtype, arrays, level))
+            return self.found(op, dtype, arrays, level, scalars)
+        key += (dtype, arrays.name, level) + scalars
+        return _found.get(key, lambda: self.found(op, dtype, arrays, level, scalars))
 
-    def found(self, op, dtype, arrays, level):
+    def found(self, op, dtype, arrays, level, scalars=()):
         """What kernels() returns and remembers."""
         reason = c_kernels.unfit(op, dtype)
         if reason is not None:
@@ -80,18 +110,38 @@ class Function(object):
         if found is not None:
             return found, None
         try:
-            traced = symbols.trace(op, dtype, arrays)
+            traced = symbols.trace(op, dtype, arrays, symbols.FEW)
+            key, most = self._key(op, traced, dtype, level, scalars), MOST_SOURCES
+            if not _traced.has(key) and _changes(op, key, most):
+                traced, most = symbols.trace(op, dtype, arrays, symbols.ALL), 2 * MOST_SOURCES
+                key = self._key(op, traced, dtype, level, scalars)
         except symbols.Untraceable as error:
             return None, str(error)
-        key = traced, op.reduction.c_name, repr(op.identity), repr(op.pad_value), dtype, level
-        if not _traced.has(key) and _changes(op, key):
+        if not _traced.has(key) and _changes(op, key, most):
             warn(
-                "im2col_compat: {} captures numbers that change, and each is another piece of C: after {} of them it is"
-                " evaluated with tensor operations, which is slower".format(op, MOST_SOURCES),
+                "im2col_compat: {} gives another piece of C from call to call: after {} of them it is evaluated with tensor"
+                " operations, which is slower".format(op, MOST_SOURCES),
                 SlowPathWarning,
             )
             return None, "it gives other C from call to call"
-        return _traced.get(key, lambda: _compiled(op, traced, dtype, level))
+        found, reason = _traced.get(key, lambda: _compiled(op, traced, dtype, level, scalars))
+        return (found._replace(traced=traced) if found and traced.captured else found), reason
+
+    def product(self, op, dtype):
+        """The traced op, if its terms are products that are summed; None where they aren't. See codegen/factors.py."""
+        if not op.reduction.fuses_products or dtype not in dtypes.C_TYPES or dtypes.is_integer(dtype):
+            return None
+        if any(surrogate is not None for surrogate in self.surrogates):
+            return None
+        key = fingerprint.of(op)
+        if key is None:
+            return _product(op, dtype)
+        return _products.get(key + (dtype,), lambda: _product(op, dtype))
+
+    def _key(self, op, traced, dtype, level, scalars):
+        """What the C of a traced op depends on."""
+        known = traced._replace(captured=()), op.reduction.c_name, repr(op.identity), repr(op.pad_value), scalars
+        return known + (dtype, level)
 
     def is_recordable(self, op, dtype):
         """Whether an operator can stand for the op in a graph. To a tensor that a function captures it gives no gradient."""
@@ -103,38 +153,40 @@ class Function(object):
 
     def explained(self, op, dtype, arrays, kernels):
         """The op's functions in C, as text."""
-        texts = kernels.texts or template.of_expressions(op, symbols.trace(op, dtype, arrays), dtype)
+        texts = kernels.texts or template.of_expressions(op, symbols.trace(op, dtype, arrays), dtype, ())
         return texts.functions
 
     # ---------------------------------------------------------------- tensor operations
-    def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
-        """(op, w, x, captures) for tensor operations: the op in a form that takes such operands, the operands as its
+    def prepared(self, op, arrays, weights, x, w_broadcast, x_broadcast):
+        """(op, weights, x, captures) for tensor operations: the op in a form that takes such operands, the operands as its
         functions take them, and whether its functions capture a tensor that requires grad.
 
-        The functions are tried on small operands, made of the first elements of w and x, that broadcast as the real
+        The functions are tried on small operands, made of the first elements of weights and x, that broadcast as the real
         ones will: w_broadcast and x_broadcast say along which axes. This finds functions that only take NumPy arrays,
         and those that return a wrong type, shape or dtype. Lengths differ from axis to axis, so that no slice of a
         result passes for a result.
         """
-        if op.is_named or 0 in tuple(w.shape) + tuple(x.shape):
-            return op, w, x, False
-        operands = [_sample(arrays, tensor, broadcast) for tensor, broadcast in ((w, w_broadcast), (x, x_broadcast))]
+        if op.is_named or 0 in tuple(weights[0].shape) + tuple(x.shape):
+            return op, weights, x, False
+        operands = [_sample(arrays, w, w_broadcast) for w in weights] + [_sample(arrays, x, x_broadcast)]
         try:
             captures = self._try(op, arrays, operands, False)
-            if arrays is TORCH and (w.requires_grad or x.requires_grad) and not graphs.transformed():
+            if arrays is TORCH and _requires_grad(weights, x) and not graphs.transformed():
                 self._try(op, arrays, operands, True)
-            return op, w, x, captures
+            return op, weights, x, captures
         except Exception:
             by_arrays = None if arrays is NUMPY else _by_arrays(op, operands)
             if by_arrays is None:
+                symbols.refuse_captured(op)
                 raise
-            return by_arrays, w, x, False
+            return by_arrays, weights, x, False
 
     def _try(self, op, arrays, operands, requires_grad):
         """Call each function once; whether a result requires grad."""
-        w, x = operands if arrays is NUMPY else [autograd.leaf(operand, requires_grad) for operand in operands]
+        operands = operands if arrays is NUMPY else [autograd.leaf(operand, requires_grad) for operand in operands]
+        weights, x = tuple(operands[:-1]), operands[-1]
         whether = not requires_grad and not graphs.transformed() and arrays.has_memory(x)
-        results = [_tried(op, "multiply", arrays, whether, w, x)]
+        results = [_tried(op, self.multiply, "multiply", arrays, whether, weights, x)]
         if op.reduction.function is not None:
             term = results[0]
             results.append(op.reduction.added(op, arrays, term, term))
@@ -142,36 +194,40 @@ class Function(object):
                 _refuse_others(op, "add", op.add, arrays, op.add, (term, elementwise.reversed_values(arrays, term)))
         if arrays is NUMPY:
             return False
-        for argument in ("grad_w", "grad_x") if dtypes.differentiable(arrays.dtype(x)) else ():
-            if getattr(self, argument) is not None:
-                _tried(op, argument, arrays, whether, w, x)
+        for surrogate, argument in zip(self.surrogates, _surrogate_names(self)):
+            if surrogate is not None and dtypes.differentiable(arrays.dtype(x)):
+                _tried(op, surrogate, argument, arrays, whether, weights, x)
         return any(result.requires_grad for result in results)
 
-    def has_surrogates(self, arrays, w, x):
+    def has_surrogates(self, arrays, weights, x):
         """Whether functions of the user's differentiate the terms of these operands."""
-        surrogates = self.grad_w is not None or self.grad_x is not None
-        return surrogates and arrays is TORCH and (w.requires_grad or x.requires_grad or graphs.transformed())
+        surrogates = any(surrogate is not None for surrogate in self.surrogates)
+        return surrogates and arrays is TORCH and (_requires_grad(weights, x) or graphs.transformed())
 
-    def evaluate(self, op, arrays, w, x):
+    def evaluate(self, op, arrays, weights, x):
         """The terms of operands that broadcast, by tensor operations; differentiable."""
-        if not self.has_surrogates(arrays, w, x):
-            return _checked(op, "multiply", arrays, self.multiply(w, x), w, x)
-        plain_w, plain_x = autograd.leaf(w, False), autograd.leaf(x, False)
-        term = _checked(op, "multiply", arrays, self.multiply(plain_w, plain_x), plain_w, plain_x)
-        return _Surrogate.apply(w, x, term, op)
+        if not self.has_surrogates(arrays, weights, x):
+            return _checked(op, "multiply", arrays, self.call(self.multiply, weights, x), weights, x)
+        plain, plain_x = tuple(autograd.leaf(w, False) for w in weights), autograd.leaf(x, False)
+        term = _checked(op, "multiply", arrays, self.call(self.multiply, plain, plain_x), plain, plain_x)
+        return _Surrogate.apply(term, op, x, *weights)
 
-    def multiplier(self, op, arrays, w, x):
-        """A function (w, x) that gives the terms of operands like w and x."""
-        if not self.has_surrogates(arrays, w, x):
-            term = self.multiply(w, x)
-            if _checked(op, "multiply", arrays, term, w, x) is term:
-                return self.multiply  # it needs no help
-        return lambda w, x: self.evaluate(op, arrays, w, x)
+    def multiplier(self, op, arrays, weights, x):
+        """A function (weights, x) that gives the terms of operands like these."""
+        if not self.has_surrogates(arrays, weights, x):
+            term = self.call(self.multiply, weights, x)
+            if _checked(op, "multiply", arrays, term, weights, x) is term:
+                return lambda weights, x: self.call(self.multiply, weights, x)  # it needs no help
+        return lambda weights, x: self.evaluate(op, arrays, weights, x)
 
-    def true_partial(self, op, w, x, i, grad):
-        """grad times d multiply / d operand i, where only the other operand has a surrogate."""
-        needs, create_graph = (i == 0, i == 1), autograd.recording(grad, w, x)
-        return autograd.derivatives(lambda w, x: (self.multiply(w, x),), (w, x), needs, (grad,), create_graph)[i]
+    def true_partial(self, op, operands, i, grad):
+        """grad times d multiply / d operand i, where only others have surrogates. operands: x, then weights."""
+        needs, create_graph = [each == i for each in range(len(operands))], autograd.recording(grad, *operands)
+
+        def terms(x, *weights):
+            return (self.call(self.multiply, weights, x),)
+
+        return autograd.derivatives(terms, operands, needs, (grad,), create_graph)[i]
 
 
 class ByArrays(Function):
@@ -181,16 +237,19 @@ class ByArrays(Function):
     def takes(multiply):
         return isinstance(multiply, _OnArrays)
 
-    def has_surrogates(self, arrays, w, x):
-        return w.requires_grad or x.requires_grad
+    def parameters(self):
+        return signature.parameters(self.multiply.function)
 
-    def true_partial(self, op, w, x, i, grad):
+    def has_surrogates(self, arrays, weights, x):
+        return _requires_grad(weights, x)
+
+    def true_partial(self, op, operands, i, grad):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
 
 
 def codes(op):
     """What the functions of ops made anew at each call have in common, as a key."""
-    return tuple(_code(function) for function in (op.multiply, op.add, op.grad_w, op.grad_x))
+    return tuple(_code(function) for function in (op.multiply, op.add) + op.term.surrogates)
 
 
 def _code(function):
@@ -203,7 +262,7 @@ def _code(function):
     return type(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name, code.co_code)
 
 
-def _changes(op, key):
+def _changes(op, key, most):
     """Whether an op's functions have led to too many pieces of C before this one. Those of other functions of this code
     don't count that live on and have led to one only: they are other ops, and not this one as it was before."""
     others, owners = _sources.get(codes(op) + key[-2:], dict), _owners(op)
@@ -214,14 +273,14 @@ def _changes(op, key):
         for ids, references in list(others.values())
         if ids == owners[0] or pieces[ids] > 1 or any(reference() is None for reference in references)
     )
-    if count > MOST_SOURCES:
+    if count > most:
         others.pop(key, None)
-    return count > MOST_SOURCES
+    return count > most
 
 
 def _owners(op):
     """The objects that an op's functions are, or that their methods are of, without keeping them: ids and references."""
-    functions = [each for each in (op.multiply, op.add, op.grad_w, op.grad_x) if callable(each)]
+    functions = [each for each in (op.multiply, op.add) + op.term.surrogates if callable(each)]
     owners = [each.__self__ if isinstance(each, types.MethodType) else each for each in functions]
     try:
         references = tuple(weakref.ref(owner) for owner in owners)
@@ -230,22 +289,44 @@ def _owners(op):
     return tuple(id(owner) for owner in owners), references
 
 
-def _compiled(op, traced, dtype, level):
-    found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype), dtype, level, repr(op))
+def _product(op, dtype):
+    try:
+        traced = symbols.trace(op, dtype, TORCH, symbols.FEW)
+    except symbols.Untraceable:
+        return None
+    return traced if factors.pair(traced.term) is not None else None
+
+
+def _compiled(op, traced, dtype, level, scalars):
+    found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype, scalars), dtype, level, repr(op))
     if found is None:
         _cannot_compile(
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason)
         )
-    return found, reason
+        return None, reason
+    return found._replace(partials=factors.partials(op, traced)), None
 
 
-def _checked(op, argument, arrays, result, w, x):
-    """What a user's function of w and x returned, in the shape and dtype that it must have."""
+def _of_user(function):
+    return function.function if isinstance(function, _OnArrays) else function
+
+
+def _requires_grad(weights, x):
+    return any([operand.requires_grad for operand in weights + (x,)])
+
+
+def _surrogate_names(term):
+    """What messages call a term's surrogates."""
+    return ("grad_w", "grad_x") + tuple("grad_params[{!r}]".format(name) for name in term.names)
+
+
+def _checked(op, argument, arrays, result, weights, x):
+    """What a user's function of weights and x returned, in the shape and dtype that it must have."""
     if not arrays.owns(result):
         message = "{}: {} must return one of the {}, but returned {}"
         raise TypeError(message.format(op, argument, arrays.name, type(result).__name__))
-    found, w_shape, x_shape = tuple(result.shape), tuple(w.shape), tuple(x.shape)
+    found, w_shape, x_shape = tuple(result.shape), tuple(weights[0].shape), tuple(x.shape)
     shape = tuple(int(q if p == 1 else p) for p, q in zip(w_shape, x_shape))
     if found != shape:
         # A function may ignore one operand.
@@ -266,49 +347,57 @@ def _checked(op, argument, arrays, result, w, x):
 
 @autograd.new_style
 class _Surrogate(AutogradFunction):
-    """`term`, which is multiply(w, x). grad_w and grad_x give the gradients of w and x, autograd those of captures."""
+    """`term`, which is multiply's. Surrogates give the gradients of x and weights, autograd those of captured tensors."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(w, x, term, op):
+    def forward(term, op, x, *weights):
         return term.clone()
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        w, x, _, ctx.op = inputs
-        autograd.save(ctx, w, x)
+        ctx.op = inputs[1]
+        autograd.save(ctx, *inputs[2:])
 
     @staticmethod
-    def jvp(ctx, w_tangent, x_tangent, term_tangent, _):
-        (w, x), op = autograd.saved(ctx), ctx.op
+    def jvp(ctx, term_tangent, _, *tangents):
+        operands, op = tuple(autograd.saved(ctx)), ctx.op
         result = term_tangent
-        for tangent, argument in ((w_tangent, "grad_w"), (x_tangent, "grad_x")):
-            surrogate = getattr(op.term, argument)
+        for tangent, surrogate, argument in zip(tangents, *_by_operand(op.term)):
             if tangent is None:
                 continue
             if surrogate is None:
                 raise RuntimeError("{}: forward mode needs {}, as the op differentiates itself".format(op, argument))
-            moved = tangent * _checked(op, argument, TORCH, surrogate(w, x), w, x)
+            moved = tangent * _partial(op, surrogate, argument, operands)
             result = moved if result is None else result + moved
         return result
 
     @staticmethod
     def backward(ctx, grad):
-        w, x = autograd.saved(ctx)
-        result, op = [None, None, grad if ctx.needs_input_grad[2] else None, None], ctx.op
-        for i, (operand, argument) in enumerate(((w, "grad_w"), (x, "grad_x"))):
-            surrogate = getattr(op.term, argument)
-            if not ctx.needs_input_grad[i]:
+        operands, op = tuple(autograd.saved(ctx)), ctx.op
+        result = [grad if ctx.needs_input_grad[0] else None, None] + [None] * len(operands)
+        for i, (surrogate, argument) in enumerate(zip(*_by_operand(op.term))):
+            if not ctx.needs_input_grad[2 + i]:
                 continue
             if surrogate is None:
-                result[i] = op.term.true_partial(op, w, x, i, grad)
+                result[2 + i] = op.term.true_partial(op, operands, i, grad)
                 continue
-            partial = _checked(op, argument, TORCH, surrogate(w, x), w, x)
+            partial = _partial(op, surrogate, argument, operands)
             if TORCH.dtype(partial).startswith("complex"):
                 partial = partial.conj()  # PyTorch's gradients are conjugate
-            result[i] = _sum_to(grad * partial, operand.shape)
+            result[2 + i] = _sum_to(grad * partial, operands[i].shape)
         return tuple(result)
+
+
+def _by_operand(term):
+    """A term's surrogates and their names, each in the order x, weight, parameters."""
+    return [each[1::-1] + each[2:] for each in (term.surrogates, _surrogate_names(term))]
+
+
+def _partial(op, surrogate, argument, operands):
+    x, weights = operands[0], operands[1:]
+    return _checked(op, argument, TORCH, op.term.call(surrogate, weights, x), weights, x)
 
 
 def _sum_to(value, shape):
@@ -321,7 +410,9 @@ def _sum_to(value, shape):
 def _by_arrays(op, operands):
     """An op like this one that calls its functions with NumPy arrays; None if they fail on these, too."""
     functions = [name for name in ("multiply", "add", "grad_w", "grad_x") if callable(getattr(op, name))]
-    new = op.replace(name=op.name, **{name: _OnArrays(getattr(op, name)) for name in functions})
+    changes = {name: _OnArrays(getattr(op, name)) for name in functions}
+    changes["grad_params"] = {name: _OnArrays(function) for name, function in op.term.grad_params.items()}
+    new = op.replace(name=op.name, **changes).with_parameters(op.term.names)
     # In prepared(), this except would change what Python 2 raises again.
     try:
         new.term._try(new, TORCH, operands, False)
@@ -336,24 +427,29 @@ class _OnArrays(object):
     def __init__(self, function):
         self.function, self.__name__ = function, getattr(function, "__name__", repr(function))
 
-    def __call__(self, *tensors):
-        result = self.function(*[raw(tensor.detach()).cpu().numpy() for tensor in tensors])
+    def __call__(self, *tensors, **params):
+        params = {name: _as_array(tensor) for name, tensor in params.items()}
+        result = self.function(*[_as_array(tensor) for tensor in tensors], **params)
         if not NUMPY.owns(result):
             return result
         result = TORCH.tensor(torch.from_numpy(result.copy()))
         return result.cuda() if tensors[0].is_cuda else result
 
 
-def _tried(op, argument, arrays, whether, w, x):
+def _as_array(tensor):
+    return raw(tensor.detach()).cpu().numpy()
+
+
+def _tried(op, function, argument, arrays, whether, weights, x):
     """What one of the user's functions returns. whether: find out if it works element by element, and refuse it else."""
-    function = getattr(op, argument)
 
-    def call(w, x):
-        return _checked(op, argument, arrays, function(w, x), w, x)
+    def call(*operands):
+        weights, x = operands[:-1], operands[-1]
+        return _checked(op, argument, arrays, op.term.call(function, weights, x), weights, x)
 
-    result = call(w, x)
+    result = call(*weights + (x,))
     if whether:
-        _refuse_others(op, argument, function, arrays, call, (w, x))
+        _refuse_others(op, argument, function, arrays, call, weights + (x,))
     return result
 
 

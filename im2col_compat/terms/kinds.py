@@ -8,6 +8,6 @@ from im2col_compat.terms.table import Lookup
 KINDS = (CTerm, Lookup, Signs, ByArrays, Function)
 
 
-def of(multiply, grad_w, grad_x):
+def of(multiply, grad_w, grad_x, grad_params=None):
     """The term of Op's arguments."""
-    return next(kind for kind in KINDS if kind.takes(multiply))(multiply, grad_w, grad_x)
+    return next(kind for kind in KINDS if kind.takes(multiply))(multiply, grad_w, grad_x, grad_params)

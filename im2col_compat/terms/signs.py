@@ -5,16 +5,19 @@ import functools
 import numpy as np
 
 from im2col_compat import lowlevel
+from im2col_compat.codegen import factors, symbols
 from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
-from im2col_compat.compat import memory
+from im2col_compat.compat import dtypes, memory
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import MASKS_ARE_BYTES
-from im2col_compat.problem import product
+from im2col_compat.problem import dense, product
 from im2col_compat.terms import named
 from im2col_compat.terms.function import Function
 
 #: Signs in a word: as many as a lane of results has bits, so that a vector of words gives a vector of results.
 BITS = 32
+#: Bytes of words of w, and of x, at a time.
+ROOM = 2 * 2**20
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")  # of what can be packed
 
 
@@ -50,19 +53,29 @@ class Signs(Function):
             return w[1], x[1]
         return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
 
-    def found(self, op, dtype, arrays, level):
-        if dtype not in DTYPES or op.pad_value is not None or named.name_of(op) is None:
-            return super(Signs, self).found(op, dtype, arrays, level)
-        floats = named.kernels(op, dtype, level)
-        # The kernels for floats give the gradients; integers have none.
-        address, result_dtype = (None, "int64") if floats is None else (floats.address, dtype)
+    def found(self, op, dtype, arrays, level, scalars=()):
+        plain = op.reduction.fuses_products and op.pad_value is None
+        if dtype not in DTYPES or not plain:
+            return super(Signs, self).found(op, dtype, arrays, level, scalars)
+        # Kernels for floats give the gradients, with the op's own surrogates; integers have none.
+        floats, reason = (
+            super(Signs, self).found(op, dtype, arrays, level, scalars) if dtype in named.DTYPES else (None, None)
+        )
         origin = "built in, {}, for signs packed into words".format(LEVELS[level])
-        return Kernels(address, dtype, result_dtype, origin, None, functools.partial(_packed, dtype, level), None), None
+        pack = functools.partial(_packed, dtype, level)
+        if floats is None:
+            result_dtype = dtype if dtype in named.DTYPES else "int64"
+            return Kernels(None, dtype, result_dtype, origin, None, pack, None), None
+        partials = floats.partials
+        if op.is_named and arrays is TORCH:
+            partials = factors.partials(op, symbols.trace(op, dtype, arrays))
+        return floats._replace(origin=origin, pack=pack, result_dtype=dtype, partials=partials), None
 
-    def prepared(self, op, arrays, w, x, w_broadcast, x_broadcast):
+    def prepared(self, op, arrays, weights, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":
-            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (w, x))  # True is +1
-        return super(Signs, self).prepared(op, arrays, w, x, w_broadcast, x_broadcast)
+            w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (weights[0], x))  # True is +1
+            weights = (w,)
+        return super(Signs, self).prepared(op, arrays, weights, x, w_broadcast, x_broadcast)
 
 
 def _of_bytes(arrays, function, name, mask):
@@ -76,27 +89,40 @@ def _of_bytes(arrays, function, name, mask):
 
 
 def _packed(dtype, level, layout, arrays, w, x):
-    """Packed: dense w and x as words of signs. The words take the place of a group's channels."""
-    channels, taps, pixels, row = layout.channels, product(layout.kernel), product(layout.image), layout.image[2]
-    words = -(-channels // BITS)
-    strides = layout.x_strides[0], layout.x_strides[1], layout.x_strides[4]
-    x = _pack(arrays, x, dtype, (layout.batch, layout.groups, channels, pixels), strides, level)
-    filters = layout.groups * layout.filters
-    w = _pack(arrays, w, dtype, (filters, 1, channels, taps), (channels * taps, taps, 1), level)
-    layout = layout._replace(
-        channels=words,
-        x_strides=(layout.groups * words * pixels, pixels, layout.image[1] * row, row, 1),
-        pad=None,
-        multiplications=layout.multiplications // channels * words,
-        last=2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last,
-    )
+    """Packed, for each part of the result: w and x as words of signs, which take the place of a group's channels."""
+    channels, words = layout.channels, -(-layout.channels // BITS)
+    last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last
     address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)  # by the dtype of sums
-    return Packed(layout, address, 4, lowlevel.address_of(w), lowlevel.address_of(x), (w, x))
+    size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
+    packed_from = None
+    if (
+        4 * words * layout.groups * max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
+        <= ROOM
+    ):
+        parts = [(layout, 0, 0, 0)]
+    else:
+        parts = layout.parts(ROOM // (4 * words))
+    for part, w_start, x_start, y_start in parts:
+        if w_words is None or w_start != packed_from:
+            sizes = part.groups * part.filters, 1, channels, part.kernel
+            w_words, packed_from = _pack(w_from + w_start * size, dtype, sizes, part.w_strides, level), w_start
+        sizes = part.batch, part.groups, channels, part.image
+        x_words = _pack(x_from + x_start * size, dtype, sizes, part.x_strides, level)
+        packed = part._replace(
+            channels=words,
+            x_strides=dense((part.batch, part.groups * words) + part.image),
+            w_strides=dense((part.groups * part.filters, words) + part.kernel),
+            pad=None,
+            multiplications=part.multiplications // channels * words,
+            last=last,
+        )
+        addresses = lowlevel.address_of(w_words), lowlevel.address_of(x_words)
+        yield Packed(packed, address, 4, addresses[0], addresses[1], y_start, (w_words, x_words))
 
 
-def _pack(arrays, values, dtype, sizes, strides, level):
-    batch, groups, channels, pixels = sizes
-    words = np.empty((batch, groups, -(-channels // BITS), pixels), np.uint32)
-    threads = memory.threads() if product(sizes) >= lowlevel.LEAST_FOR_THREADS else 1
-    lowlevel.pack_signs(arrays.address(values), dtype, sizes, strides, lowlevel.address_of(words), threads, level)
+def _pack(values, dtype, sizes, strides, level):
+    batch, groups, channels, image = sizes
+    words = np.empty((batch, groups, -(-channels // BITS)) + image, np.uint32)
+    threads = memory.threads() if channels * words.size >= lowlevel.LEAST_FOR_THREADS else 1
+    lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(words), threads, level)
     return words

@@ -103,6 +103,9 @@ class Lookup(Function):
     def takes(multiply):
         return isinstance(multiply, Table)
 
+    def parameters(self):
+        return ()
+
     def operands(self, arrays, function, w, x):
         """w and x as bytes. TypeError where they aren't integers, ValueError where the table has no entry for one."""
         table, result = self.multiply, []
@@ -128,7 +131,7 @@ class Lookup(Function):
     def pad_limits(self, dtype):
         return self.multiply.ranges[1]
 
-    def kernels(self, op, dtype, arrays, level):
+    def kernels(self, op, dtype, arrays, level, scalars=()):
         if not dtypes.is_integer(dtype):
             return None, "a table takes integers"
         if not op.reduction.fuses_products:
@@ -148,4 +151,4 @@ def _packed(table, level, layout, arrays, w, x):
         layout, table, w, x = layout.transposed(), table.transposed(), x, w
         count = layout.batch * product(layout.blocks)
     address = table.kernels(count, layout.pad is None and layout.pads, level)
-    return Packed(layout, address, 1, arrays.address(w), arrays.address(x), (w, x))
+    return [Packed(layout, address, 1, arrays.address(w), arrays.address(x), 0, (w, x))]

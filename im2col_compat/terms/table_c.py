@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 
 import numpy as np
 
-from im2col_compat.codegen import compile, template
+from im2col_compat.codegen import cache, compile, template
 from im2col_compat.terms.table import MOST_BITS
 
 #: The C types of operands and products, and those of one byte.
@@ -35,10 +34,21 @@ void im2col_compat_tabulate(int64_t *table)
 }}
 """
 
-#: In a process of its own, since a function that divides by zero ends it.
+#: Bytes of memory that the C may take.
+MOST_MEMORY = 1 << 30
+
+#: In a process of its own, since a function that divides by zero ends it, and with bounded memory.
 _RUN = """
 import ctypes, sys
 table = (ctypes.c_int64 * int(sys.argv[2]))()
+try:
+    import resource
+    with open("/proc/self/statm") as file:
+        most = int(file.read().split()[0]) * resource.getpagesize() + int(sys.argv[3])
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+except (EnvironmentError, ImportError):
+    pass  # only Linux tells what is in use, and only Unix has bounds
 ctypes.CDLL(sys.argv[1]).im2col_compat_tabulate(table)
 with open("table", "wb") as file:
     file.write(ctypes.string_at(table, ctypes.sizeof(table)))
@@ -105,18 +115,24 @@ def _compiled(text, where, expression, shape, signed, directory):
     (rows, columns), (w_signed, x_signed) = shape, [int(sign) for sign in signed]
     tabulate = _TABULATE.format(rows=rows, columns=columns, w_signed=w_signed, x_signed=x_signed, expression=expression)
     flags = template.FLAGS + (() if directory is None else ("-I" + directory,))
-    folder = tempfile.mkdtemp(prefix="im2col_compat-")
+    folder = None
     try:
+        folder = cache.scratch()
         source = "#include <stdint.h>\n" + text + tabulate
         # The library depends on what the source includes as well.
         source += "/* {} */\n".format(compile.digest(source, flags, folder))
-        path = compile.library(source, flags, where)
-        words = [sys.executable or "python", "-c", _RUN, path, str(rows * columns)]
+        path = compile.library(source, flags, where, "tables")
+        words = [sys.executable or "python", "-c", _RUN, path, str(rows * columns), str(MOST_MEMORY)]
         status, output = compile.run(words, folder)
         if status != 0:
-            raise compile.CannotCompile("tabulating it ended with {} {}".format(status, output[-500:]))
-        return np.fromfile(os.path.join(folder, "table"), np.int64).reshape(shape)
-    except compile.CannotCompile as reason:
+            message = "tabulating it, in {} MiB of memory at most, ended with {} {}"
+            raise compile.CannotCompile(message.format(MOST_MEMORY >> 20, status, output[-500:]))
+        written = os.path.join(folder, "table")
+        if not os.path.exists(written):
+            raise compile.CannotCompile("it ended its process before all entries were known: does it call exit()?")
+        return np.fromfile(written, np.int64).reshape(shape)
+    except (compile.CannotCompile, EnvironmentError) as reason:
         raise error(RuntimeError, "{} can't be compiled and tabulated: {}", where, reason)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

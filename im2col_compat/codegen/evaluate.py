@@ -1,0 +1,116 @@
+"""Expressions computed by tensor operations, as functions that autograd differentiates.
+
+Of an op whose functions capture tensors, second derivatives go this way: with respect to what is captured, a function
+can't be called with other tensors, but its expression can.
+"""
+
+from im2col_compat.codegen.expression import (
+    CONSTANT,
+    OPERAND,
+    both,
+    either,
+    exclusive,
+    gate,
+    negation,
+    postorder,
+    select,
+)
+from im2col_compat.compat.arrays import TORCH
+from im2col_compat.compat.probes import torch
+
+
+class Evaluated(object):
+    """An expression of operands w and x, and of others, as a function of tensors.
+
+    others: the names of operands that the caller gives by name; numbers: {name: number} for the rest.
+    """
+
+    def __init__(self, expression, others, numbers):
+        self.expression, self.names, self.numbers, self.__name__ = expression, tuple(others), numbers, "multiply"
+
+    def __call__(self, w, x, **others):
+        operands = dict(others, w=w, x=x)
+        operands.update({name: _full(w, number) for name, number in self.numbers.items()})
+        return value(self.expression, operands)
+
+
+def value(expression, operands):
+    """An expression of operands, {name: tensor}."""
+    if expression.function is OPERAND:
+        return operands[expression.value]
+    found, order = {}, postorder(expression)
+    like = next(operands[node.value] for node in order if node.function is OPERAND)
+    for node in order:
+        found[node] = _value(node, [found[arg] for arg in node.args], operands, like)
+    return found[expression]
+
+
+def of(traced, surrogates):
+    """{argument of Op: function} of a traced op, whose captured tensors are parameters. surrogates: which of grad_w, grad_x
+    and the parameters' are the user's own."""
+    captured = dict(zip(traced.others[len(traced.others) - len(traced.captured) :], traced.captured))
+    numbers = {name: value for name, value in captured.items() if not TORCH.owns(value)}
+    names = [name for name in traced.others if name not in numbers]
+
+    def function(expression):
+        return Evaluated(expression, names, numbers)
+
+    expressions = (traced.grad_w, traced.grad_x) + traced.grad_others
+    own = [function(one) if given else None for one, given in zip(expressions, surrogates)]
+    of_others = {name: one for name, one in zip(traced.others, own[2:]) if one is not None}
+    return {"multiply": function(traced.term), "grad_w": own[0], "grad_x": own[1], "grad_params": of_others}
+
+
+def _full(like, number):
+    return TORCH.tensor(TORCH.full(like, (1,) * len(like.shape), number))
+
+
+def _value(node, args, operands, like):
+    function = node.function
+    if function is OPERAND:
+        return operands[node.value]
+    if function is CONSTANT:
+        return _full(like, node.value)
+    if function in (select, gate):
+        whole = [TORCH.expand(arg, _shape(args)) for arg in args]
+        return TORCH.where(*whole)
+    if function in _LOGIC:
+        return _LOGIC[function](*args)
+    if node.dtype != "bool" and node.dtype != node.args[-1].dtype:
+        return TORCH.cast(args[0], node.dtype)
+    numbers = [arg.value if arg.function is CONSTANT else value for arg, value in zip(node.args, args)]
+    for called in _called(function):
+        for given in (numbers, args):
+            try:
+                return called(*given)
+            except TypeError:
+                continue  # it takes tensors alone, or is called otherwise
+    lowered = function.lower(*node.args) if function.lower is not None else None
+    if lowered is None:
+        raise RuntimeError(
+            "there is no second derivative of an op that captures tensors and computes {}".format(node.op)
+        )
+    found = dict(zip(node.args, args))
+    for below in postorder(lowered, found):
+        found[below] = _value(below, [found[arg] for arg in below.args], operands, like)
+    return found[lowered]
+
+
+def _called(function):
+    """PyTorch's functions that compute one."""
+    for name in function.names[:1] + function.functional + [function.name]:
+        for module in (torch, torch.nn.functional):
+            if callable(getattr(module, name, None)):
+                yield getattr(module, name)
+
+
+def _shape(tensors):
+    return tuple(max(int(size) for size in sizes) for sizes in zip(*[tensor.shape for tensor in tensors]))
+
+
+_LOGIC = {
+    both: lambda a, b: a & b,
+    either: lambda a, b: a | b,
+    exclusive: lambda a, b: a ^ b,
+    negation: lambda a: a == 0,
+}

@@ -1,0 +1,40 @@
+"""Products: expressions that are one of the weight and its parameters times one of the input.
+
+Summed, such terms are an ordinary convolution, for which PyTorch is faster than any kernel that takes term by term. So
+are gradients whose partial derivatives are products.
+"""
+
+from im2col_compat.codegen.expression import OPERAND, mul, neg, postorder
+
+
+def partials(op, traced):
+    """(pair of d term / dx, pair of d term / dw) of a traced op, whose terms are summed; None where one isn't a product."""
+    if not op.reduction.fuses_products or traced.grad_w is None:
+        return None, None
+    return pair(traced.grad_x), pair(traced.grad_w)
+
+
+def pair(expression):
+    """(the factor of the weight's, that of the input's) of a product; None of anything else."""
+    sides = _sides(expression)
+    return sides if sides and None not in sides else None
+
+
+def _sides(node):
+    """The factors, each None where there is none; None where they can't be told apart."""
+    names = {below.value for below in postorder(node) if below.function is OPERAND}
+    if names == {"x"}:
+        return None, node
+    if "x" not in names:
+        return node, None
+    if node.function is neg:
+        sides = _sides(node.args[0])
+        return sides and (sides[0], -sides[1])
+    if node.function is not mul:
+        return None
+    pairs = [_sides(arg) for arg in node.args]
+    return None if None in pairs else tuple(_product(*factors) for factors in zip(*pairs))
+
+
+def _product(a, b):
+    return a if b is None else b if a is None else a * b
