@@ -129,7 +129,8 @@ void dot_advise(void *memory, int64_t bytes);
 const struct dot_kernels *dot_named(const char *name, int level);
 /* The best level this machine has. */
 int dot_level(void);
-/* C source that a user's op is compiled with: what comes before it (0) and after it (1). */
+/* C source that a user's op is compiled with: what comes before it (0) and after it (1), or after the add of an op whose
+ * terms are looked up (2). */
 const char *dot_template(int part);
 
 #endif

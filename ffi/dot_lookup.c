@@ -1,23 +1,56 @@
 /* Looking up terms: one by one on any machine, by byte permutes where there is AVX-512 VBMI. */
 #include "dot_lookup.h"
 
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "dot.h"
 #include "dot_target.h"
 
 /* ---------------------------------------------------------------- one by one */
 
+#define TYPED(name) name##_int32
+#define ENTRY int32_t
 #define SUM int32_t
+#define TOTAL int64_t
+#define LEAST INT64_MIN
+#define GREATEST INT64_MAX
+#define BODY "dot_lookup_body.h"
+#define FEATURES ""
+#include "dot_levels.h"
+#undef TYPED
+#undef ENTRY
+#undef SUM
+#undef TOTAL
+#undef LEAST
+#undef GREATEST
+
+#define TYPED(name) name##_float32
+#define ENTRY float
+#define SUM float
+#define TOTAL float
+#define LEAST -INFINITY
+#define GREATEST INFINITY
 #define BODY "dot_lookup_body.h"
 #define FEATURES ""
 #include "dot_levels.h"
 
-const struct dot_kernels *dot_lookups(int level)
-{
-    static const struct dot_kernels *const levels[3] = LEVELS(&lookup_kernels);
+#define LOOKUPS(add)                                                                                                   \
+    {#add "_int32", LEVELS(&lookup_##add##_kernels_int32)}, {#add "_float32", LEVELS(&lookup_##add##_kernels_float32)}
 
-    return levels[level];
+const struct dot_kernels *dot_lookups(const char *name, int level)
+{
+    static const struct {
+        const char *name;
+        const struct dot_kernels *levels[3];
+    } known[] = {LOOKUPS(sum), LOOKUPS(max), LOOKUPS(min)};
+    size_t i;
+
+    for (i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].levels[level];
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- by permutes */

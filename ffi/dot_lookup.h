@@ -20,8 +20,10 @@ struct dot_table {
  * NULL where this machine, or the level, has no such instructions. */
 const struct dot_kernels *dot_permutes(int planes, int entries, int lanes, int level);
 
-/* Kernels that look up entry by entry, in rows of 256 int32_t. The caller copies them and sets `depth` so small that
- * an int32_t holds the sum of as many entries. */
-const struct dot_kernels *dot_lookups(int level);
+/* Kernels that look up entry by entry, in rows of 256, and add up, by their name: the way, "sum", "max" or "min", and
+ * the type of entries, "int32" (results are int64_t) or "float32" (results are float); as "sum_int32". The caller copies
+ * them, and for sums of int32_t sets `depth` so small that an int32_t holds the sum of as many entries. NULL for an
+ * unknown name. */
+const struct dot_kernels *dot_lookups(const char *name, int level);
 
 #endif

@@ -59,6 +59,8 @@ class Op:
         bits: Union[int, Tuple[int, int], None] = ...,
         name: Optional[str] = ...,
         pad_value: Optional[float] = ...,
+        add: Union[Literal["sum", "max", "min"], _Function] = ...,
+        identity: Optional[float] = ...,
     ) -> Op: ...
     def explain(self, dtype: str = ...) -> str: ...
 
@@ -283,6 +285,7 @@ class BinaryLinear(_Binary, Linear):
 
 class _Quantized:
     qconfig: Any
+    narrow_range: bool
     input_scale: torch.Tensor
     input_zero_point: torch.Tensor
     def start_calibration(self, name: str = ...) -> None: ...
@@ -304,9 +307,12 @@ class QuantConv2d(_Quantized, Conv2d):
         dtype: Any = ...,
         op: Optional[Op] = ...,
         qconfig: Any = ...,
+        narrow_range: bool = ...,
     ) -> None: ...
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv2d, op: Optional[Op] = ..., qconfig: Any = ...) -> QuantConv2d: ...  # type: ignore[override]
+    def from_conv(  # type: ignore[override]
+        cls, conv: torch.nn.Conv2d, op: Optional[Op] = ..., qconfig: Any = ..., narrow_range: bool = ...
+    ) -> QuantConv2d: ...
 
 class QuantLinear(_Quantized, Linear):
     def __init__(
@@ -318,9 +324,12 @@ class QuantLinear(_Quantized, Linear):
         dtype: Any = ...,
         op: Optional[Op] = ...,
         qconfig: Any = ...,
+        narrow_range: bool = ...,
     ) -> None: ...
     @classmethod
-    def from_linear(cls, linear: torch.nn.Linear, op: Optional[Op] = ..., qconfig: Any = ...) -> QuantLinear: ...  # type: ignore[override]
+    def from_linear(  # type: ignore[override]
+        cls, linear: torch.nn.Linear, op: Optional[Op] = ..., qconfig: Any = ..., narrow_range: bool = ...
+    ) -> QuantLinear: ...
 
 _Layers = Union[type, str, Iterable[Union[type, str]], Callable[[str, torch.nn.Module], bool]]
 
@@ -331,6 +340,7 @@ def convert(
     layers: Optional[_Layers] = ...,
     qconfig: Any = ...,
     params: Union[_Params, Callable[[str, torch.nn.Module], _Params], None] = ...,
+    narrow_range: Optional[bool] = ...,
 ) -> torch.nn.Module: ...
 
 __version__: str

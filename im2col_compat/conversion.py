@@ -25,7 +25,7 @@ _PLAIN = Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose
 _NEVER_CALLED = () if torch is None else getattr(torch.nn.modules.linear, "NonDynamicallyQuantizableLinear", ())
 
 
-def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None):
+def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None, narrow_range=None):
     """A copy of a model whose convolutions and fully connected layers compute with an op.
 
     model: an nn.Module. It isn't changed.
@@ -38,7 +38,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None):
     layers: a type, a name as in model.named_modules(), a pattern such as "features.*", a list of these, or a function
         of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than Op.from_table's all
         nn.Conv1d, nn.Conv3d and nn.ConvTranspose1d, 2d and 3d too.
-    qconfig: for ops of Op.from_table, as for QuantConv2d.
+    qconfig, narrow_range: for ops of Op.from_table, as for QuantConv2d. None keeps what quantized layers have, if the
+        operands of both ops have the same ranges.
     params: the op's parameters as for Conv2d, of which each layer gets its own copies; or a function of (name, module)
         that returns them, as for shapes that differ from layer to layer.
 
@@ -48,7 +49,7 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None):
     TypeError: for layers that can't be converted, and arguments of wrong types.
     ValueError: if there is nothing to convert, if the model has no layer of a given name or type, if a layer isn't
         calibrated and calibrate is None, if a layer gets no input or one that isn't finite while calibrating, and for
-        calibrate or qconfig with other ops than Op.from_table's.
+        calibrate, qconfig or narrow_range with other ops than Op.from_table's.
     ImportError: without PyTorch, and for ops of Op.from_table where PyTorch has no observers (see QuantConv2d).
     """
     if torch is None:
@@ -59,15 +60,16 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None):
         raise TypeError("convert(): model must be an nn.Module, but is {!r}".format(model))
     if calibrate is not None and not hasattr(calibrate, "__iter__"):
         raise TypeError("convert(): calibrate must be batches, such as a DataLoader, but is {!r}".format(calibrate))
-    if not is_table and (calibrate is not None or qconfig is not None):
-        raise ValueError("convert(): calibrate and qconfig are for ops of Op.from_table, but op is {!r}".format(op))
+    if not is_table and any(value is not None for value in (calibrate, qconfig, narrow_range)):
+        message = "convert(): calibrate, qconfig and narrow_range are for ops of Op.from_table, but op is {!r}"
+        raise ValueError(message.format(op))
     model = copy.deepcopy(model)
     kinds = _QUANTIZED if is_table else _PLAIN
     chosen, converted = _chosen(model, layers, kinds), {}
     for name, layer in chosen:
         kind = _kind(layer, kinds)
         if is_table:
-            converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig)
+            converted[layer] = _quantized(name, layer, kind, op, calibrate is None, qconfig, narrow_range)
         else:
             given = params(name, layer) if callable(params) else copy.deepcopy(params)
             converted[layer] = _plain(layer, kind, op, given)
@@ -130,19 +132,22 @@ def _is(wanted, name, module):
 
 def _plain(layer, kind, op, params):
     new = kind._sharing(layer, op, params)
-    for attribute in ("input_scale", "input_zero_point", "qconfig", "calibrating"):  # if it was quantized
+    # If it was quantized.
+    for attribute in ("input_scale", "input_zero_point", "qconfig", "narrow_range", "calibrating"):
         new._buffers.pop(attribute, None)
         new.__dict__.pop(attribute, None)
     return new
 
 
-def _quantized(name, layer, kind, op, keep, qconfig):
+def _quantized(name, layer, kind, op, keep, qconfig, narrow):
     """keep: whether the new layer takes over the calibration of the layer."""
     same = isinstance(layer, kind) and layer.op.multiply.ranges == op.multiply.ranges and qconfig is None
+    same = same and narrow in (None, layer.narrow_range)
     if keep and not (same and float(layer.input_scale) > 0):
         message = "convert(): layer {!r} isn't calibrated for {!r}: calibrate must be batches of the model's inputs"
         raise ValueError(message.format(name, op))
-    new = kind._sharing(layer, op, layer.qconfig if same else qconfig)
+    own = (layer.qconfig, layer.narrow_range) if same else (qconfig, bool(narrow))
+    new = kind._sharing(layer, op, *own)
     if keep:
         new.input_scale.copy_(layer.input_scale)
         new.input_zero_point.copy_(layer.input_zero_point)

@@ -100,15 +100,22 @@ def has_permutes(level):
     return lib.dot_permutes(1, 64, 64, level) != ffi.NULL
 
 
-def table_kernels(rows, least, planes, entries, lanes, depth, level):
-    """(address, what must be kept) of kernels that look up terms in rows of a table, as dot_lookup.h has them; or None.
+def permute_kernels(planes, entries, lanes, level):
+    """The address of the kernels that look up terms by byte permutes, or 0: see dot_lookup.h."""
+    return int(ffi.cast("uintptr_t", lib.dot_permutes(planes, entries, lanes, level)))
 
-    rows: an array. planes: 1 or 2, or 0 for rows of int32. depth: terms whose sum is held, or None for as many as the
-    kernels take.
+
+def lookup_kernels(name, level):
+    """The address of the kernels that look up terms one by one ("sum_int32"), or 0."""
+    return int(ffi.cast("uintptr_t", lib.dot_lookups(name.encode("ascii"), level)))
+
+
+def table_kernels(address, rows, least, depth):
+    """(address, what must be kept) of the kernels at an address, for the rows of a table, as dot_lookup.h has them.
+
+    rows: an array. depth: terms whose sum is held, or None for as many as the kernels take.
     """
-    found = lib.dot_permutes(planes, entries, lanes, level) if planes else lib.dot_lookups(level)
-    if found == ffi.NULL:
-        return None
+    found = ffi.cast("struct dot_kernels *", address)
     kernels, table = ffi.new("struct dot_kernels *", found[0]), ffi.new("struct dot_table *")
     table.rows, table.least = ffi.cast("void *", address_of(rows)), least
     kernels.table = table

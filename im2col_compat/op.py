@@ -118,28 +118,35 @@ class Op(object):
         return cls(CText("multiply", multiply, params), add, identity, pad_value, *grads, grad_params=of_params)
 
     @classmethod
-    def from_table(cls, table, signed=None, bits=None, name=None, pad_value=0):
+    def from_table(cls, table, signed=None, bits=None, name=None, pad_value=0, add="sum", identity=None):
         """An op whose products are looked up, for approximate multipliers: the sum of ``table[w, x]``.
 
-        It takes integer tensors (of any integer dtypes, which may differ) and gives exact int64 sums.
+        It takes integer tensors (of any integer dtypes, which may differ) and gives exact int64 sums, or for a table of
+        floats float32.
         table: one of
-        - integers in a NumPy array or a tensor of 2**a rows, one for each w, and 2**b columns, one for each x, a and b
-          from 1 to 8. Signed operands index as they index NumPy arrays, and as their bits do: the last row is -1's.
-        - the name of a file that has these: ``.npy``, else text, a row a line (``.csv``, ``.txt``)
+        - integers, or floats, in a NumPy array or a tensor of 2**a rows, one for each w, and 2**b columns, one for each
+          x, a and b from 1 to 8. Signed operands index as they index NumPy arrays, and as their bits do: the last row
+          is -1's.
+        - the name of a file that has these: ``.npy``; ``.bin``, as tf-approximate's, entries of 16 or 32 bits; else
+          text, a row a line (``.csv``, ``.txt``)
         - the name of a C file (``.c``, ``.h``), or C source itself, with a function of two integers as EvoApproxLib
           publishes them, ``int16_t mul8s_1KVB(int8_t w, int8_t x)``, or with a table ``lut[256][256] = {...}``
-        - a Python function of two ints, which returns an int
-        signed: whether operands are; a bool, or a pair for w and x. By default they aren't, but in C the types of one
-            byte say it, or a name such as mul8s_1KVB.
+        - a Python function of two ints, which returns an int or a float
+        signed: whether operands are; a bool, or a pair for w and x. By default as the name of a C function, or of the
+            file, says (mul8s_1KVB), or the types of a C function's operands. Where none of these does, it must be said
+            for C and ``.bin``; other operands are unsigned.
         bits: of the operands of a function, 1 to 8, an int or a pair for w and x; by default 8, or as the name says.
         name: which of several functions or tables in C.
         pad_value: what conv2d pads with, an operand that x may have; None leaves padded taps out.
+        add, identity: as for Op. A function gets entries of int64, or of float32. An accumulator of 16 bits that
+            saturates is ``add=lambda acc, term: (acc + term).clip(-2**15, 2**15 - 1), identity=0``.
 
-        Raises ValueError for a table of another shape or with entries beyond 32 bits, TypeError for entries that aren't
-        integers, RuntimeError where C can't be compiled. conv2d and its like raise TypeError for operands that aren't
-        integers, and ValueError for operands that the table has no entry for. There are no gradients: see QuantConv2d.
+        Raises ValueError for a table of another shape, with entries beyond 32 bits, or of operands that may be signed
+        or not, TypeError for entries that aren't numbers, RuntimeError where C can't be compiled. conv2d and its like
+        raise TypeError for operands that aren't integers, and ValueError for operands that the table has no entry for.
+        There are no gradients: see QuantConv2d.
         """
-        return cls(table_sources.of(table, signed, bits, name), pad_value=pad_value)
+        return cls(table_sources.of(table, signed, bits, name), add, identity, pad_value)
 
     def explain(self, dtype="float32"):
         """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text.

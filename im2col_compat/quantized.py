@@ -4,7 +4,8 @@ Each integer is a code. Code q stands for the real number scale * (q - zero_poin
 PyTorch's own observers choose scale and zero_point. Products of codes are looked up in the op's table, and their sums
 are exact. What the zero points add to the sums is subtracted, as in TFApprox (Vaverka et al., arXiv 2002.09481,
 section 3). Gradients are straight-through: those of the exact product of the rounded operands, and zero where an
-operand lies outside the range of its codes.
+operand lies outside the range of its codes. An add function of the op, as of an accumulator that saturates, is taken
+for a sum there.
 """
 
 import numpy as np
@@ -16,6 +17,7 @@ from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import Op, resolve
 
 _exact = Memo(1)
+_products = Memo(8)  # a word of Op's add: the op that adds up exact products so
 
 
 def _exact_op():
@@ -25,15 +27,24 @@ def _exact_op():
     return Op.from_table(np.outer(values, values), signed=True)
 
 
-def _default_qconfig(op):
+def _product(w, x):
+    return w * x
+
+
+def _default_ranges(op, narrow):
+    """The least and the greatest code of w, and of x. narrow: whether signed ones leave out the least."""
+    return [(low + int(narrow and low < 0), high) for low, high in op.multiply.ranges]
+
+
+def _default_qconfig(op, narrow):
     """The QConfig, as PyTorch calls it, of an op: the observers that find the ranges of its operands.
 
     Ranges are affine for unsigned operands and symmetric for signed ones. Weights have one range for each filter.
     """
-    quantization = layers.quantization()
+    quantization, limits = layers.quantization(), _default_ranges(op, narrow)
 
     def observers(kind, ranges, operand, **more):
-        signed, (low, high) = op.multiply.signed[operand], op.multiply.ranges[operand]
+        signed, (low, high) = op.multiply.signed[operand], limits[operand]
         more["qscheme"] = getattr(torch, "{}_{}".format(ranges, "symmetric" if signed else "affine"))
         return kind.with_args(quant_min=low, quant_max=high, dtype=torch.qint8 if signed else torch.quint8, **more)
 
@@ -46,11 +57,17 @@ def _default_qconfig(op):
 class _Quantized(Layer):
     """What QuantConv2d and QuantLinear have in common."""
 
-    def _set_own(self, op=None, qconfig=None):
+    narrow_range = False  # of layers that 0.5.0 has pickled
+
+    def _set_own(self, op=None, qconfig=None, narrow_range=False):
         self.op, self.qconfig = _exact.get((), _exact_op) if op is None else resolve(op), qconfig
-        if not self.op.term.looks_up or not self.op.reduction.fuses_products:
-            message = "{}(): op must be made by Op.from_table, but got {!r}"
+        self.narrow_range = bool(narrow_range)
+        if not self.op.term.looks_up or not self.op.reduction.scales:
+            message = "{}(): op must be made by Op.from_table, with sum, max, min or a function as add, but got {!r}"
             raise TypeError(message.format(type(self).__name__, self.op))
+        if self.narrow_range and qconfig is not None:
+            message = "{}(): narrow_range is for the observers of qconfig=None, but qconfig is {!r}"
+            raise ValueError(message.format(type(self).__name__, qconfig))
         #: None, or while the range of the input is being found: (what messages call the layer, its observer).
         self.calibrating = None
         for which in ("activation", "weight"):
@@ -63,7 +80,7 @@ class _Quantized(Layer):
         """A new observer for "activation" or "weight", on the weight's device. Raises what the constructor raises."""
         name, (w_range, x_range) = type(self).__name__, self.op.multiply.ranges
         # The default is made for each use and not kept, because PyTorch 1.8 can't pickle it.
-        qconfig = _default_qconfig(self.op) if self.qconfig is None else self.qconfig
+        qconfig = _default_qconfig(self.op, self.narrow_range) if self.qconfig is None else self.qconfig
         if not callable(getattr(qconfig, which, None)):
             message = "{}: qconfig must be a QConfig, which has a function {}, but is {!r}"
             raise TypeError(message.format(name, which, qconfig))
@@ -73,13 +90,28 @@ class _Quantized(Layer):
                 "{}: activations must have one range, and weights one or one for each filter, but the {} observer is "
                 "{!r}".format(name, which, observer)
             )
-        found, expected = (int(observer.quant_min), int(observer.quant_max)), (
-            x_range if which == "activation" else w_range
-        )
-        if found != expected:
-            message = "{}: the {} observer must have quant_min and quant_max {}, as {!r} has, but has {}"
-            raise ValueError(message.format(name, which, expected, self.op.multiply, found))
+        found, most = (int(observer.quant_min), int(observer.quant_max)), x_range if which == "activation" else w_range
+        if found[0] < most[0] or found[1] > most[1]:
+            message = "{}: the {} observer must have quant_min and quant_max within {}, as {!r} has, but has {}"
+            raise ValueError(message.format(name, which, most, self.op.multiply, found))
         return observer
+
+    def _range(self, which, operand):
+        """The least and the greatest code of an operand: 0 for "weight", 1 for "activation"."""
+        if self.qconfig is None:
+            return _default_ranges(self.op, self.narrow_range)[operand]
+        observer = self._observer(which)
+        return int(observer.quant_min), int(observer.quant_max)
+
+    @property
+    def _exact_products(self):
+        """The op that does with exact products what this layer's does with those of its table."""
+        reduction = self.op.reduction
+        return "dot" if reduction.adds else _products.get(reduction.add, lambda: Op(_product, add=reduction.add))
+
+    def _with_own(self, settings):
+        settings = super(_Quantized, self)._with_own(settings)
+        return settings + ", narrow_range=True" if self.narrow_range else settings
 
     def start_calibration(self, name=""):
         """Compute without quantization from now on, and observe the range of the input.
@@ -112,7 +144,7 @@ class _Quantized(Layer):
             called, observer = self.calibrating
             _check_finite(called + ": its input", input)
             observer(input.detach())
-            return self._biased(self._reduced(self._padded(input), self.weight, "dot"))
+            return self._biased(self._reduced(self._padded(input), self.weight, self._exact_products))
         if not float(self.input_scale) > 0:
             raise RuntimeError(
                 "{}: the range of its input isn't known: call convert(model, op, calibrate=loader), or "
@@ -125,12 +157,12 @@ class _Quantized(Layer):
         x, weight = self._padded(input.to(wide)), self.weight.to(wide)
         w_scale, w_zero = self._weight_parameters(weight.detach())
         x_scale, x_zero = self.input_scale.to(wide), self.input_zero_point
-        w_range, x_range = self.op.multiply.ranges
+        w_range, x_range = self._range("weight", 0), self._range("activation", 1)
         w = layers.fake_quantize(weight, w_scale, w_zero, *w_range)
         x = layers.fake_quantize(x, x_scale, x_zero, *x_range)
         result = self._looked_up(x.detach(), x_scale, int(x_zero), w.detach(), w_scale, w_zero)
         if x.requires_grad or w.requires_grad:
-            result = _StraightThrough.apply(self._reduced(x, w, "dot"), result)
+            result = _StraightThrough.apply(self._reduced(x, w, self._exact_products), result)
         return self._biased(result.to(input.dtype))
 
     def _weight_parameters(self, weight):
@@ -147,10 +179,16 @@ class _Quantized(Layer):
         w_codes = self._codes(w, w_scale.reshape(filters), w_zero.reshape(filters), 0)
         x_codes = self._codes(x, x_scale, x_zero, 1)
         sums = self._reduced(x_codes, w_codes, self.op.replace(pad_value=x_zero))
+        if sums.is_floating_point():
+            sums = sums.double()
+        shifted = bool((w_zero != 0).any())
+        if not self.op.reduction.adds and (x_zero != 0 or shifted):
+            message = "{}: zero points must be 0, as signed operands have them: what they add to {} can't be subtracted"
+            raise ValueError(message.format(type(self).__name__, self.op.add))
         # sum of (w - w_zero)(x - x_zero) = sum of w x - x_zero * sum of w - w_zero * sum of (x - x_zero)
         if x_zero != 0:
             sums = sums - x_zero * along(w_codes.to(sums.dtype).reshape(w.shape[0], -1).sum(1))
-        if bool((w_zero != 0).any()):
+        if shifted:
             ones = torch.ones_like(w, dtype=torch.float64)
             inputs = self._reduced(x_codes.to(ones.dtype) - x_zero, ones, "dot")
             sums = sums - along(w_zero) * inputs.round().to(sums.dtype)
@@ -160,7 +198,7 @@ class _Quantized(Layer):
         """The codes of values that are rounded already. operand: 0 for w, 1 for x."""
         codes = (values / scale).round() + zero_point
         dtype = torch.int8 if self.op.multiply.signed[operand] else torch.uint8
-        return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)
+        return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)  # as rounding in floats may go beyond
 
 
 def _check_finite(what, values):
@@ -200,9 +238,11 @@ class QuantConv2d(_Quantized, Conv2d):
     Arguments are nn.Conv2d's, and then
     op: an op that Op.from_table made. It says how many bits the operands have, and whether they are signed. The default
         has the exact products of signed operands of eight bits.
-    qconfig: a torch.ao.quantization.QConfig with observers for both operands. Their quant_min and quant_max must be the
-        ranges of the op's operands. The default is MinMaxObserver for the input and PerChannelMinMaxObserver for the
-        weight, affine for unsigned operands and symmetric for signed ones.
+    qconfig: a torch.ao.quantization.QConfig with observers for both operands. Their quant_min and quant_max must be
+        within the ranges of the op's operands. The default is MinMaxObserver for the input and PerChannelMinMaxObserver
+        for the weight, affine for unsigned operands and symmetric for signed ones.
+    narrow_range: whether the default observers leave out the least code of signed operands, -128, so that codes are
+        symmetric too, and a scale is the largest absolute value by 127.
 
     It takes floats, (N, C, H, W) or (C, H, W), and returns floats of the same dtype. Padding is the code of zero.
     Calibration finds the range of the input (see ``convert``). The range is kept in the buffers input_scale and
@@ -211,7 +251,7 @@ class QuantConv2d(_Quantized, Conv2d):
 
     Raises
     TypeError: for another op, for a qconfig without observers, and for inputs of integers.
-    ValueError: for observers of other ranges, for a weight that isn't finite, for inputs that aren't finite during
+    ValueError: for observers of wider ranges, for a weight that isn't finite, for inputs that aren't finite during
         calibration, and for inputs with NaN at any time.
     RuntimeError: for inputs before calibration.
     ImportError: where PyTorch has no observers that take quant_min (it has them since 1.7).
@@ -220,26 +260,27 @@ class QuantConv2d(_Quantized, Conv2d):
     __init__ = constructor(Conv2d.__init__, _Quantized._set_own)
 
     @classmethod
-    def from_conv(cls, conv, op=None, qconfig=None):
+    def from_conv(cls, conv, op=None, qconfig=None, narrow_range=False):
         """A layer with the settings of an nn.Conv2d, sharing its parameters. It must be calibrated before use.
 
         Raises TypeError for other layers, and what the constructor raises.
         """
-        return cls._sharing(conv, op, qconfig)
+        return cls._sharing(conv, op, qconfig, narrow_range)
 
 
 class QuantLinear(_Quantized, Linear):
     """A fully connected layer of integers of a few bits, with a table of their products.
 
-    Arguments are nn.Linear's, and then op and qconfig. All else is as for QuantConv2d, but for the shapes, (..., K).
+    Arguments are nn.Linear's, and then op, qconfig and narrow_range. All else is as for QuantConv2d, but for the shapes,
+    (..., K).
     """
 
     __init__ = constructor(Linear.__init__, _Quantized._set_own)
 
     @classmethod
-    def from_linear(cls, linear, op=None, qconfig=None):
+    def from_linear(cls, linear, op=None, qconfig=None, narrow_range=False):
         """A layer with the sizes of an nn.Linear, sharing its parameters. It must be calibrated before use.
 
         Raises TypeError for other layers, and what the constructor raises.
         """
-        return cls._sharing(linear, op, qconfig)
+        return cls._sharing(linear, op, qconfig, narrow_range)

@@ -23,6 +23,8 @@ class Reduction(object):
     most_taps = None  # terms of one result up to which C gives the gradients; None for any number
     fuses_products = False  # whether a term that is a product may be added by fused multiply-adds
     finite_grads = finite_terms = False  # whether C has variants of gradients, and of terms, for finite operands
+    scales = False  # whether terms times a number give the result times that number, as is supposed of a user's add
+    adds = False  # whether it is a sum, from which may be subtracted what its terms have too much; supposed as well
     better = "<"  # how C compares a term with the best one so far
     grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W  # the C calls for the gradients of x and of w
 
@@ -67,7 +69,7 @@ class Reduction(object):
 class Sum(Reduction):
     add = "sum"
     in_order = False
-    fuses_products = finite_grads = True
+    fuses_products = finite_grads = scales = adds = True
 
     def block_dtype(self, dtype):
         # int32 holds the sum of a block of narrow integers.
@@ -97,7 +99,7 @@ class Sum(Reduction):
 class Extremum(Reduction):
     """max and min: the gradient goes to the first k that attains the result, and NaN propagates."""
 
-    finite_terms = True
+    finite_terms = scales = True
 
     def __init__(self, add, better, loser):
         # loser: which of a dtype's bounds never wins
@@ -129,6 +131,7 @@ class Fold(Reduction):
     """A user's add: an ordered left fold from the identity, or from the first term. Integer terms come as int64."""
 
     c_name = "fold"
+    scales = adds = True
     most_taps = MOST_FOLDED
     grad_calls = lowlevel.GRAD_FOLD, lowlevel.GRAD_FOLD
 
@@ -154,7 +157,6 @@ class Fold(Reduction):
     def evaluate(self, op, arrays, weights, x, axis, absent):
         # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
         before = (slice(None),) * axis
-        widens = dtypes.is_integer(arrays.dtype(x))
         acc, started, gone = None, None, None
         x_parts = iter(_unbind(arrays, x, axis))
         for k, w_part in enumerate(zip(*[_unbind(arrays, w, axis) for w in weights])):
@@ -162,6 +164,8 @@ class Fold(Reduction):
             if k == 0:
                 multiply = op.term.multiplier(op, arrays, w_part, x_part)
             term = multiply(w_part, x_part)
+            if k == 0:
+                widens = dtypes.is_integer(arrays.dtype(term))
             if widens:
                 term = arrays.cast(term, "int64")
             if absent is not None:

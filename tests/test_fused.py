@@ -373,7 +373,7 @@ def any_conv(op, x, w, stride, pads, dilation, groups):
     found, reason = choose.kernels_for(resolve(op), arrays.dtype(x), arrays)
     if found is None:
         pytest.skip(reason)
-    return fused.run(resolve(op), problem, found, arrays, w, x)
+    return fused.run(resolve(op), problem, found, arrays, (w,), x)
 
 
 def conv_by_tensors(op, x, w, stride, pads, dilation, groups):

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import oracle, problems
 from helpers.tensors import make, some, torch, values
-from helpers.tables import convolution, random_entries
+from helpers.tables import by_loops, convolution, random_entries
 
 if torch is None:
     pytest.skip("needs torch", allow_module_level=True)
@@ -216,6 +216,130 @@ def test_gradients_are_those_of_the_exact_product():
     assert (results[1][0] == results[1][0][:1, :, :1, :1]).all() and not np.allclose(results[0][0], results[1][0])
     for found, expected in zip(results[0][1:], results[1][1:]):
         np.testing.assert_array_equal(found, expected)
+
+
+NARROW = [(operands, own) for operands in ("int8", "int8, uint8", "uint6, int6", "uint4") for own in (False, True)]
+
+
+@needs_quantization
+@pytest.mark.parametrize("operands,own", NARROW)
+def test_narrower_ranges(operands, own):
+    """Without the least code of signed operands a scale is the largest absolute value by 127; qconfig's ranges may be
+    narrower as well. Results and gradients are those of operands rounded so."""
+    bits, signed = OPERANDS[operands]
+    narrow = [(low + sign, high) for (low, high), sign in zip(ranges(bits, signed), signed)]
+    how = {"narrow_range": True}
+    if own:
+        narrow = [(low // 2, high // 2) for low, high in narrow]
+        parts = [observer(limits, sign, not i) for i, (limits, sign) in enumerate(zip(narrow, signed))]
+        how = {"qconfig": quantization.QConfig(activation=parts[1], weight=parts[0])}
+    seen, model = images(2), nn.Conv2d(2, 3, 3, padding=1)
+    layer = convert(model, exact(bits, signed), [seen], **how)
+    if signed[1] and not own:
+        expected = float(seen.abs().max()) / (2 ** (bits[1] - 1) - 1)
+        np.testing.assert_allclose(float(layer.input_scale), expected, rtol=1e-6)
+    assert ("narrow_range=True" in repr(layer)) == layer.narrow_range == (not own)
+    x, x_ = ((seen * 1.5).requires_grad_() for _ in range(2))
+    w_ = model.weight.detach().clone().requires_grad_()
+    y = layer(x)
+    expected = F.conv2d(
+        padded(rounded(x_, seen, narrow[1], signed[1], False)[0], (3, 3), 1, 1, "zeros"),
+        rounded(w_, w_, narrow[0], signed[0], True)[0],
+        model.bias,
+    )
+    y.sum().backward()
+    expected.sum().backward()
+    for found, right in ((y, expected), (x.grad, x_.grad), (layer.weight.grad, w_.grad)):
+        np.testing.assert_allclose(values(found), values(right), rtol=1e-5, atol=2e-5)
+    other = convert(layer, Op.from_table(lambda w, x: w * x & ~1, signed=signed, bits=bits))  # not calibrated anew
+    assert other.narrow_range == layer.narrow_range and (other.qconfig is None) == (not own)
+    assert float(other.input_scale) == float(layer.input_scale)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        np.testing.assert_array_equal(values(copied(x)), values(y))
+
+
+def saturating(acc, term):
+    return torch.clamp(acc + term, -(2**13), 2**13 - 1)
+
+
+@needs_quantization
+@pytest.mark.parametrize("operands", ["int8", "int8, uint8", "uint8"])
+def test_accumulators_that_saturate(operands):
+    """The codes' products are added up by the op's function, term by term; gradients are those of the exact sum."""
+    bits, signed = OPERANDS[operands]
+    layer, seen = calibrated("padded", operands)
+    entries = layer.op.multiply.entries
+    op = Op.from_table(entries, signed=signed, add=saturating, identity=0)
+    other, wide = convert(layer, op), convert(layer, op.replace(add=lambda acc, term: acc + term))
+    (_, _, kernel, stride, padding, dilation, _), _ = SETTINGS["padded"]
+    w_range, x_range = ranges(bits, signed)
+    x, x_scale, x_zero = rounded(seen, seen, x_range, signed[1], False)
+    w, w_scale, w_zero = rounded(layer.weight.detach(), layer.weight, w_range, signed[0], True)
+    w_scale, w_zero = (values(t).reshape(-1, 1, 1).astype("float64") for t in (w_scale, w_zero))
+    x_codes = (values(x).astype("float64") / float(x_scale)).round().astype("int64") + int(x_zero)
+    w_codes = (values(w) / w_scale[..., None] + w_zero[..., None]).round().astype("int64")
+    pads = ((0, 0), (0, 0)) + tuple((p, p) for p in padding)
+    columns = oracle.unfold(np.pad(x_codes, pads, "constant", constant_values=int(x_zero)), kernel, dilation, 0, stride)
+    terms = entries[w_codes.reshape(3, -1, 1), columns[:, None]]
+    sums = np.zeros(terms.shape[:2] + terms.shape[3:], "int64")
+    for k in range(terms.shape[2]):
+        sums = np.clip(sums + terms[:, :, k], -(2**13), 2**13 - 1)
+    assert (sums != terms.sum(2)).any()
+    sums = sums - int(x_zero) * w_codes.reshape(3, -1).sum(1)[:, None]
+    sums = sums - w_zero[..., 0] * (columns - int(x_zero)).sum(1)[:, None]
+    y, plain = other(seen), layer(seen)
+    expected = (w_scale[..., 0] * float(x_scale) * sums).reshape(y.shape) + values(layer.bias).reshape(-1, 1, 1)
+    np.testing.assert_allclose(values(y), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(values(wide(seen)), values(plain))
+    found = torch.autograd.grad(y.sum(), other.weight)[0], torch.autograd.grad(plain.sum(), layer.weight)[0]
+    np.testing.assert_array_equal(*map(values, found))
+
+
+@needs_quantization
+@pytest.mark.parametrize("add", ["max", "min"])
+def test_maxima_of_products(add):
+    """max and min of the codes' products, times the scales; gradients go to the product that is the largest."""
+    op = exact((8, 8), (True, True)).replace(add=add)
+    layer = QuantConv2d(4, 6, 3, padding=1, groups=2, op=op)
+    seen = images(4)
+    layer = convert(layer, op, [seen])
+    x, x_ = ((seen * 1.5).requires_grad_() for _ in range(2))
+    w_ = layer.weight.detach().clone().requires_grad_()
+    rounded_x = rounded(x_, seen, (-128, 127), True, False)[0]
+    rounded_w = rounded(w_, w_, (-128, 127), True, True)[0]
+    expected = conv2d(rounded_x, rounded_w, layer.bias, 1, 1, 1, 2, op=Op(lambda w, x: w * x, add=add))
+    y = layer(x)
+    y.sum().backward()
+    expected.sum().backward()
+    for found, right in ((y, expected), (x.grad, x_.grad), (layer.weight.grad, w_.grad)):
+        np.testing.assert_allclose(values(found), values(right), rtol=1e-5, atol=2e-5)
+    entries = random_entries((8, 8), "short")
+    other = convert(layer, Op.from_table(entries, signed=True, add=add))
+    x_scale = float(layer.input_scale)
+    w_scale = values(rounded(w_, w_, (-128, 127), True, True)[1]).astype("float64").reshape(-1, 1, 1)
+    x_codes = (values(rounded_x).astype("float64") / x_scale).round().astype("int64")
+    w_codes = (values(rounded_w).astype("float64") / w_scale[..., None]).round().astype("int64")
+    found = by_loops(entries, w_codes, x_codes, {"max": max, "min": min}[add], None, 1, 1, 2)
+    expected = w_scale * x_scale * found + values(layer.bias).reshape(-1, 1, 1)
+    np.testing.assert_allclose(values(other(seen * 1.5)), expected, rtol=1e-5, atol=1e-5)
+    unsigned = exact((8, 8), (True, False)).replace(add=add)
+    convert(layer, unsigned, [seen.abs()])(seen.abs())  # zero points are 0
+    with pytest.raises(ValueError, match="zero points.*{}".format(add)):
+        convert(layer, unsigned, [seen])(seen)
+
+
+@needs_quantization
+@pytest.mark.parametrize("operands", ["int8", "int8, uint8", "uint8"])
+def test_tables_of_floats(operands):
+    """A table of floats that are integers gives what that of the integers gives; fractions count."""
+    layer, seen = calibrated("grouped", operands)
+    entries, signed = layer.op.multiply.entries, OPERANDS[operands][1]
+    other = convert(layer, Op.from_table(entries.astype("float32"), signed=signed))
+    np.testing.assert_allclose(values(other(seen)), values(layer(seen)), rtol=1e-5, atol=1e-5)
+    if operands == "int8":
+        half = convert(layer, Op.from_table(entries * 0.5, signed=signed))
+        bias = values(layer.bias).reshape(-1, 1, 1)
+        np.testing.assert_allclose(values(half(seen)) - bias, (values(layer(seen)) - bias) / 2, rtol=1e-4, atol=1e-5)
 
 
 @needs_quantization
@@ -468,6 +592,7 @@ def wrong_conversions():
         (lambda: convert(model, "l3"), ValueError, "l3"),
         (lambda: convert(model, "l1", calibrate=[1]), ValueError, "calibrate.*from_table.*l1"),
         (lambda: convert(model, "l1", qconfig=1), ValueError, "qconfig.*from_table.*l1"),
+        (lambda: convert(model, "l1", narrow_range=True), ValueError, "narrow_range.*from_table.*l1"),
     ]
 
 
@@ -492,7 +617,12 @@ def wrong_quantizations():
     return [
         (lambda: QuantConv2d(1, 1, 1, op="adder"), TypeError, "QuantConv2d.*from_table.*adder"),
         (lambda: QuantLinear(1, 1, op=lambda w, x: w * x), TypeError, "QuantLinear.*from_table"),
-        (lambda: QuantLinear(1, 1, op=op.replace(add="max")), TypeError, "QuantLinear.*from_table"),
+        (lambda: QuantLinear(1, 1, op="max_plus"), TypeError, "QuantLinear.*from_table"),
+        (
+            lambda: QuantLinear(1, 1, op=op, qconfig=qconfig_of((8, 8), (True, True)), narrow_range=True),
+            ValueError,
+            "QuantLinear.*narrow_range.*qconfig",
+        ),
         (lambda: convert(net[0], op), ValueError, "calibrate.*batches"),
         (lambda: convert(bad, op), ValueError, "'1'.*calibrated.*calibrate must"),
         (lambda: convert(net, op, [x], layers="1"), TypeError, "'1'.*nn.Conv2d.*nn.Linear.*Conv1d"),
@@ -502,9 +632,9 @@ def wrong_quantizations():
         (lambda: convert(broken, op, [x])(x), ValueError, "QuantConv2d.*weight.*finite"),
         (lambda: convert(Unused(), op, [torch.ones(1, 2)]), ValueError, "'unused'.*no input"),
         (
-            lambda: QuantConv2d(1, 1, 1, op=op, qconfig=qconfig_of((8, 7), (True, True))),
+            lambda: QuantConv2d(1, 1, 1, op=exact((8, 7), (True, True)), qconfig=qconfig_of((8, 8), (True, True))),
             ValueError,
-            r"activation.*\(-128, 127\).*table\[int8, int8\].*\(-64, 63\)",
+            r"activation.*within \(-64, 63\).*table\[int8, int7\].*\(-128, 127\)",
         ),
         (
             lambda: convert(bad, op, [x], qconfig=qconfig_of((8, 8), (False, True))),

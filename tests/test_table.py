@@ -2,21 +2,23 @@
 
 import copy
 import itertools
+import operator
 import os
 import pickle
 import re
 import sys
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
 from helpers import problems
 from helpers.cases import each
 from helpers.settings import CONVOLVE, KIND, LEVELS, everywhere, needs_library, setting
-from helpers.tables import SPANS, convolution, looked_up, operands, product, random_entries
-from helpers.tensors import INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
+from helpers.tables import SPANS, by_loops, convolution, looked_up, operands, product, random_entries
+from helpers.tensors import FLOATS, INTEGERS, KINDS, VARIABLES, dtype_of, has, kind_of, make, torch, values
 
-from im2col_compat import Op, conv2d, linear, matmul, use_backend
+from im2col_compat import Op, SlowPathWarning, conv2d, linear, matmul, use_backend
 from im2col_compat.codegen import compile
 from im2col_compat.codegen import template as source
 from im2col_compat.terms import table_c
@@ -223,6 +225,212 @@ def test_empty_operands():
     assert found.dtype == "int64" and found.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
+# ---------------------------------------------------------------- other reductions, and floats
+
+
+def saturating(acc, term):
+    return (acc + term).clip(-(2**15), 2**15 - 1)
+
+
+def wrapping(acc, term):
+    """An accumulator of 12 bits."""
+    return ((acc + term + 2048) & 4095) - 2048
+
+
+#: add, identity, and the same for the loops, from what they start.
+ADDS = {
+    "max": ("max", None, max, None),
+    "min": ("min", None, min, None),
+    "saturating": (saturating, 0, lambda acc, term: max(-(2**15), min(2**15 - 1, acc + term)), 0),
+    "from the first": (saturating, None, lambda acc, term: max(-(2**15), min(2**15 - 1, acc + term)), None),
+    "wrapping": (wrapping, 5, wrapping, 5),
+    "of the user": (lambda acc, term: acc - term, 7, operator.sub, 7),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pad", [0, -3, None])
+@pytest.mark.parametrize("name", sorted(ADDS))
+def test_other_reductions(name, pad, kind):
+    """max, min and an ordered fold of integers, padded or not, by kernels and by tensor operations: loops' results."""
+    add, identity, plain, start = ADDS[name]
+    entries = random_entries((5, 4), "short")
+    w, x = operands((5, 4), (False, True), ((6, 2, 3, 2), (2, 4, 5, 7)))
+    op = Op.from_table(entries, signed=(False, True), pad_value=pad, add=add, identity=identity)
+    found = everywhere(lambda: conv2d(make(kind, x, "int8"), make(kind, w, "uint8"), None, 2, 1, 1, 2, op=op))
+    assert found.dtype == "int64"
+    np.testing.assert_array_equal(found, by_loops(entries, w, x, plain, start, 2, 1, 2, pad))
+    assert Op.from_table(entries).replace(add=add, identity=identity).add == add
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["max", "min", "saturating", "from the first"])
+@pytest.mark.parametrize("count", [1, 63, 130])
+def test_other_reductions_of_many_terms(c, name, count):
+    """More terms than a block has, in order, and few rows of many features: all in C."""
+    add, identity, plain, start = ADDS[name]
+    entries = random_entries((8, 8), "byte")
+    op = Op.from_table(entries, signed=True, add=add, identity=identity)
+    assert "C kernels" in op.explain("int8") and "looked up" in op.explain("int8")
+    w, x = operands((8, 8), (True, True), ((count, 700), (3, 700)))
+    terms, expected = looked_up(entries, w, x[:, None]), np.empty((3, count), "int64")
+    for place in np.ndindex(*expected.shape):
+        acc = start
+        for term in terms[place]:
+            acc = term if acc is None else plain(acc, term)
+        expected[place] = acc
+    np.testing.assert_array_equal(everywhere(lambda: linear(x, w, op=op)), expected)
+    np.testing.assert_array_equal(everywhere(lambda: matmul(w, x.T, op=op)), expected.T)
+
+
+def test_maxima_of_nothing():
+    """A result that no tap reaches is a bound of int64, or an infinity; without an identity it is an error."""
+    x, w = np.ones((1, 1, 1, 1), "int8"), np.ones((1, 1, 1, 1), "int8")
+
+    def is_bound(entries, add, expected):
+        op = Op.from_table(entries, add=add, pad_value=None)
+        found = everywhere(lambda: conv2d(x, w, padding=1, op=op))
+        np.testing.assert_array_equal(found[0, 0, 0], [expected] * 3)
+        assert found[0, 0, 1, 1] == entries[1, 1]
+
+    cases = [
+        (TWO - 9, "max", -(2**63)),
+        (TWO, "min", 2**63 - 1),
+        (TWO / 2.0, "max", -np.inf),
+        (TWO / 2.0, "min", np.inf),
+    ]
+    each(is_bound, cases)
+    with pytest.raises(RuntimeError, match="no term"):
+        conv2d(x, w, padding=1, op=Op.from_table(TWO, add=saturating, pad_value=None))
+
+
+@needs_library
+def test_adds_that_are_compiled(c):
+    """One compilation serves all tables, and captured numbers are read at each call; what can't be traced is slow."""
+    bound = 10
+
+    def add(acc, term):
+        return (acc + term).clip(-bound, bound)
+
+    x, w = np.ones((1, 600), "int8"), np.ones((1, 600), "int8")
+    for step in (4, 7):
+        op = Op.from_table(np.full((2, 2), step), add=add, identity=0)
+        for bound in (10, 100, 1000, 10**6):
+            assert everywhere(lambda: linear(x, w, op=op)) == min(bound, 600 * step)
+    branches = Op.from_table(np.full((2, 2), 3), add=lambda acc, term: acc + term if acc.sum() < 9**9 else acc)
+    assert "tensor operations" in branches.explain("int8") and "add: " in branches.explain("int8")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert (linear(np.ones((2000, 60), "int8"), np.ones((20, 60), "int8"), op=branches) == 180).all()
+    assert [warning.category for warning in said] == [SlowPathWarning]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adds_of_arrays(kind):
+    """An add that only NumPy's arrays understand serves tensors too."""
+    entries = random_entries((3, 3), "byte")
+    w, x = operands((3, 3), (False, False), ((2, 2, 2, 2), (1, 2, 4, 3)))
+
+    def add(acc, term):
+        return np.maximum(np.negative(acc), term).astype(np.int64)
+
+    op = Op.from_table(entries, add=add)
+    found = everywhere(lambda: conv2d(make(kind, x, "int8"), make(kind, w, "int8"), op=op))
+    np.testing.assert_array_equal(found, by_loops(entries, w, x, lambda acc, term: max(-acc, term)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pad", [0, 3, None])
+@pytest.mark.parametrize("add", ["sum", "max", "min", saturating])
+def test_tables_of_floats(add, pad, kind):
+    """float32 entries give float32 results; max, min and folds are exact, sums as good as those of floats."""
+    entries = np.random.RandomState(0).randn(16, 32).astype("float32") * 20000
+    w, x = operands((4, 5), (True, False), ((6, 2, 3, 2), (2, 4, 5, 7)))
+    identity = 0 if callable(add) else None
+    op = Op.from_table(entries, signed=(True, False), pad_value=pad, add=add, identity=identity)
+
+    def call():
+        return conv2d(make(kind, x, "uint8"), make(kind, w, "int8"), None, 2, 1, 1, 2, op=op)
+
+    if add == "sum":
+        expected = by_loops(entries.astype("float64"), w, x, operator.add, 0, 2, 1, 2, pad)
+        found = values(call())
+        with use_backend("slices"):
+            slow = values(call())
+        assert found.dtype == slow.dtype == "float32"
+        for result in (found, slow):
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=0.1)
+        for isa, threads in itertools.product(LEVELS, (1, 3)):
+            with setting(isa, threads):
+                np.testing.assert_array_equal(values(call()), found, "{} {}".format(isa, threads))
+        return
+
+    def plain(acc, term):
+        return {"max": max, "min": min}[add](acc, term) if identity is None else np.float32(saturating(acc, term))
+
+    expected = by_loops(entries, w, x, plain, None if identity is None else np.float32(0), 2, 1, 2, pad)
+    found = everywhere(call)
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_long_sums_of_floats():
+    """Sums of floats go in blocks: 40000 terms of 1/10 are 4000 to a few parts in a million."""
+    op = Op.from_table(np.full((2, 2), 0.1))
+    ones = np.ones((3, 40000), "int8")
+    np.testing.assert_allclose(linear(ones, ones, op=op), 4000, rtol=5e-6)
+    with use_backend("slices"):
+        np.testing.assert_allclose(linear(ones, ones, op=op), 4000, rtol=5e-6)
+
+
+@pytest.mark.parametrize("kind,dtype", [(kind, name) for kind in KINDS for name in FLOATS if has(kind, name)])
+def test_floats_of_any_dtype(kind, dtype):
+    """Arrays and tensors of any float dtype are tables of float32."""
+    entries = np.array([[0.5, -2], [1024, 0]])
+    op = Op.from_table(make(kind, entries, dtype))
+    assert op.multiply.dtype == "float32" and op.multiply.entries.tolist() == entries.tolist()
+
+
+def test_floats_that_are_no_numbers():
+    """NaN is in each sum, maximum and minimum that meets it; infinities are what they are."""
+    entries = np.array([[1, np.nan], [-np.inf, 2.5]])
+    x, w = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1]]), np.array([[0, 0, 0], [0, 1, 0]])
+
+    def is_found(add, expected):
+        found = everywhere(lambda: linear(x, w, op=Op.from_table(entries, add=add)))
+        np.testing.assert_array_equal(found, np.array(expected, "float32"))
+
+    nan = np.nan
+    each(is_found, [("sum", [[3, -np.inf], [nan, 4.5], [nan, nan]]), ("max", [[1, 1], [nan, 2.5], [nan, nan]])])
+    is_found("min", [[1, -np.inf], [nan, 1], [nan, nan]])
+    op = Op.from_table(entries)
+    assert op.multiply == pickle.loads(pickle.dumps(op)).multiply != Op.from_table(np.zeros((2, 2))).multiply
+    assert Op.from_table(TWO).multiply != Op.from_table(TWO * 1.0).multiply
+    assert "table[uint1, uint1] of float32" in repr(op)
+
+
+@pytest.mark.skipif(torch is None, reason="needs torch")
+def test_floats_have_a_bias():
+    """A bias of floats is added to results of floats."""
+    op = Op.from_table(TWO / 4.0)
+    x, w = make("tensor", np.ones((1, 1, 2, 2)), "int8"), make("tensor", np.ones((2, 1, 1, 1)), "int8")
+    found = conv2d(x, w, make("tensor", np.array([1, -2.0]), "float32"), op=op)
+    assert dtype_of(found) == "float32" and values(found)[0, :, 0, 0].tolist() == [1.25, -1.75]
+
+
+def test_no_terms():
+    """Without terms a sum of floats is 0, a maximum minus infinity, and a fold its identity."""
+    x, w = np.zeros((2, 0), int), np.zeros((3, 0), int)
+
+    def is_found(add, identity, expected):
+        for kind in KINDS:
+            op = Op.from_table(TWO / 2.0, add=add, identity=identity)
+            found = values(linear(make(kind, x, "int8"), make(kind, w, "int8"), op=op))
+            assert found.dtype == "float32" and (found == expected).all() and found.shape == (2, 3)
+
+    each(is_found, [("sum", None, 0), ("max", None, -np.inf), ("min", None, np.inf), (saturating, 3, 3)])
+
+
 # ---------------------------------------------------------------- what a table is made of
 
 
@@ -262,6 +470,61 @@ def test_files(tmpdir):
     assert Op.from_table(str(tmpdir.join("a.txt")), bits=(3, 4)).multiply.bits == (3, 4)
 
 
+def test_files_of_floats(tmpdir):
+    """Text and .npy of floats are tables of floats, in which integers are floats too."""
+    entries = np.array([[0.5, -1e30, 3], [np.inf, 7, 1e-3]]).repeat(2, 1)[:, :4].astype("float32")
+    np.save(str(tmpdir.join("table.npy")), entries.astype("float64"))
+    tmpdir.join("table.csv").write("\n".join(", ".join(str(float(entry)) for entry in row) for row in entries) + "\n")
+    tmpdir.join("mixed.csv").write("0.5 0.5 -1e30 -1e30\ninf Infinity 7 7\n")
+    for path in tmpdir.listdir():
+        np.testing.assert_array_equal(tabulated(Op.from_table(str(path)), 2, 4), entries)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("signed", [False, True])
+def test_raw_files(tmpdir, signed, width):
+    """.bin: nothing but entries, as tf-approximate writes them; the name says what operands are, or signed= does."""
+    values = np.roll(np.arange(256) - 128 * signed, -128 * signed)
+    entries = np.outer(values, values) & ~7
+    letter, kind = "s" if signed else "u", "<{}{}".format("i" if signed else "u", width)
+    named, unnamed = tmpdir.join("mul8{}_1KVB.bin".format(letter)), tmpdir.join("table.bin")
+    for path in (named, unnamed):
+        path.write_binary(entries.astype(kind).tobytes())
+    for op in (Op.from_table(str(named)), Op.from_table(str(unnamed), signed=signed)):
+        assert op.multiply.signed == (signed, signed) and op.multiply.bits == (8, 8)
+        np.testing.assert_array_equal(tabulated(op), entries)
+    assert Op.from_table(str(named), signed=False).multiply.signed == (False, False)
+    with pytest.raises(ValueError, match=r"(?s)table\.bin.*signed="):
+        Op.from_table(str(unnamed))
+    small = tmpdir.join("mul3x4{}.bin".format(letter))
+    small.write_binary(entries[:8, :16].astype(kind).tobytes())
+    np.testing.assert_array_equal(Op.from_table(str(small)).multiply.entries, entries[:8, :16])
+    with pytest.raises(ValueError, match=r"mul3x4..bin.*32 entries.*\(2, 3\).*{} bytes".format(128 * width)):
+        Op.from_table(str(small), bits=(2, 3))
+
+
+def test_names_of_files(tmpdir):
+    """A file's name says whether operands are signed, whatever the file has; signed= says it again."""
+
+    def is_told(name, arguments, signed):
+        path = str(tmpdir.join(name))
+        if name.endswith(".npy"):
+            np.save(path, TWO)
+        else:
+            tmpdir.join(name).write("1 0\n0 1\n")
+        assert Op.from_table(path, **arguments).multiply.signed == signed
+
+    both, neither = (True, True), (False, False)
+    cases = [
+        ("mul1s_a.csv", {}, both),
+        ("mul1s.npy", {}, both),
+        ("mul1u_a.txt", {}, neither),
+        ("mul1smart.csv", {}, neither),
+    ]
+    cases += [("mul1s_b.csv", dict(signed=(True, False)), (True, False)), ("table.npy", {}, neither)]
+    each(is_told, cases)
+
+
 @pytest.mark.parametrize("signed", SIGNED, ids=str)
 def test_functions(signed):
     """A Python function is called with ints of the operands' ranges; NumPy's integers and bools may be returned."""
@@ -276,6 +539,7 @@ def test_functions(signed):
     assert sorted(calls) == sorted(itertools.product(*ranges)) and all(type(v) is int for pair in calls for v in pair)
     w, x = (np.array(values) for values in ranges)
     np.testing.assert_array_equal(matmul(w[:, None], x[None], op=op), w[:, None] * x - 3 * w[:, None])
+    assert tabulated(Op.from_table(lambda w, x: w / 4.0 if x else 3, bits=2), 4, 4).tolist()[1] == [3.0] + [0.25] * 3
     of_numpy = Op.from_table(lambda w, x: np.int16(w) < np.int16(x), bits=2)
     np.testing.assert_array_equal(tabulated(of_numpy, 4, 4), np.arange(4)[:, None] < np.arange(4))
     assert Op.from_table(lambda w, x: w | x).multiply.bits == (8, 8)
@@ -328,6 +592,7 @@ def c(monkeypatch):
 BYTES = np.arange(256)
 SIGNED_BYTES = np.r_[0:128, -128:0]
 NIBBLES = np.r_[0:8, -8:0]
+OCTAL = np.r_[0:4, -4:0]
 
 #: C source, arguments, what operands are, and the table.
 C = {
@@ -349,7 +614,12 @@ C = {
         "int8, uint8",
         np.subtract.outer(SIGNED_BYTES, 2 * BYTES),
     ),
-    "of ints": ("int f(int w, int x) { return w * x + 1; }", {}, "uint8, uint8", np.outer(BYTES, BYTES) + 1),
+    "of ints": (
+        "int f(int w, int x) { return w * x + 1; }",
+        dict(signed=False),
+        "uint8, uint8",
+        np.outer(BYTES, BYTES) + 1,
+    ),
     "of ints that are signed": (
         "int f(int w, int x) { return w * x + 1; }",
         dict(signed=True, bits=4),
@@ -401,7 +671,7 @@ C = {
     ),
     "a table": (
         "static const int16_t lut[4][8] = {{0, 1, 2, -3, 4, 5, 6, 7}, {-1000, 8}, /* {9} */ {1}};",
-        {},
+        dict(signed=False),
         "uint2, uint3",
         np.array([[0, 1, 2, -3, 4, 5, 6, 7], [-1000, 8] + [0] * 6, [1] + [0] * 7, [0] * 8]),
     ),
@@ -414,9 +684,27 @@ C = {
     "one of several": (
         "#define ONE 1\n// int g(int w, int x) { }\nstatic int more(int w, int x) { return w + x; }\n"
         "int f(int w, int x) { return more(w, x) + ONE; }",
-        dict(name="f"),
+        dict(name="f", signed=False),
         "uint8, uint8",
         np.add.outer(BYTES, BYTES) + 1,
+    ),
+    "of floats": (
+        "static float f(int8_t w, uint8_t x) { return w * 0.5f - x; }",
+        {},
+        "int8, uint8",
+        SIGNED_BYTES[:, None] * 0.5 - BYTES,
+    ),
+    "of doubles": (
+        "double mul3s_log(int w, int x) { return w * x == 6 ? 1e-3 : -(double)x; }",
+        {},
+        "int3, int3",
+        np.where(np.outer(OCTAL, OCTAL) == 6, np.float32(1e-3), -OCTAL),
+    ),
+    "a table of floats": (
+        "const float lut[2][4] = {{0.5, -1, 1e30f}, {0}};",
+        dict(signed=(True, False)),
+        "int1, uint2",
+        np.array([[0.5, -1, np.float32(1e30), 0], [0, 0, 0, 0]]),
     ),
 }
 
@@ -426,7 +714,7 @@ def test_c_source(c, case):
     """Functions and tables as they are published: what operands are is said by types, names or arguments."""
     text, arguments, kinds, expected = C[case]
     op = Op.from_table(text, **arguments)
-    assert "table[{}]".format(kinds) in repr(op)
+    assert "table[{}]{}".format(kinds, " of float32" if expected.dtype == "float64" else "") in repr(op)
     np.testing.assert_array_equal(tabulated(op, *expected.shape), expected)
 
 
@@ -439,6 +727,8 @@ def test_c_files(c, tmpdir):
     tmpdir.join("lut.h").write(
         "#ifndef LUT\n#define LUT\nstatic const unsigned char lut[2][2] = {{1, 2}, {3, 255}};\n#endif\n"
     )
+    tmpdir.join("mul2s_c.c").write("int product(int w, int x) { return w * x; }\n")
+    tmpdir.join("mul2s_1L2H.h").write("const int16_t lut [4][4] = {{1, 2}, {0}, {-5}, {0, 0, 0, 3}};\n")
     two = np.arange(4)
 
     def is_read(name, arguments, expected):
@@ -447,9 +737,11 @@ def test_c_files(c, tmpdir):
 
     cases = [
         ("one.c", {}, np.outer(two, two) + 3),
+        ("mul2s_c.c", {}, np.roll(np.roll(np.outer(two - 2, two - 2), 2, 0), 2, 1)),
+        ("mul2s_1L2H.h", {}, np.array([[1, 2, 0, 0], [0, 0, 0, 0], [-5, 0, 0, 0], [0, 0, 0, 3]])),
         ("mul2u_b.c", {}, np.add.outer(two, two) + 3),
         ("mul2u_b.c", dict(name="mul2u_a"), np.outer(two, two) + 3),
-        ("lut.h", {}, np.array([[1, 2], [3, 255]])),
+        ("lut.h", dict(signed=False), np.array([[1, 2], [3, 255]])),
     ]
     each(is_read, cases)
 
@@ -480,7 +772,10 @@ def test_headers_that_change(c, tmpdir, monkeypatch):
 @pytest.mark.parametrize(
     "text,arguments,error,message",
     [
-        ("int f(int w, int x) { return nonesuch(w); }", {}, RuntimeError, "nonesuch"),
+        ("int f(int w, int x) { return nonesuch(w); }", dict(signed=False), RuntimeError, "nonesuch"),
+        ("int f(int w, int x) { return w; }", {}, ValueError, "operands of f in the C source.*signed="),
+        ("int f(int8_t w, int x) { return w; }", {}, ValueError, "operands of f.*signed="),
+        ("const uint16_t lut[4][4] = {{0}};", {}, ValueError, "operands of lut.*signed="),
         (
             "int f(int w, int x) { return w; } int g(int w, int x) { return x; }",
             {},
@@ -490,8 +785,9 @@ def test_headers_that_change(c, tmpdir, monkeypatch):
         ("int f(int w, int x) { return w; }", dict(name="g"), ValueError, r"name.*\['f'\].*'g'"),
         ("int f(int w) { return w; }", {}, ValueError, r"name.*\[\]"),
         ("int mul12u_x(int w, int x) { return w; }", {}, ValueError, "8 bits.*mul12u_x.*12"),
-        ("const int lut[3][4] = {{0}};", {}, ValueError, r"rows.*\(3, 4\)"),
-        ("int64_t f(int w, int x) { return (int64_t)w << 40; }", {}, ValueError, "entries.*{}".format(255 * 2**40)),
+        ("const int lut[3][4] = {{0}};", dict(signed=False), ValueError, r"rows.*\(3, 4\)"),
+        ("int64_t mul8u(int w, int x) { return (int64_t)w << 40; }", {}, ValueError, "entries.*{}".format(255 * 2**40)),
+        ("double mul8u(int w, int x) { return 1e300 * w; }", {}, ValueError, "entries.*float32"),
     ],
 )
 def test_wrong_c(c, text, arguments, error, message):
@@ -512,7 +808,7 @@ def test_wrong_c(c, text, arguments, error, message):
 def test_c_that_ends_its_process(c, text, message):
     """C that calls exit or abort is an error that says so."""
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(text, bits=2)
+        Op.from_table(text, bits=2, signed=False)
     assert re.search(message, str(info.value), re.DOTALL), str(info.value)
 
 
@@ -532,10 +828,10 @@ def test_c_that_takes_memory(c):
         """
     most = table_c.MOST_MEMORY >> 20
     two = np.arange(4)
-    found = tabulated(Op.from_table(take % (most // 2), name="f", bits=2), 4, 4)
+    found = tabulated(Op.from_table(take % (most // 2), name="f", bits=2, signed=False), 4, 4)
     np.testing.assert_array_equal(found, np.add.outer(3 * two, two))
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(take % (most + 1), name="f", bits=2)
+        Op.from_table(take % (most + 1), name="f", bits=2, signed=False)
     assert "in {} MiB of memory at most, ended with -".format(most) in str(info.value)
 
 
@@ -549,12 +845,12 @@ def test_c_without_a_directory_for_temporary_files(c, tmpdir, monkeypatch):
     monkeypatch.setenv("IM2COL_COMPAT_CACHE", str(tmpdir.join("cache")))
     monkeypatch.setattr(tempfile, "tempdir", str(tmpdir.join("open")))
     text = "int f(int w, int x) { return 5 * w + x; }"
-    found = tabulated(Op.from_table(text, bits=2), 4, 4)
+    found = tabulated(Op.from_table(text, bits=2, signed=False), 4, 4)
     np.testing.assert_array_equal(found, np.add.outer(5 * np.arange(4), np.arange(4)))
     assert tmpdir.join("open").listdir() == [] and len(tmpdir.join("cache").listdir()) == 1
     os.chmod(str(tmpdir.join("cache")), 0o777)
     with pytest.raises(RuntimeError) as info:
-        Op.from_table(text, bits=2)
+        Op.from_table(text, bits=2, signed=False)
     assert "isn't private" in str(info.value)
 
 
@@ -573,13 +869,14 @@ TWO = np.eye(2, dtype=int)
         ((np.zeros((2, 2, 2), int),), ValueError, r"\(2, 2, 2\)"),
         ((np.zeros((0, 0), int),), ValueError, r"\(0, 0\)"),
         ((3,), ValueError, r"\(\)"),
-        ((np.eye(2),), TypeError, "integer.*float64"),
+        ((np.eye(2) * 1j,), TypeError, "integer or a float dtype.*complex128"),
+        ((np.full((2, 2), 1e39),), ValueError, "entries.*float32"),
         ((np.full((2, 2), 2**31),), ValueError, "entries.*2147483648"),
         ((np.full((2, 2), -(2**31)),), ValueError, "entries.*-2147483648"),
         ((np.full((2, 2), 2**64 - 1, "uint64"),), ValueError, "entries.*18446744073709551615"),
         ((lambda w, x: 2**31,), ValueError, "entries.*2147483648"),
         ((lambda w, x: -(2**100),), ValueError, "entries"),
-        ((lambda w, x: w * 1.0,), TypeError, r"table\(0, 0\).*int.*0\.0"),
+        ((lambda w, x: w * 1j,), TypeError, r"table\(0, 0\).*int or a float.*0j"),
         ((lambda w, x: None if w == 2 and x else 1,), TypeError, r"table\(2, 1\).*None"),
         ((TWO, 1), ValueError, "signed.*bool.*1"),
         ((TWO, (True, False, True)), ValueError, "signed.*pair.*True, False, True"),
@@ -590,6 +887,9 @@ TWO = np.eye(2, dtype=int)
         ((TWO, None, (1, 2)), ValueError, r"bits=\(1, 2\).*\(1, 1\)"),
         ((TWO, None, None, "f"), ValueError, "name.*C.*'f'"),
         ((TWO, None, None, None, "zero"), TypeError, "pad_value.*zero"),
+        ((TWO, None, None, None, 0, "product"), ValueError, "add.*max.*product"),
+        ((TWO, None, None, None, 0, "max", 3), ValueError, "identity.*max"),
+        ((TWO, None, None, None, 0, max, "3"), TypeError, "identity.*3"),
     ],
 )
 def test_wrong_arguments(arguments, error, message):
@@ -603,8 +903,8 @@ def test_wrong_arguments(arguments, error, message):
     "text,message",
     [
         ("1 2\n3\n", r"table\.csv.*\[1, 2\]"),
-        ("1 2\n3 x\n", "table.csv.*line 2.*integers.*3 x"),
-        ("1 2\n3 4.5\n", "table.csv.*line 2.*integers"),
+        ("1 2\n3 x\n", "table.csv.*line 2.*numbers.*3 x"),
+        ("1 2\n3 4.5.6\n", "table.csv.*line 2.*numbers"),
         ("", r"\(0, 0\)"),
         ("1 2\n3 {}\n".format(10**30), "entries.*from -2147483647 to 2147483647"),
     ],

@@ -43,6 +43,11 @@ def of_code(op):
     return _of_op(op, False)
 
 
+def of_function(function, strict=True):
+    """The same for one function; strict: or of_code() of it."""
+    return _of_function(function, strict)
+
+
 def _of_op(op, strict):
     functions = (op.multiply, op.add) + op.term.surrogates
     prints = [_of_function(part, strict) for part in functions]

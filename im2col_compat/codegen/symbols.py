@@ -54,8 +54,18 @@ def trace(op, dtype, arrays=None, captures=None):
     """
     arrays = arrays or TORCH or NUMPY
     differentiable = arrays is not NUMPY and not dtypes.is_integer(dtype)
+    return _traced(lambda arrays: _trace(op, dtype, arrays, differentiable, captures), arrays)
+
+
+def trace_add(op, dtype, arrays):
+    """The expression of an op's add alone, for terms of a dtype. Untraceable where there is none."""
+    return _traced(lambda arrays: _expression(op.add, "add", ("acc", "term"), dtype, arrays, bools=False), arrays)
+
+
+def _traced(trace, arrays):
+    """What trace(arrays) returns, or trace(NUMPY) where only that understands the functions."""
     try:
-        return _trace(op, dtype, arrays, differentiable, captures)
+        return trace(arrays)
     except LargerCaptured:
         raise
     except Untraceable as error:
@@ -65,7 +75,7 @@ def trace(op, dtype, arrays=None, captures=None):
     except Exception as error:
         raise Untraceable("tracing it raises {}: {}".format(type(error).__name__, error))
     try:
-        return _trace(op, dtype, NUMPY, differentiable, captures)
+        return trace(NUMPY)
     except Exception:
         raise foreign
 

@@ -44,16 +44,18 @@ class Texts(object):
     divides: whether integers may be divided
     planes, scalars: the names of a weight's parameters: those beside it, and those of one number for all; in the order of
         C's arguments between w and x
+    entries: the C type of the entries that terms are looked up among; None where they are computed
     """
 
     def __init__(
         self, functions, op, dtype, math=(), product=False, gradients=False, tgmath=False, finite_grads=False,
-        finite_terms=False, divides=False, planes=(), scalars=(),
+        finite_terms=False, divides=False, planes=(), scalars=(), entries=None,
     ):  # fmt: skip
         self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
         self.divides, self.planes, self.scalars = divides, tuple(planes), tuple(scalars)
+        self.entries = entries
 
 
 def _split(op, others, scalars):
@@ -105,6 +107,13 @@ def of_expressions(op, traced, dtype, scalars):
 def grad_name(i):
     """The C function that is the gradient of a weight's parameter, in the order of C's arguments."""
     return "op_grad_{}".format(i + 1)
+
+
+def of_lookups(op, add, dtype):
+    """The Texts of an op whose terms, of a dtype, are looked up in a table, and whose add was traced."""
+    function = print_c.c_function("op_add", [(name, dtype) for name in FOLDED], add, dtype)
+    entries = C_TYPES[dtype] if ex.is_float(dtype) else "int32_t"
+    return Texts(function, op, dtype, print_c.functions(add), entries=entries)
 
 
 def of_texts(op, dtype, scalars):
@@ -221,7 +230,11 @@ def source(texts, dtype, level):
     if not floats:
         lines += ["#undef HIDE", '#define HIDE(value) __asm__("" : "+r"(value))']
     lines += [divisions.SUPPORT] if texts.divides else []
-    lines += [texts.functions, lowlevel.template(1)]
+    lines += [texts.functions]
+    if texts.entries is None:
+        lines.append(lowlevel.template(1))
+    else:
+        lines += ["#define ENTRY " + texts.entries, lowlevel.template(2)]
     declared = "const struct dot_kernels *{}(void)".format(ENTRY)
     lines.append('__attribute__((visibility("default"))) {};'.format(declared))
     lines.append(declared + " { return &kernel_kernels; }")

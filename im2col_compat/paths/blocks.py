@@ -35,7 +35,8 @@ def run(op, problem, arrays, weights, x):
 def _constant(plan, arrays, weights, x, value):
     result = arrays.tensor(arrays.full(x, plan.shape, value, plan.dtype))
     # Zero, of all operands, so that there is a gradient, if an empty one.
-    return result + 0 * sum([w.sum() for w in weights], x.sum()) if dtypes.differentiable(plan.dtype) else result
+    differentiable = dtypes.differentiable(arrays.dtype(x))
+    return result + 0 * sum([w.sum() for w in weights], x.sum()) if differentiable else result
 
 
 def _steps(plan, unit):

@@ -166,7 +166,7 @@ def explain(op, dtype):
             lines.append("tensor operations, in blocks: {}.".format(reason))
         else:
             lines.append("C kernels, {}.".format(found.origin))
-            if found.pack is None:
+            if found.pack is None or found.texts is not None:
                 text = op.term.explained(op, dtype, arrays, found)
                 lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
     return "\n".join(lines)

@@ -1,5 +1,7 @@
 """Whether a user's function works element by element, found by trying. One that doesn't depends on how work is cut."""
 
+import numpy as np
+
 from im2col_compat.compat.memo import Memo
 from im2col_compat.problem import product
 
@@ -72,5 +74,6 @@ def _close(arrays, a, b):
     if arrays.dtype(a).startswith(("bool", "complex")):
         return True
     a, b = arrays.cast(a, "float64"), arrays.cast(b, "float64")
-    apart = (a - b) * (a - b) > APART**2 * (a * a + b * b)
+    with np.errstate(invalid="ignore"):  # infinities have no difference
+        apart = (a - b) * (a - b) > APART**2 * (a * a + b * b)
     return 2 * int(arrays.cast(apart, "int64").sum()) <= product(int(size) for size in a.shape)

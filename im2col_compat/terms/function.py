@@ -117,13 +117,9 @@ class Function(object):
                 key = self._key(op, traced, dtype, level, scalars)
         except symbols.Untraceable as error:
             return None, str(error)
-        if not _traced.has(key) and _changes(op, key, most):
-            warn(
-                "im2col_compat: {} gives another piece of C from call to call: after {} of them it is evaluated with tensor"
-                " operations, which is slower".format(op, MOST_SOURCES),
-                SlowPathWarning,
-            )
-            return None, "it gives other C from call to call"
+        reason = None if _traced.has(key) else changing(op, key, most)
+        if reason is not None:
+            return None, reason
         found, reason = _traced.get(key, lambda: _compiled(op, traced, dtype, level, scalars))
         return (found._replace(traced=traced) if found and traced.captured else found), reason
 
@@ -278,6 +274,18 @@ def _changes(op, key, most):
     return count > most
 
 
+def changing(op, key, most=MOST_SOURCES):
+    """Why an op stays without kernels for what it was traced to, the key: said aloud; None where it needn't."""
+    if not _changes(op, key, most):
+        return None
+    warn(
+        "im2col_compat: {} gives another piece of C from call to call: after {} of them it is evaluated with tensor"
+        " operations, which is slower".format(op, MOST_SOURCES),
+        SlowPathWarning,
+    )
+    return "it gives other C from call to call"
+
+
 def _owners(op):
     """The objects that an op's functions are, or that their methods are of, without keeping them: ids and references."""
     functions = [each for each in (op.multiply, op.add) + op.term.surrogates if callable(each)]
@@ -297,15 +305,20 @@ def _product(op, dtype):
     return traced if factors.pair(traced.term) is not None else None
 
 
-def _compiled(op, traced, dtype, level, scalars):
-    found, reason = c_kernels.compiled(template.of_expressions(op, traced, dtype, scalars), dtype, level, repr(op))
+def compiled(op, texts, dtype, level):
+    """(Kernels, None) of an op's texts, or (None, reason), which is said where nothing can be compiled."""
+    found, reason = c_kernels.compiled(texts, dtype, level, repr(op))
     if found is None:
         _cannot_compile(
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason)
         )
-        return None, reason
-    return found._replace(partials=factors.partials(op, traced)), None
+    return found, reason
+
+
+def _compiled(op, traced, dtype, level, scalars):
+    found, reason = compiled(op, template.of_expressions(op, traced, dtype, scalars), dtype, level)
+    return (None, reason) if found is None else (found._replace(partials=factors.partials(op, traced)), None)
 
 
 def _of_user(function):
@@ -410,6 +423,7 @@ def _sum_to(value, shape):
 def _by_arrays(op, operands):
     """An op like this one that calls its functions with NumPy arrays; None if they fail on these, too."""
     functions = [name for name in ("multiply", "add", "grad_w", "grad_x") if callable(getattr(op, name))]
+    functions = functions[1:] if op.term.looks_up else functions  # a table takes tensors
     changes = {name: _OnArrays(getattr(op, name)) for name in functions}
     changes["grad_params"] = {name: _OnArrays(function) for name, function in op.term.grad_params.items()}
     new = op.replace(name=op.name, **changes).with_parameters(op.term.names)

@@ -11,17 +11,18 @@ from im2col_compat.codegen import cache, compile, template
 from im2col_compat.terms.table import MOST_BITS
 
 #: The C types of operands and products, and those of one byte.
-_TYPE = r"(?:(?:const|unsigned|signed|static|inline|extern|long|short|char|int|u?int\d+_t)\s+)+"
-_BYTE = re.compile(r"\bchar\b|\bu?int8_t\b")
+_WORDS = r"const|unsigned|signed|static|inline|extern|long|short|char|int|u?int\d+_t"
+_TYPE = r"(?:(?:" + _WORDS + r")\s+)+"
+_RESULT = r"(?:(?:" + _WORDS + r"|float|double)\s+)+"
 _PARAMETER = r"\s*(" + _TYPE + r")(?:\w+)\s*"
-_FUNCTION = re.compile(r"(" + _TYPE + r")(\w+)\s*\(" + _PARAMETER + "," + _PARAMETER + r"\)\s*\{")
-_ARRAY = re.compile(r"(" + _TYPE + r")(\w+)\s*\[\s*(\d+)\s*\]\s*\[\s*(\d+)\s*\]\s*=\s*\{")
+_FUNCTION = re.compile(r"(" + _RESULT + r")(\w+)\s*\(" + _PARAMETER + "," + _PARAMETER + r"\)\s*\{")
+_ARRAY = re.compile(r"(" + _RESULT + r")(\w+)\s*\[\s*(\d+)\s*\]\s*\[\s*(\d+)\s*\]\s*=\s*\{")
 #: What EvoApproxLib's names say: mul8u_1JFF, mul8s_1KVB, mul7x4u_...
 _NAMED = re.compile(r"mul(\d+)(?:x(\d+))?(u|s)(?:_|$)")
 
 _TABULATE = """
-__attribute__((visibility("default"))) void im2col_compat_tabulate(int64_t *table);
-void im2col_compat_tabulate(int64_t *table)
+__attribute__((visibility("default"))) void im2col_compat_tabulate({kind} *table);
+void im2col_compat_tabulate({kind} *table)
 {{
     for (int i = 0; i < {rows}; i++)
         for (int j = 0; j < {columns}; j++) {{
@@ -29,7 +30,7 @@ void im2col_compat_tabulate(int64_t *table)
             const int64_t x = {x_signed} && j >= {columns} / 2 ? j - {columns} : j;
 
             (void)w, (void)x;
-            table[i * {columns} + j] = (int64_t){expression};
+            table[i * {columns} + j] = ({kind}){expression};
         }}
 }}
 """
@@ -60,6 +61,20 @@ def error(kind, message, *values):
     return kind("Op.from_table(): " + message.format(*values))
 
 
+def said(path):
+    """(signed, bits) that the name of a multiplier, or of its file, says: pairs; None where it says neither."""
+    found = _NAMED.match(os.path.splitext(os.path.basename(path))[0])
+    if found is None:
+        return None, None
+    return (found.group(3) == "s",) * 2, (int(found.group(1)), int(found.group(2) or found.group(1)))
+
+
+def unknown_signs(what):
+    """The exception for a source that doesn't say what bits mean."""
+    message = "neither types nor a name such as mul8s_1KVB say whether the operands of {} are signed: pass signed="
+    return error(ValueError, message, what)
+
+
 def tabulate(text, where, signed, bits, name, directory=None):
     """(entries, signed) of a function of two integers, or of a table, in C source.
 
@@ -76,18 +91,16 @@ def tabulate(text, where, signed, bits, name, directory=None):
     if name not in known:
         message = "name must be one of the functions of two integers, or the tables, that {} defines, {}, but got {!r}"
         raise error(ValueError, message, where, known, name)
-    said = _NAMED.match(name)
-    says_signed = None if said is None else (said.group(3) == "s",) * 2
+    says_signed, says_bits = next((found for found in (said(name), said(where)) if found[0]), (None, None))
     if name in arrays:
         kind, shape = arrays[name].group(1), tuple(int(size) for size in arrays[name].group(3, 4))
-        signed = signed or says_signed or (False, False)
+        signed = signed or says_signed
         expression = name + "[i][j]"
     else:
         kind, parameters = functions[name].group(1), functions[name].group(3, 4)
-        narrow = all(_BYTE.search(parameter) for parameter in parameters)
-        signed = signed or says_signed or tuple(narrow and _is_signed(parameter) for parameter in parameters)
+        signed = signed or says_signed or tuple(_says_signed(parameter) for parameter in parameters)
         if bits is None:
-            bits = (MOST_BITS, MOST_BITS) if said is None else (int(said.group(1)), int(said.group(2) or said.group(1)))
+            bits = says_bits or (MOST_BITS, MOST_BITS)
             if max(bits) > MOST_BITS:
                 raise error(ValueError, "operands have at most {} bits, but those of {} have {}", MOST_BITS, name, bits)
         shape = tuple(2**count for count in bits)
@@ -97,7 +110,9 @@ def tabulate(text, where, signed, bits, name, directory=None):
             for parameter, value, size in zip(parameters, "wx", shape)
         ]
         expression = "{}({}, {})".format(name, *operands)
-    entries = _compiled(text, where, expression, shape, signed, directory)
+    if signed is None or None in signed:
+        raise unknown_signs("{} in {}".format(name, where))
+    entries = _compiled(text, where, expression, kind, shape, signed, directory)
     if any(signed) and not _is_signed(kind):
         # And an unsigned result has the bits of the product of signed operands.
         product = shape[0] * shape[1]
@@ -110,10 +125,20 @@ def _is_signed(kind):
     return not re.search(r"\bunsigned\b|\buint", kind)
 
 
-def _compiled(text, where, expression, shape, signed, directory):
-    """The values of a C expression in w and x, or in their places i and j, for all operands."""
+def _says_signed(kind):
+    """Whether a parameter's type says that an operand is signed; None where a wider one has room for either."""
+    if not _is_signed(kind):
+        return False
+    return True if re.search(r"\bchar\b|\bint8_t\b", kind) else None
+
+
+def _compiled(text, where, expression, kind, shape, signed, directory):
+    """The values of a C expression of a type in w and x, or in their places i and j, for all operands."""
     (rows, columns), (w_signed, x_signed) = shape, [int(sign) for sign in signed]
-    tabulate = _TABULATE.format(rows=rows, columns=columns, w_signed=w_signed, x_signed=x_signed, expression=expression)
+    kind, dtype = ("double", np.float64) if re.search(r"\bfloat\b|\bdouble\b", kind) else ("int64_t", np.int64)
+    tabulate = _TABULATE.format(
+        kind=kind, rows=rows, columns=columns, w_signed=w_signed, x_signed=x_signed, expression=expression
+    )
     flags = template.FLAGS + (() if directory is None else ("-I" + directory,))
     folder = None
     try:
@@ -130,7 +155,7 @@ def _compiled(text, where, expression, shape, signed, directory):
         written = os.path.join(folder, "table")
         if not os.path.exists(written):
             raise compile.CannotCompile("it ended its process before all entries were known: does it call exit()?")
-        return np.fromfile(written, np.int64).reshape(shape)
+        return np.fromfile(written, dtype).reshape(shape)
     except (compile.CannotCompile, EnvironmentError) as reason:
         raise error(RuntimeError, "{} can't be compiled and tabulated: {}", where, reason)
     finally:

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import TORCH, arrays_of, raw
 from im2col_compat.terms import table_c
 from im2col_compat.terms.table import MOST, MOST_BITS, Table
@@ -28,7 +29,12 @@ def of(table, signed, bits, name):
             where, text, directory = table, _read(table), os.path.dirname(os.path.abspath(table))
         table, signed = table_c.tabulate(text, where, signed, bits, name, directory)
     elif is_text:
-        table = np.load(table) if table.endswith(".npy") else _of_text(table)
+        says_signed, says_bits = table_c.said(table)
+        signed = signed or says_signed
+        if table.endswith(".bin"):
+            table = _of_bytes(table, signed, bits or says_bits or (MOST_BITS, MOST_BITS))
+        else:
+            table = np.load(table) if table.endswith(".npy") else _of_text(table)
     elif callable(table):
         table = _of_function(table, signed or (False, False), bits or (MOST_BITS, MOST_BITS))
     found = _of_array(table, signed or (False, False))
@@ -64,14 +70,21 @@ def _read(path):
 def _of_array(array, signed):
     """The Table of a NumPy array, or of what can be one. ValueError or TypeError where it isn't one."""
     if TORCH is not None and arrays_of(array) is TORCH:
-        array = raw(array).cpu().numpy()
+        halves = TORCH.dtype(array) in dtypes.HALVES  # NumPy knows but one of them
+        array = raw(TORCH.cast(array, "float32") if halves else array).cpu().numpy()
     entries = np.asarray(array)
     sizes = [2**bits for bits in range(1, MOST_BITS + 1)]
     if entries.ndim != 2 or entries.shape[0] not in sizes or entries.shape[1] not in sizes:
         message = "table must have 2**a rows and 2**b columns, a and b from 1 to {}, but has shape {}"
         raise error(ValueError, message, MOST_BITS, entries.shape)
+    if entries.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            rounded = entries.astype(np.float32)
+        if np.isinf(rounded[np.isfinite(entries)]).any():
+            raise error(ValueError, "table's entries must be ones that float32 has, but there are larger ones")
+        return Table(rounded, signed)
     if entries.dtype.kind not in "biu":
-        raise error(TypeError, "table must be of an integer dtype, but is {}", entries.dtype)
+        raise error(TypeError, "table must be of an integer or a float dtype, but is {}", entries.dtype)
     least, most = int(entries.min()), int(entries.max())
     if least < -MOST or most > MOST:
         wrong = most if most > MOST else least
@@ -86,20 +99,37 @@ def _of_function(function, signed, bits):
         if sign:
             half = len(values) // 2
             values[half:] = range(-half, 0)
-    return _of_ints([[_entry(function, w, x) for x in ranges[1]] for w in ranges[0]])
+    return _of_numbers([[_entry(function, w, x) for x in ranges[1]] for w in ranges[0]])
 
 
 def _entry(function, w, x):
     entry = function(w, x)
-    if not isinstance(entry, (numbers.Integral, np.bool_)):
-        raise error(TypeError, "table({}, {}) must return an int, but returned {!r}", w, x, entry)
-    return int(entry)
+    if not isinstance(entry, (numbers.Real, np.bool_)):
+        raise error(TypeError, "table({}, {}) must return an int or a float, but returned {!r}", w, x, entry)
+    return int(entry) if isinstance(entry, (numbers.Integral, np.bool_)) else float(entry)
 
 
-def _of_ints(rows):
-    """An array of rows of Python's ints. Those that are too large stay too large, but fit int64."""
+def _of_numbers(rows):
+    """An array of rows of Python's ints, or where there is a float, of floats. Ints that are too large stay too large,
+    but fit int64."""
+    if any(isinstance(entry, float) for row in rows for entry in row):
+        return np.array(rows, np.float64)
     clamped = [[max(-MOST - 1, min(MOST + 1, entry)) for entry in row] for row in rows]
     return np.array(clamped, np.int64).reshape(len(rows), -1 if rows else 0)
+
+
+def _of_bytes(path, signed, bits):
+    """The array of a file of nothing but entries, row by row, of 16 or 32 bits each, the low byte first."""
+    if signed is None:
+        raise table_c.unknown_signs(path)
+    shape = 2 ** bits[0], 2 ** bits[1]
+    sizes = {shape[0] * shape[1] * width: width for width in (2, 4)}
+    found = os.path.getsize(path)
+    if found not in sizes:
+        message = "{} must have {} entries of 2 or 4 bytes for operands of {} bits, but has {} bytes"
+        raise error(ValueError, message, path, shape[0] * shape[1], bits, found)
+    kind = "<u2" if sizes[found] == 2 and not any(signed) else "<i{}".format(sizes[found])
+    return np.fromfile(path, kind).astype(np.int64).reshape(shape)
 
 
 def _of_text(path):
@@ -108,11 +138,18 @@ def _of_text(path):
     for number, line in enumerate(_read(path).splitlines(), 1):
         words = line.replace(",", " ").replace(";", " ").split()
         try:
-            rows.append([int(word) for word in words])
+            rows.append([_number(word) for word in words])
         except ValueError:
-            raise error(ValueError, "{}, line {}, must have integers, but is {!r}", path, number, line)
+            raise error(ValueError, "{}, line {}, must have numbers, but is {!r}", path, number, line)
     rows = [row for row in rows if row]
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
         raise error(ValueError, "the lines of {} must have as many numbers each, but have {}", path, lengths)
-    return _of_ints(rows)
+    return _of_numbers(rows)
+
+
+def _number(word):
+    try:
+        return int(word)
+    except ValueError:
+        return float(word)

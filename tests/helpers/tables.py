@@ -1,5 +1,7 @@
 """Tables of terms, their operands, and look-ups as NumPy does them."""
 
+import itertools
+
 import numpy as np
 from helpers import oracle, problems
 
@@ -54,3 +56,23 @@ def convolution(entries, w, x, stride=1, padding=0, dilation=1, groups=1, pad=0)
     terms = looked_up(entries, w.reshape(groups, len(w) // groups, -1, 1), columns)
     blocks = [oracle.blocks(*sizes) for sizes in zip(x.shape[2:], kernel, dilation, pads, stride)]
     return (terms if pad is not None else terms * inside).sum(3).reshape([len(x), len(w)] + blocks)
+
+
+def by_loops(entries, w, x, add, start=None, stride=1, padding=0, groups=1, pad=0):
+    """conv2d's result, term by term: add(acc, term) in the order of k, from `start` or from the first term."""
+    (filters, channels), kernel = w.shape[:2], w.shape[2:]
+    blocks = [(size + 2 * padding - k) // stride + 1 for size, k in zip(x.shape[2:], kernel)]
+    result = np.empty([len(x), filters] + blocks, entries.dtype)
+    for place in np.ndindex(*result.shape):
+        n, o, rows = place[0], place[1], place[2:]
+        acc = start
+        for c, u, v in itertools.product(range(channels), range(kernel[0]), range(kernel[1])):
+            i, j = rows[0] * stride - padding + u, rows[1] * stride - padding + v
+            inside = 0 <= i < x.shape[2] and 0 <= j < x.shape[3]
+            if not inside and pad is None:
+                continue
+            pixel = x[n, o // (filters // groups) * channels + c, i, j] if inside else pad
+            term = entries[w[o, c, u, v] % entries.shape[0], pixel % entries.shape[1]]
+            acc = term if acc is None else add(acc, term)
+        result[place] = acc
+    return result
