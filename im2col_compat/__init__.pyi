@@ -216,19 +216,20 @@ class _ConvTranspose:
         device: Any = ...,
         dtype: Any = ...,
         op: _Op = ...,
+        params: Optional[_Params] = ...,
     ) -> None: ...
 
 class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose1d, op: _Op) -> ConvTranspose1d: ...
+    def from_conv(cls, conv: torch.nn.ConvTranspose1d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose1d: ...
 
 class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose2d, op: _Op) -> ConvTranspose2d: ...
+    def from_conv(cls, conv: torch.nn.ConvTranspose2d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose2d: ...
 
 class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose3d, op: _Op) -> ConvTranspose3d: ...
+    def from_conv(cls, conv: torch.nn.ConvTranspose3d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose3d: ...
 
 class Linear(torch.nn.Linear):
     op: Op
