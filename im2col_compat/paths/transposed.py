@@ -8,7 +8,7 @@ from collections import namedtuple
 
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
-from im2col_compat.compat.probes import VARIABLES, Function, torch
+from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
 from im2col_compat.paths import choose, native
 from im2col_compat.problem import product
@@ -73,14 +73,7 @@ def _parts_of(arrays, w, how):
     dims = len(kernel)
     w = arrays.flip(w, list(range(1, 1 + dims))) if how.reversed else w
     order = (0, 1 + dims) + tuple(range(1, 1 + dims))
-    return tuple(_copy(arrays, arrays.permute(w[(slice(None),) + taps], order)) for taps in how.taps)
-
-
-def _copy(arrays, part):
-    """A copy in the order of its axes, as C reads it fastest. (By itself clone() keeps the strides' order.)"""
-    if arrays is TORCH and hasattr(torch, "contiguous_format"):
-        return part.clone(memory_format=torch.contiguous_format)
-    return arrays.copy(part)
+    return tuple(arrays.copy(arrays.permute(w[(slice(None),) + taps], order)) for taps in how.taps)
 
 
 def _whole_of(arrays, parts, how):
