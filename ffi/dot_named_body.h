@@ -17,7 +17,6 @@
 
 #define OP(function) TYPED(xnor_##function)
 #define NAME(function) LEVELED(TYPED(xnor_##function))
-#define MASKS 1
 #include "dot_named_one_body.h"
 
 #define OP(function) TYPED(plus_##function)

@@ -1,5 +1,5 @@
 /* The kernels of one named op: dot_body.h, told of the op what was not said before. Expects OP and NAME, and those of
- * FINITE, PRODUCT, MASKS and ADDS that differ from what is below. Undefines all that belongs to one op. */
+ * FINITE, PRODUCT and ADDS that differ from what is below. Undefines all that belongs to one op. */
 
 #ifndef FINITE
 #define FINITE 0
@@ -7,13 +7,11 @@
 #ifndef PRODUCT
 #define PRODUCT 0
 #endif
-#ifndef MASKS
-#define MASKS 0
-#endif
 #ifndef ADDS
 #define ADDS DOT_SUM
 #endif
 
+#define MASKS 1
 #define DIVIDES 0
 #define PLANES 1
 #define NUMBERS 1

@@ -167,6 +167,15 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
     for (k = k0; k < k1; k++, mask += lanes, next_tap(p->kernel, &tap)) {
         const WORD bits = (WORD)(tap.channel == p->channels - 1 ? p->last : ~(uint64_t)0);
 
+        if (k - k0 == kernel && p->last == ~(uint64_t)0) {
+            /* All other channels are the same. */
+            const int64_t all = (k1 - k0) * lanes;
+            int64_t done = kernel * lanes;
+
+            for (mask -= done; done < all; done += smaller(done, all - done))
+                memcpy(mask + done, mask, (size_t)smaller(done, all - done) * sizeof *mask);
+            return;
+        }
         if (k - k0 >= kernel && bits == (WORD)~(uint64_t)0) {
             /* The same as in the channel before. */
             memcpy(mask, mask - kernel * lanes, row);

@@ -86,6 +86,14 @@ def fold(
     stride: _Size = ...,
     out: Optional[_T] = ...,
 ) -> _T: ...
+def unfold_transpose(
+    input: _T,
+    kernel_size: _Size,
+    dilation: _Size = ...,
+    padding: _Size = ...,
+    stride: _Size = ...,
+    output_padding: _Size = ...,
+) -> _T: ...
 def conv2d(
     input: _T,
     weight: _T,
@@ -100,6 +108,22 @@ def conv2d(
 
 conv1d = conv2d
 conv3d = conv2d
+
+def conv_transpose2d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = ...,
+    stride: _Size = ...,
+    padding: _Size = ...,
+    output_padding: _Size = ...,
+    groups: int = ...,
+    dilation: _Size = ...,
+    op: _Op = ...,
+    params: Optional[_Params] = ...,
+) -> _T: ...
+
+conv_transpose1d = conv_transpose2d
+conv_transpose3d = conv_transpose2d
 
 def conv_matrix(
     weight: _T,
@@ -175,6 +199,38 @@ class Conv2d(_Conv, torch.nn.Conv2d):
 class Conv3d(_Conv, torch.nn.Conv3d):
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv3d, op: _Op, params: Optional[_Params] = ...) -> Conv3d: ...
+
+class _ConvTranspose:
+    op: Op
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = ...,
+        padding: _Size = ...,
+        output_padding: _Size = ...,
+        groups: int = ...,
+        bias: bool = ...,
+        dilation: _Size = ...,
+        padding_mode: Literal["zeros"] = ...,
+        device: Any = ...,
+        dtype: Any = ...,
+        op: _Op = ...,
+        params: Optional[_Params] = ...,
+    ) -> None: ...
+
+class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
+    @classmethod
+    def from_conv(cls, conv: torch.nn.ConvTranspose1d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose1d: ...
+
+class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
+    @classmethod
+    def from_conv(cls, conv: torch.nn.ConvTranspose2d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose2d: ...
+
+class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
+    @classmethod
+    def from_conv(cls, conv: torch.nn.ConvTranspose3d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose3d: ...
 
 class Linear(torch.nn.Linear):
     op: Op

@@ -5,7 +5,13 @@ from im2col_compat.compat.arrays import TORCH, enter
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as backends
 from im2col_compat.engines import recorded
-from im2col_compat.problem import fold_geometry, unfold_geometry
+from im2col_compat.problem import (
+    check_unfold_transpose,
+    fold_geometry,
+    product,
+    unfold_geometry,
+    unfold_transpose_spread,
+)
 
 
 def unfold(input, kernel_size, dilation=1, padding=0, stride=1, out=None):
@@ -69,6 +75,49 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
     arrays, (x, to), leave = enter("fold", ("input", "out"), (input, out))
     geometry = fold_geometry(tuple(x.shape), output_size, kernel_size, dilation, padding, stride)
     return leave(_run("fold", arrays, x, len(x.shape) == 2, geometry, geometry.image_shape, to))
+
+
+def unfold_transpose(input, kernel_size, dilation=1, padding=0, stride=1, output_padding=0):
+    """The columns of a transposed convolution.
+
+    input, kernel_size, dilation, stride: as for unfold. padding, output_padding: as for conv_transpose2d.
+
+    Returns (N, C * elements of the kernel, L) or without N, of input's kind and dtype. L is the number of results of
+    conv_transpose2d, which are ordered row by row. Row (c, k) of a column is the input that tap k finds there in channel
+    c, and 0 where it finds none. So a weight (C, O, *kernel), as a matrix (O, C * elements of the kernel), times the
+    columns is the transposed convolution. Differentiable to any order.
+
+    Raises what unfold raises.
+    """
+    if graphs.overridden(input):
+        arguments = input, kernel_size, dilation, padding, stride, output_padding
+        return graphs.taken_over(unfold_transpose, (input,), *arguments)
+    arrays, (x,), leave = enter("unfold_transpose", ("input",), (input,))
+    dims = 3 if len(x.shape) == 5 else 2
+    spread = unfold_transpose_spread(dims, kernel_size, dilation, padding, stride, output_padding)
+    if not graphs.capturing():
+        check_unfold_transpose(tuple(x.shape), spread.kernel, dilation, padding, stride, output_padding)
+    columns = unfold(_spread(arrays, x, spread), spread.kernel, spread.dilation, spread.pads)
+    shape, taps = tuple(columns.shape), product(spread.kernel)
+    if taps > 1:
+        apart = arrays.reshape(columns, shape[:-2] + (shape[-2] // taps, taps, shape[-1]))
+        columns = arrays.reshape(arrays.flip(apart, [len(shape) - 1]), shape)
+    return leave(columns)
+
+
+def _spread(arrays, x, spread):
+    """x with its pixels as far apart as a Spread says, zeros between them, and without what it cuts off."""
+    dims = len(spread.kernel)
+    leading, image = tuple(x.shape[:-dims]), tuple(x.shape[-dims:])
+    if max(spread.stride) > 1:
+        x = arrays.reshape(x, leading + sum([(size, 1) for size in image], ()))
+        x = arrays.pad(x, sum([[(0, 0), (0, step - 1)] for step in spread.stride], []), 0)
+        x = arrays.reshape(x, leading + tuple(size * step for size, step in zip(image, spread.stride)))
+    # The last pixel has zeros behind it too.
+    cuts = [(before, after + step - 1) for (before, after), step in zip(spread.cuts, spread.stride)]
+    if any(map(any, cuts)):
+        x = x[(Ellipsis,) + tuple(slice(before, -after if after else None) for before, after in cuts)]
+    return x
 
 
 def _is_native(kernel_size, padding, is_2d):

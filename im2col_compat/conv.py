@@ -66,16 +66,16 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op, para
             return recorded
         if graph.breaks(op, input, weight):
             return _conv_apart(dims, input, weight, bias, stride, padding, dilation, groups, op, params)
-    op, arrays, (x, w, b), params, leave = _enter(_CONVS[dims], _LAYER, (input, weight, bias), op, params)
+    op, arrays, (x, w, b), params, leave = enter_with(_CONVS[dims], LAYER, (input, weight, bias), op, params)
     bias_shape = None if b is None else tuple(b.shape)
     problem = conv_problem(dims, tuple(x.shape), tuple(w.shape), bias_shape, stride, padding, dilation, groups)
     return leave(choose.run(op, problem, arrays, ("weight", "input"), w, x, b, params))
 
 
-_LAYER = "input", "weight", "bias"
+LAYER = "input", "weight", "bias"
 
 
-def _enter(function, names, tensors, op, params):
+def enter_with(function, names, tensors, op, params):
     """(op, arrays, tensors, params, leave) of a call: the Op, operands as the paths compute with them, the values of the
     op's parameters, and what gives a result as the caller has it."""
     op = resolve(op)
@@ -114,7 +114,7 @@ def linear(input, weight, bias=None, op="dot", params=None):
             return recorded
         if graph.breaks(op, input, weight):
             return _linear_apart(input, weight, bias, op, params)
-    op, arrays, (x, w, b), params, leave = _enter("linear", _LAYER, (input, weight, bias), op, params)
+    op, arrays, (x, w, b), params, leave = enter_with("linear", LAYER, (input, weight, bias), op, params)
     if op.is_dot and arrays is TORCH:
         return leave(torch.nn.functional.linear(x, w, b))
     problem = linear_problem(tuple(x.shape), tuple(w.shape), None if b is None else tuple(b.shape))
@@ -140,7 +140,7 @@ def matmul(a, b, op="dot", params=None):
             return recorded
         if graph.breaks(op, a, b):
             return _matmul_apart(a, b, op, params)
-    op, arrays, (w, x), params, leave = _enter("matmul", ("a", "b"), (a, b), op, params)
+    op, arrays, (w, x), params, leave = enter_with("matmul", ("a", "b"), (a, b), op, params)
     if op.is_dot and arrays is TORCH:
         return leave(torch.matmul(w, x))
     problem = matmul_problem(tuple(w.shape), tuple(x.shape))

@@ -5,10 +5,22 @@ import fnmatch
 
 from im2col_compat.compat.probes import Tensor, torch, torch_missing
 from im2col_compat.compat.warn import warn
-from im2col_compat.modules import Conv1d, Conv2d, Conv3d, Linear, why_not
+from im2col_compat.modules import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Linear,
+    why_not,
+)
 from im2col_compat.op import resolve
 from im2col_compat.quantized import QuantConv2d, QuantLinear
 
+#: What layers become, with an op of Op.from_table and with any other.
+_QUANTIZED = QuantConv2d, QuantLinear
+_PLAIN = Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear
 #: nn.MultiheadAttention takes the weight of such a layer, and doesn't call it.
 _NEVER_CALLED = () if torch is None else getattr(torch.nn.modules.linear, "NonDynamicallyQuantizableLinear", ())
 
@@ -18,14 +30,14 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None, n
 
     model: an nn.Module. It isn't changed.
     op: as for conv2d. An op that Op.from_table made gives QuantConv2d and QuantLinear, any other op Conv1d, Conv2d,
-        Conv3d and Linear. Converted layers can be converted again.
+        Conv3d, ConvTranspose1d, 2d, 3d and Linear. Converted layers can be converted again.
     calibrate: for ops of Op.from_table, batches of inputs for the model, such as a DataLoader: tensors, or tuples whose
         first item is one. The model computes them in eval mode and without quantization, while observers find the
         ranges of the layers' inputs. A progress bar is shown where tqdm is installed and standard error is a terminal.
         None keeps the calibration of quantized layers, if the operands of both ops have the same ranges.
     layers: a type, a name as in model.named_modules(), a pattern such as "features.*", a list of these, or a function
         of (name, module). The default is all nn.Conv2d and nn.Linear, and for other ops than Op.from_table's all
-        nn.Conv1d and nn.Conv3d too.
+        nn.Conv1d, nn.Conv3d and nn.ConvTranspose1d, 2d and 3d too.
     qconfig, narrow_range: for ops of Op.from_table, as for QuantConv2d. None keeps what quantized layers have, if the
         operands of both ops have the same ranges.
     params: the op's parameters as for Conv2d, of which each layer gets its own copies; or a function of (name, module)
@@ -52,7 +64,7 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None, n
         message = "convert(): calibrate, qconfig and narrow_range are for ops of Op.from_table, but op is {!r}"
         raise ValueError(message.format(op))
     model = copy.deepcopy(model)
-    kinds = (QuantConv2d, QuantLinear) if is_table else (Conv1d, Conv2d, Conv3d, Linear)
+    kinds = _QUANTIZED if is_table else _PLAIN
     chosen, converted = _chosen(model, layers, kinds), {}
     for name, layer in chosen:
         kind = _kind(layer, kinds)

@@ -14,8 +14,8 @@ from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import NAMED, Op, by_token
-from im2col_compat.paths import choose, native
-from im2col_compat.problem import conv_problem, linear_problem, matmul_problem, product
+from im2col_compat.paths import choose, native, transposed
+from im2col_compat.problem import conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product
 
 #: Ops without a name that graphs call by their tokens. A graph outlives the layer that it was made of.
 _own = set()
@@ -51,6 +51,26 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups, param
         return None
     function = "conv_same" if padding == "same" else "conv"
     return _record(function, op, input, planes, sum(sizes, ()) + (groups,), w[0], bias, dims)
+
+
+def conv_transpose(dims, op, input, weight, bias, stride, padding, output_padding, groups, dilation, params=None):
+    """conv_transpose1d's, 2d's or 3d's result, recorded; or None."""
+    op = _recordable(op)
+    if is_dot(op) and unfolds.UNFOLD_IS_CURRENT and graphs.capturing():
+        function = getattr(torch.nn.functional, "conv_transpose{}d".format(dims))
+        return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    sizes = [_each(value, dims) for value in (stride, dilation, padding, output_padding)]
+    planes = _planes(op, weight, params)
+    if planes is None or not _alike(op, input, weight) or None in sizes or type(groups) is not int:
+        return None
+    if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
+        return None
+    x, w = graphs.sizes(input), graphs.sizes(weight)
+    if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
+        return None
+    if x[-dims - 1] != w[0]:
+        return None
+    return _record("conv_transpose", op, input, planes, sum(sizes, ()) + (groups,), w[1] * groups, bias, dims)
 
 
 def linear(op, input, weight, bias, params=None):
@@ -169,6 +189,13 @@ def conv_numbers(numbers):
     return stride, dilation, tuple(zip(before, after)), numbers[-1]
 
 
+def _transposed_numbers(numbers):
+    """The same as F.conv_transpose2d takes them: stride, padding, output_padding, groups and dilation."""
+    stride, dilation, sides, groups = conv_numbers(numbers)
+    padding, output_padding = zip(*sides)
+    return stride, padding, output_padding, groups, dilation
+
+
 def _alike(op, first, second):
     if op is None or is_dot(op) or not (isinstance(first, Tensor) and isinstance(second, Tensor)):
         return False
@@ -258,6 +285,10 @@ def _dot(first, second, numbers, function, op):
     second, params = _weight(op, second)
     if function == "linear":
         problem = linear_problem(tuple(first.shape), tuple(second.shape), None)
+    elif function == "conv_transpose":
+        shapes = tuple(first.shape), tuple(second.shape), None
+        problem = conv_transpose_problem(*((len(numbers) // 4,) + shapes + _transposed_numbers(numbers)))
+        return transposed.run(op, problem, TORCH, ("weight", "input"), second, first, None, params)
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
         padding = "same" if function == "conv_same" else padding
@@ -275,6 +306,9 @@ def _dot_fake(first, second, numbers, function, op):
         result = torch.nn.functional.linear(first, second)
     elif function == "matmul":
         result = torch.matmul(first, second)
+    elif function == "conv_transpose":
+        native_function = getattr(torch.nn.functional, "conv_transpose{}d".format(len(numbers) // 4))
+        result = native_function(first, second, None, *_transposed_numbers(numbers))
     else:
         stride, dilation, padding, groups = conv_numbers(numbers)
         padding = "same" if function == "conv_same" else padding
@@ -313,7 +347,10 @@ def _flops(first, second, numbers, function, op, out_shape=None, **_):
     """As PyTorch counts them: two for each term."""
     if function == "matmul":
         return 2 * product(out_shape) * first[-1]
-    return 2 * product(out_shape) * product(second[2 if _op(op).term.names else 1 :])
+    weight = second[2 if _op(op).term.names else 1 :]
+    if function == "conv_transpose":
+        return 2 * product(first) * product(weight)
+    return 2 * product(out_shape) * product(weight)
 
 
 def _flops_backward(grad, needs, first, second, numbers, function, op, out_shape=None, **_):

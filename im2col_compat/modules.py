@@ -8,8 +8,10 @@ from im2col_compat.columns import fold, unfold
 from im2col_compat.compat import graphs, layers
 from im2col_compat.compat.probes import torch, torch_missing
 from im2col_compat.conv import conv1d, conv2d, conv3d, linear
+from im2col_compat.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from im2col_compat.op import resolve
 from im2col_compat.padding import MODES, pad_for_conv
+from im2col_compat.problem import output_padding_for
 from im2col_compat.terms import parameters
 
 
@@ -18,8 +20,9 @@ class _NeedsTorch(object):
         raise ImportError("{} is an nn.Module: {}".format(type(self).__name__, torch_missing))
 
 
-_Module, _Conv1d, _Conv2d, _Conv3d, _Linear = [
-    _NeedsTorch if torch is None else getattr(torch.nn, name) for name in "Module Conv1d Conv2d Conv3d Linear".split()
+_NAMES = "Module Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d Linear"
+_Module, _Conv1d, _Conv2d, _Conv3d, _ConvTranspose1d, _ConvTranspose2d, _ConvTranspose3d, _Linear = [
+    _NeedsTorch if torch is None else getattr(torch.nn, name) for name in _NAMES.split()
 ]
 
 
@@ -277,6 +280,62 @@ class Conv3d(_Conv, _Conv3d):
     """nn.Conv3d with your own dot product. Everything is as in Conv2d."""
 
     dims, base = 3, _Conv3d
+
+
+class _ConvTranspose(Layer):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True,
+        dilation=1, padding_mode="zeros", device=None, dtype=None
+    ):  # fmt: skip
+        if padding_mode != "zeros":
+            message = "{}(): padding_mode must be 'zeros', but got {!r}"
+            raise ValueError(message.format(type(self).__name__, padding_mode))
+        super(_ConvTranspose, self).__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation,
+            **layers.factory(device, dtype))  # fmt: skip
+        layers.place(self, device, dtype)
+
+    __init__ = constructor(__init__, Layer._set_own)
+
+    @classmethod
+    def from_conv(cls, conv, op, params=None):
+        """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
+        return cls._sharing(conv, op, params)
+
+    def forward(self, input, output_size=None):
+        output_padding = self.output_padding
+        if output_size is not None:
+            shape = graphs.sizes(input)
+            sizes = self.kernel_size, self.stride, self.padding, self.dilation, output_size
+            output_padding = output_padding_for(type(self).__name__, shape, *sizes)
+        conv = (conv_transpose1d, conv_transpose2d, conv_transpose3d)[self.dims - 1]
+        numbers = self.stride, self.padding, output_padding, self.groups, self.dilation
+        return conv(input, self.weight, self.bias, *numbers, op=self.op, params=self._params(self.op))
+
+
+class ConvTranspose1d(_ConvTranspose, _ConvTranspose1d):
+    """nn.ConvTranspose1d with your own dot product. Everything is as in ConvTranspose2d."""
+
+    dims, base = 1, _ConvTranspose1d
+
+
+class ConvTranspose2d(_ConvTranspose, _ConvTranspose2d):
+    """nn.ConvTranspose2d with your own dot product.
+
+    Arguments are those of today's nn.ConvTranspose2d, on every version, and then
+    op: as for conv2d. What it means here is in conv_transpose2d.
+
+    Parameters, their initialisation and the state_dict are those of nn.ConvTranspose2d. forward takes an output_size, as
+    PyTorch's does. Raises ValueError for a padding_mode, an op or an output_size that doesn't exist.
+    """
+
+    dims, base = 2, _ConvTranspose2d
+
+
+class ConvTranspose3d(_ConvTranspose, _ConvTranspose3d):
+    """nn.ConvTranspose3d with your own dot product. Everything is as in ConvTranspose2d."""
+
+    dims, base = 3, _ConvTranspose3d
 
 
 class Linear(Layer, _Linear):

@@ -69,6 +69,7 @@ class Op(object):
                 text = "Op(): grad_params must have functions for parameters of multiply, {}, but got {!r}: {!r}"
                 raise TypeError(text.format([name for name, _ in self.term.arguments], argument, value))
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
+        self._padding = {}  # what padding_with() made
         # No other op's. torch.compile compares texts, where it takes one object for another of its type.
         self.token = "{} {}".format(_process, next(_numbers))
         if not graphs.breakable():  # where it is made inside a graph, nobody can find it
@@ -165,6 +166,15 @@ class Op(object):
         if unknown:
             raise TypeError("Op.replace(): no argument {}; there are {}".format(unknown, sorted(arguments)))
         return Op(**dict(arguments, **changes))
+
+    def padding_with(self, value):
+        """What this op is to parts of a convolution: it pads with `value`, and leaves a weight's gradient as it is."""
+        if self.pad_value is value and self.normalize_grad_w is None or self.is_dot:
+            return self
+        if value not in self._padding:
+            new = Op(**dict(self._arguments(), pad_value=value, normalize_grad_w=None))
+            self._padding[value] = new.with_parameters(self.term.names)
+        return self._padding[value]
 
     def _arguments(self):
         return {argument: getattr(self, argument) for argument, _ in DEFAULTS}

@@ -4,9 +4,10 @@ Knows no torch and no NumPy: shapes are tuples of ints. The checks are the lates
 exception types, for every engine and every version, done in Python's unbounded integers. What passes them can't
 overflow int64 in C.
 
-A Geometry describes unfold and fold, a Problem describes conv*, linear and matmul.
+A Geometry describes unfold and fold, a Problem describes conv*, linear and matmul, a Transposed conv_transpose*.
 """
 
+import itertools
 import operator
 from collections import namedtuple
 
@@ -71,6 +72,53 @@ class Problem(namedtuple("Problem", _FIELDS)):
         none = ((0, 0),) * len(image)
         channels = self.channels * self.groups
         return Geometry(self.batch, channels, image, self.kernel, self.dilation, none, self.stride, self.blocks)
+
+
+class Transposed(namedtuple("Transposed", "function batch numbers w_shape x_shape result_shape parts filled")):
+    """A transposed convolution, and the ordinary convolutions that are its parts.
+
+    function: "conv_transpose1d" and so on; batch: how many images
+    numbers: stride, padding, output_padding, groups and dilation, as F.conv_transpose2d takes them after the bias
+    w_shape, x_shape: of the operands, result_shape: of the result, as the caller has them
+    parts: Parts, of the results that inputs reach; filled: whether these are all
+    """
+
+    __slots__ = ()
+
+    is_conv = True
+
+    @property
+    def dims(self):
+        return len(self.w_shape) - 2
+
+    @property
+    def image(self):
+        return self.x_shape[-self.dims :]
+
+
+class Part(namedtuple("Part", "taps pixels places problem")):
+    """Those results of a transposed convolution that are one stride apart: an ordinary convolution of stride 1.
+
+    taps: the part of the kernel; pixels: of the image; places: of the result; a slice for each spatial dimension
+    problem: the convolution's. Its kernel runs against the image: one of them is to be reversed. `taps` and the problem
+        are for a reversed kernel, or else, as `forwards` says them, for a reversed image.
+    """
+
+    __slots__ = ()
+
+    def forwards(self, kernel, image):
+        """The same for a reversed image; its result is reversed too."""
+        taps, pixels = [
+            tuple(
+                slice(size - 1 - (s.start + (length - 1) * (s.step or 1)), size - s.start, s.step)
+                for size, s, length in zip(sizes, slices, lengths)
+            )
+            for sizes, slices, lengths in (
+                (kernel, self.taps, self.problem.kernel),
+                (image, self.pixels, self.problem.image),
+            )
+        ]
+        return Part(taps, pixels, self.places, self.problem._replace(pads=tuple(p[::-1] for p in self.problem.pads)))
 
 
 def product(numbers):
@@ -333,8 +381,7 @@ def conv_pads(dims, weight_shape, padding, stride, dilation):
     return _conv_pads(function, padding, tuple(int(size) for size in weight_shape[2:]), dilation, stride)
 
 
-@_remembered
-def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
+def _conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilation, groups):
     """The problem of F.conv1d, conv2d or conv3d on shapes ((N,) C, ...), (O, C / groups, kernel...), (O,) or None."""
     function = "conv{}d".format(dims)
     # Types of all arguments first, as PyTorch's parser does.
@@ -375,6 +422,168 @@ def conv_problem(dims, shape, weight_shape, bias_shape, stride, padding, dilatio
     return Problem(
         function, batch, groups, filters // groups, group_channels, image, kernel, whole.dilation, whole.stride, pads,
         blocks, weight_sizes, leading + (channels,) + image, leading + (filters,) + blocks)  # fmt: skip
+
+
+conv_problem = _remembered(_conv_problem)
+
+
+#: What conv_transpose* take after the bias, and the least that each may be.
+_TRANSPOSED = (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+
+
+@_remembered
+def conv_transpose_problem(
+    dims, shape, weight_shape, bias_shape, stride, padding, output_padding, groups, dilation
+):  # fmt: skip
+    """The problem of F.conv_transpose1d, 2d or 3d on shapes ((N,) C, ...), (C, O / groups, kernel...), (O,) or None."""
+    function = "conv_transpose{}d".format(dims)
+    numbers = _window(function, dims, stride, padding, output_padding, dilation)
+    (groups,) = integers(function, "groups", (groups,), too_large=ValueError)
+    if len(shape) not in (dims + 1, dims + 2):
+        text = "{}(): input must have shape {}, but got shape {}"
+        raise RuntimeError(text.format(function, _shapes(dims), tuple(shape)))
+    if len(weight_shape) != dims + 2 or 0 in weight_shape:
+        text = "{}(): weight must have shape (C, O / groups, kernel_size of {} values) without zeros, but got shape {}"
+        raise RuntimeError(text.format(function, dims, tuple(weight_shape)))
+    w_shape, x_shape = [tuple(int(size) for size in sizes) for sizes in (weight_shape, shape)]
+    batch = x_shape[0] if len(x_shape) == dims + 2 else 1
+    channels, filters, kernel, image = w_shape[0], w_shape[1] * groups, w_shape[2:], x_shape[-dims:]
+    if groups < 1 or channels % groups:
+        text = "{}(): groups must be at least 1 and divide the {} channels of weight, but got {}"
+        raise RuntimeError(text.format(function, channels, groups))
+    if x_shape[-dims - 1] != channels:
+        text = "{}(): weight of shape {} needs an input of {} channels, but got shape {}"
+        raise RuntimeError(text.format(function, w_shape, channels, x_shape))
+    if bias_shape is not None and tuple(bias_shape) != (filters,):
+        raise RuntimeError("{}(): bias must have shape ({},), but got {}".format(function, filters, tuple(bias_shape)))
+    size = _transposed_size(function, image, kernel, *numbers)
+    leading = x_shape[: -dims - 1]
+    if product(max(1, length) for length in leading + (filters,) + size) > INT64_MAX:
+        raise RuntimeError("{}(): a result of size {} has more elements than int64".format(function, size))
+    stride, padding, output_padding, dilation = numbers
+    axes = [list(_phases(*sizes)) for sizes in zip(image, kernel, stride, padding, dilation, size)]
+    parts = []
+    for phases in itertools.product(*axes):
+        taps, pixels, places, lengths, pads, gaps = zip(*phases)
+        x_part = leading + (channels,) + tuple(s.stop - s.start for s in pixels)
+        w_part = (filters, channels // groups) + lengths
+        problem = _conv_problem(dims, x_part, w_part, None, 1, pads, gaps, groups)
+        parts.append(Part(taps, pixels, places, problem))
+    found = sum(product(part.problem.blocks) for part in parts)
+    numbers = stride, padding, output_padding, groups, dilation
+    result_shape = leading + (filters,) + size
+    return Transposed(function, batch, numbers, w_shape, x_shape, result_shape, tuple(parts), found == product(size))
+
+
+def _window(function, dims, *values):
+    """stride, padding, output_padding and dilation as a number for each spatial dimension."""
+    found = [integers(function, name, value, ValueError) for (name, _), value in zip(_TRANSPOSED, values)]
+    found = [_each(function, name, _spread(value, dims), dims) for (name, _), value in zip(_TRANSPOSED, found)]
+    for (name, least), value in zip(_TRANSPOSED, found):
+        _at_least(function, least, name, value)
+    return found
+
+
+def _transposed_size(function, image, kernel, stride, padding, output_padding, dilation):
+    """The result's spatial sizes, checked."""
+    if min(image) < 1:
+        raise RuntimeError("{}(): input must have pixels, but their numbers are {}".format(function, image))
+    if any(more >= max(sizes) for more, sizes in zip(output_padding, zip(stride, dilation))):
+        text = "{}(): output_padding must be smaller than stride or dilation, but got {}, {} and {}"
+        raise RuntimeError(text.format(function, output_padding, stride, dilation))
+    size = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + more + 1
+        for n, k, s, p, more, d in zip(image, kernel, stride, padding, output_padding, dilation)
+    )
+    if min(size) < 1:
+        text = "{}(): the result of an input of size {} would have size {}, but must have pixels"
+        raise RuntimeError(text.format(function, image, size))
+    return size
+
+
+def _phases(image, kernel, stride, padding, dilation, size):
+    """(taps, pixels, places, number of taps, pads, dilation) of each part of a transposed convolution, along one axis.
+
+    Input i and tap k meet at place i * stride + k * dilation - padding. So the taps that reach one place are `step`
+    apart, and the inputs that they find there `gap`, backwards.
+    """
+    common = _common_divisor(stride, dilation)
+    step, gap = stride // common, dilation // common
+    for tap in range(min(step, kernel)):
+        place = (tap * dilation - padding) % stride
+        count, reach = (size - 1 - place) // stride + 1, (kernel - 1 - tap) // step
+        # The first place's first tap finds input `first`. All that the part reads is from `low` up to `high`.
+        first = (place + padding - tap * dilation) // stride
+        low, high = first - reach * gap, first + count
+        if count < 1 or high < 1 or low >= image:
+            continue
+        taps = slice(kernel - 1 - tap - reach * step, kernel - tap, step)
+        pixels, pads = slice(max(0, low), min(image, high)), (max(0, -low), max(0, high - image))
+        yield taps, pixels, slice(place, size, stride), reach + 1, pads, gap
+
+
+def _common_divisor(a, b):
+    while b:
+        a, b = b, a % b
+    return a
+
+
+def output_padding_for(function, shape, kernel, stride, padding, dilation, output_size):
+    """The output_padding that gives a transposed convolution's result of an input of `shape` the size `output_size`.
+
+    ValueError where none does. As for nn.ConvTranspose2d, output_size may begin with the result's batch and channels.
+    """
+    dims = len(kernel)
+    sizes = tuple(output_size)
+    more = len(sizes) - dims
+    if more not in (0, len(shape) - dims):
+        text = "{}(): output_size must have {} or {} values, but got {}"
+        raise ValueError(text.format(function, dims, len(shape), sizes))
+    sizes, found = sizes[more:], []
+    for n, k, s, p, d, size in zip(shape[-dims:], kernel, stride, padding, dilation, sizes):
+        least = (n - 1) * s - 2 * p + d * (k - 1) + 1
+        if not least <= size < least + s:
+            text = "{}(): with an input of shape {}, output_size must be from {} to {} in each direction, but got {}"
+            raise ValueError(text.format(function, tuple(shape), least, least + s - 1, sizes))
+        found.append(size - least)
+    return tuple(found)
+
+
+class Spread(namedtuple("Spread", "kernel dilation stride pads cuts")):
+    """unfold_transpose as an unfold of the image with its pixels `stride` apart, whose kernel is in reverse order.
+
+    pads: (before, after) of that unfold; cuts: how many zeros and pixels it lacks before and after. For each dimension.
+    """
+
+    __slots__ = ()
+
+
+@_remembered
+def unfold_transpose_spread(dims, kernel_size, dilation, padding, stride, output_padding):
+    """The Spread of what unfold_transpose takes. dims: how many spatial dimensions an int means."""
+    function = "unfold_transpose"
+    kernel = integers(function, "kernel_size", kernel_size)
+    if kernel == ():
+        raise _wrong_length(function, "kernel_size", kernel, "a value for each spatial dimension")
+    dims = len(kernel) if isinstance(kernel, tuple) else dims
+    kernel = _each(function, "kernel_size", kernel, dims)
+    _at_least(function, 1, "kernel_size", kernel)
+    stride, padding, output_padding, dilation = _window(function, dims, stride, padding, output_padding, dilation)
+    before = [d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding)]
+    sides = [(b, b + more) for b, more in zip(before, output_padding)]
+    pads, cuts = [tuple(tuple(max(0, sign * n) for n in pair) for pair in sides) for sign in (1, -1)]
+    return Spread(kernel, dilation, stride, pads, cuts)
+
+
+@_remembered
+def check_unfold_transpose(shape, kernel, dilation, padding, stride, output_padding):
+    """RuntimeError for an input of unfold_transpose that doesn't suit its other arguments, once these are checked."""
+    function, dims = "unfold_transpose", len(kernel)
+    if len(shape) not in (dims + 1, dims + 2) or 0 in shape[-dims - 1 :]:
+        text = "{}(): input must have shape {} with only N allowed to be 0, but got shape {}"
+        raise RuntimeError(text.format(function, _shapes(dims), tuple(shape)))
+    numbers = _window(function, dims, stride, padding, output_padding, dilation)
+    _transposed_size(function, tuple(shape[-dims:]), kernel, *numbers)
 
 
 @_remembered

@@ -19,6 +19,7 @@ class Reduction(object):
     """
 
     function = identity = None  # the user's add, and what it starts from
+    in_order = True  # whether the order of terms says more than how a result is rounded
     most_taps = None  # terms of one result up to which C gives the gradients; None for any number
     fuses_products = False  # whether a term that is a product may be added by fused multiply-adds
     finite_grads = finite_terms = False  # whether C has variants of gradients, and of terms, for finite operands
@@ -74,6 +75,7 @@ class Reduction(object):
 
 class Sum(Reduction):
     add = "sum"
+    in_order = False
     fuses_products = finite_grads = scales = adds = True
 
     def block_dtype(self, dtype):

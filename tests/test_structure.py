@@ -19,7 +19,7 @@ ROOMS = (
     ("paths",),
     ("op",),
     ("ops", "graph"),
-    ("padding", "columns", "conv", "unrolled"),
+    ("padding", "columns", "conv", "conv_transpose", "unrolled"),
     ("modules", "drawing"),
     ("binary", "quantized"),
     ("conversion",),

@@ -134,6 +134,9 @@ class _NumPy(_Arrays):
     def take(self, x, indices, axis):
         return x.take(indices, axis)
 
+    def flip(self, x, axes):
+        return x[tuple(slice(None, None, -1 if axis in axes else None) for axis in range(x.ndim))]
+
     def dense_matrix(self, rows, columns, values, size):
         result = np.zeros(size, values.dtype)
         result[rows, columns] = values
@@ -345,11 +348,20 @@ class _Torch(_Arrays):
     def _indices(self, like, indices):
         indices = torch.from_numpy(np.array(indices, np.int64))
         if VARIABLES:
-            return self.tensor(indices.cuda() if like.is_cuda else indices)
+            indices = indices.cuda() if like.is_cuda else indices
+            return self.tensor(indices) if isinstance(like, Tensor) else indices
         return indices.to(like.device)
 
     def take(self, x, indices, axis):
         return x.index_select(axis, self._indices(x, indices))
+
+    def flip(self, x, axes):
+        axes = [axis for axis in axes if x.shape[axis] != 1]
+        if axes and hasattr(x, "flip"):  # 0.4.1 on
+            return x.flip(axes)
+        for axis in axes:
+            x = self.take(x, list(range(int(x.shape[axis]) - 1, -1, -1)), axis)
+        return x
 
     def dense_matrix(self, rows, columns, values, size):
         zeros = self.tensor(self.full(values, (size[0] * size[1],), 0))

@@ -27,6 +27,16 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
     is_dot = op.is_dot
     if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
+    weights, x = operands(op, problem, arrays, names, w, x, b, params)
+    if is_dot and not problem.is_conv:
+        result = native.of_arrays(problem, weights[0], x)
+    else:
+        result = computed(op, problem, arrays, weights, x)
+    return result if b is None else plus(op, arrays, result, b, problem)
+
+
+def operands(op, problem, arrays, names, w, x, b, params):
+    """(the weight and the parameters, x) as the op's term takes them, checked, and with the gradient that the op wants."""
     if b is not None or not arrays.alike(w, x):
         _check_alike(op, problem, arrays, names, w, x, b)
     w, x = op.term.operands(arrays, problem.function, (names[0], w), (names[1], x))
@@ -35,14 +45,10 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
     # matmul's operands are equals: neither is a layer's weight.
     if op.normalize_grad_w is not None and arrays is TORCH and problem.function != "matmul":
         w = with_normalized_gradient(w, op.normalize_grad_w)
-    if is_dot and not problem.is_conv:
-        result = native.of_arrays(problem, w, x)
-    else:
-        result = _computed(op, problem, arrays, (w,) + params, x)
-    return result if b is None else _plus(op, arrays, result, b, problem)
+    return (w,) + tuple(params), x
 
 
-def _computed(op, problem, arrays, weights, x):
+def computed(op, problem, arrays, weights, x):
     """The result for weights and x, by the path that evaluates the op on them."""
     if op.is_dot:
         return blocks.run(op, problem, arrays, weights, x)
@@ -50,7 +56,7 @@ def _computed(op, problem, arrays, weights, x):
     if dtype in dtypes.HALVES:
         # Widened, computed in float32, and rounded once.
         weights, x = tuple(arrays.cast(w, "float32") for w in weights), arrays.cast(x, "float32")
-        return arrays.cast(_computed(op, problem, arrays, weights, x), dtype)
+        return arrays.cast(computed(op, problem, arrays, weights, x), dtype)
     traced = products.of(op, problem, arrays, x)
     if traced is not None:
         return products.run(op, problem, traced, weights, x)
@@ -132,7 +138,7 @@ def _announce(op, problem, reason):
     warn(text.format(op, reason), SlowPathWarning)
 
 
-def _plus(op, arrays, result, bias, problem):
+def plus(op, arrays, result, bias, problem):
     """result + bias, the result being ours to change, unless its gradient needs it."""
     bias = arrays.reshape(bias, (-1,) + (1,) * len(problem.image)) if problem.is_conv else bias
     if arrays.dtype(bias) != arrays.dtype(result):

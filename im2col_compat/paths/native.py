@@ -4,7 +4,7 @@ import numpy as np
 
 from im2col_compat.compat import graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
-from im2col_compat.compat.probes import torch
+from im2col_compat.compat.probes import VARIABLES, torch
 from im2col_compat.problem import conv_pads
 
 
@@ -22,6 +22,22 @@ def conv(problem, x, w, b):
         x, padding = TORCH.pad(x, problem.pads, 0), 0
     function = getattr(torch.nn.functional, problem.function)
     result = function(x, w, b, problem.stride, padding, problem.dilation, problem.groups)
+    return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
+
+
+def serves_transposed(problem, arrays):
+    """Whether it computes a transposed one."""
+    stride, _, output_padding = problem.numbers[:3]
+    # There 0.3's gradients are written beyond their memory.
+    overflows = VARIABLES and any([more >= step for more, step in zip(output_padding, stride)])
+    return serves(problem, arrays) and not overflows
+
+
+def conv_transpose(problem, x, w, b):
+    """F.conv_transpose1d's, 2d's or 3d's result, bias included."""
+    unbatched = len(problem.x_shape) == problem.dims + 1
+    function = getattr(torch.nn.functional, problem.function)
+    result = function(x.unsqueeze(0) if unbatched else x, w, b, *problem.numbers)
     return TORCH.reshape(result, tuple(result.shape)[1:]) if unbatched else result
 
 

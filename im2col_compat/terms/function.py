@@ -94,8 +94,9 @@ class Function(object):
 
         scalars: the parameters that are one number for all.
         """
-        key = (op.name,) if op.is_named else fingerprint.of(op)
-        if key is None:  # functions that may do something else at each call
+        # What named ops are made of is known, and found at once.
+        key = (op.name,) if op.is_named else None if named.name_of(op) is not None else fingerprint.of(op)
+        if key is None:  # or functions that may do something else at each call
             return self.found(op, dtype, arrays, level, scalars)
         key += (dtype, arrays.name, level) + scalars
         return _found.get(key, lambda: self.found(op, dtype, arrays, level, scalars))

@@ -13,7 +13,7 @@ def register(name, op):
 
 
 def _parts(op):
-    return op.multiply, op.add, op.grad_w, op.grad_x, op.pad_value is None
+    return op.multiply, op.add, op.grad_w, op.grad_x
 
 
 def name_of(op):

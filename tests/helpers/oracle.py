@@ -95,6 +95,49 @@ def conv(x, w, multiply, add, start, pad, stride, pads, dilation, groups):
     return result
 
 
+def meetings(image, kernel, size, stride, padding, dilation):
+    """For each place of a transposed convolution's result of a size: (tap, pixel) of all that meet there, in the taps' order."""
+    found = {place: [] for place in itertools.product(*(range(length) for length in size))}
+    for tap in itertools.product(*(range(length) for length in kernel)):
+        for pixel in itertools.product(*(range(length) for length in image)):
+            place = tuple(i * s + k * d - p for i, s, k, d, p in zip(pixel, stride, tap, dilation, padding))
+            if place in found:
+                found[place].append((tap, pixel))
+    return found
+
+
+def transposed_size(image, kernel, stride, padding, output_padding, dilation):
+    numbers = zip(image, kernel, stride, padding, output_padding, dilation)
+    return tuple((n - 1) * s - 2 * p + d * (k - 1) + more + 1 for n, k, s, p, more, d in numbers)
+
+
+def conv_transpose(x, w, multiply, add, start, nothing, stride, padding, output_padding, dilation, groups):
+    """x (N, C, ...), w (C, O / groups, ...). nothing: what a result is that no term reaches."""
+    filters, channels, kernel = w.shape[1], w.shape[0] // groups, w.shape[2:]
+    size = transposed_size(x.shape[2:], kernel, stride, padding, output_padding, dilation)
+    found = meetings(x.shape[2:], kernel, size, stride, padding, dilation)
+    result = np.empty((x.shape[0], filters * groups) + size, object)
+    for index in np.ndindex(*result.shape):
+        n, o, group = index[0], index[1] % filters, index[1] // filters
+        pairs = [
+            (w[(c, o) + tap], x[(n, c) + pixel])
+            for c in range(group * channels, (group + 1) * channels)
+            for tap, pixel in found[index[2:]]
+        ]
+        result[index] = reduce_terms(multiply, add, start, pairs) if pairs else nothing
+    return result
+
+
+def unfold_transpose(x, kernel, dilation, padding, stride, output_padding):
+    """The columns of a transposed convolution of x (N, C, ...)."""
+    size = transposed_size(x.shape[2:], kernel, stride, padding, output_padding, dilation)
+    columns = np.zeros(x.shape[:2] + tuple(kernel) + size, x.dtype)
+    for place, met in meetings(x.shape[2:], kernel, size, stride, padding, dilation).items():
+        for tap, pixel in met:
+            columns[(slice(None),) * 2 + tap + place] = x[(slice(None),) * 2 + pixel]
+    return columns.reshape(x.shape[0], x.shape[1] * int(np.prod(kernel)), int(np.prod(size)))
+
+
 def terms(x, w, multiply, pad, stride, pads, dilation, groups):
     """The same in two steps, with whole arrays: (multiply(w, x), which of them count), both (N, O, taps, blocks)."""
     columns, inside = (unfold(image, w.shape[2:], dilation, pads, stride) for image in (x, np.ones(x.shape, bool)))

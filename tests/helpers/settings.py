@@ -7,12 +7,22 @@ import pytest
 from _pytest.monkeypatch import MonkeyPatch
 from helpers.tensors import KINDS, dtype_of, torch, values
 
-from im2col_compat import conv1d, conv2d, conv3d, lowlevel, use_backend
+from im2col_compat import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    lowlevel,
+    use_backend,
+)
 from im2col_compat.compat import memory
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.paths import kernels
 
 CONVOLVE = {1: conv1d, 2: conv2d, 3: conv3d}
+TRANSPOSE = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 #: The instruction sets that this machine has.
 LEVELS = c_kernels.LEVELS[:1] if lowlevel.missing else c_kernels.LEVELS[: lowlevel.level() + 1]
 #: Tensors where there is torch.
