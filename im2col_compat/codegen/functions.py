@@ -61,6 +61,10 @@ reciprocal = Function(
 )
 
 
+#: The greatest power that is computed by products.
+MOST_MULTIPLIED = 64
+
+
 def _power_by(y, base, exponent):
     if is_constant(exponent, 0):
         return 0
@@ -83,13 +87,27 @@ def _power(base, exponent, numpy=False):
     if not numpy:
         # Not -3 and -4: the reciprocal of a power overflows before a negative power vanishes.
         plain.update({3: square * base, 4: square * square, -2: 1 / square, 0.5: sqrt(base), -0.5: 1 / sqrt(base)})
-    return plain.get(exponent.value)
+    if exponent.value in plain:
+        return plain[exponent.value]
+    twice = exponent.value * 2
+    if not 2 < twice <= 2 * MOST_MULTIPLIED or twice % 1:
+        return None
+    # A call of pow() takes as long as dozens of products.
+    found = _whole_power(base, int(twice // 2))
+    return found * sqrt(base) if twice % 2 else found
+
+
+def _whole_power(base, exponent):
+    if exponent == 1:
+        return base
+    half = _whole_power(base, exponent // 2)
+    return half * half * base if exponent % 2 else half * half
 
 
 def _power_range(y, base, exponent):
     known = is_constant(y.args[1]) and y.args[1].value
-    if known in (1, 2, 3, 4, -1, -2):
-        return Range(True, True, base.nan, known in (2, 4))
+    if known in (-1, -2) or known in range(1, MOST_MULTIPLIED + 1):
+        return Range(True, True, base.nan, known > 0 and known % 2 == 0)
     return ANYTHING
 
 

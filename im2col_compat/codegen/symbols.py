@@ -19,12 +19,14 @@ from im2col_compat.codegen.expression import FUNCTIONS, Untraceable
 from im2col_compat.codegen.operations import FUNCTIONAL, METHODS, OPERATIONS, dtype_name
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
+from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 from im2col_compat.problem import product
 
 Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term others grad_others captured")
 #: The most operands beside w and x: parameters, and numbers that functions capture.
 MOST_OTHERS = 7
+_derivatives = Memo(1000)  # an expression, an operand: the derivative; functions that capture are traced at each call
 #: What trace() takes as `captures`.
 FEW, ALL = "few", "all"
 
@@ -170,7 +172,7 @@ def _trace(op, dtype, arrays, differentiable, captures):
 
 def _derivative(expression, name, argument):
     try:
-        return derivative(expression, name)
+        return _derivatives.get((expression, name), lambda: derivative(expression, name))
     except Untraceable as error:
         raise Untraceable("{}: {}".format(argument, error))
 

@@ -130,9 +130,14 @@ class Function(object):
         if any(surrogate is not None for surrogate in self.surrogates):
             return None
         key = fingerprint.of(op)
-        if key is None:
-            return _product(op, dtype)
-        return _products.get(key + (dtype,), lambda: _product(op, dtype))
+        if key is not None:
+            return _products.get(key + (dtype,), lambda: _product(op, dtype))
+        # Traced at each call, unless its code was seen to give something else.
+        key = codes(op) + (dtype,)
+        found = None if _products.has(key) else _product(op, dtype)
+        if found is None:
+            _products.get(key, bool)
+        return found
 
     def _key(self, op, traced, dtype, level, scalars):
         """What the C of a traced op depends on."""
