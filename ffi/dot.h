@@ -19,6 +19,8 @@
 #define DOT_MAX 1
 #define DOT_MIN 2
 #define DOT_FOLD 3
+#define DOT_PROD 4
+#define DOT_LOGSUMEXP 5
 /* The most terms that are added up in one go. Sums of blocks keep long sums accurate. */
 #define DOT_DEPTH 512
 /* What has faster variants for finite operands: terms, partial derivatives. */
@@ -44,6 +46,7 @@ struct dot_kernels {
     int32_t depth;      /* the most terms that forward adds up in one go */
     int32_t planes;     /* 1, the weight, and one for each parameter that has a number for each weight */
     int32_t numbers;    /* planes and scalars */
+    int32_t saved;      /* whether gradients need the result */
     const void *table;  /* what forward looks terms up in; or NULL */
     /* Of one call, filled in by dot_call: */
     const void *scalars;
@@ -53,13 +56,15 @@ struct dot_kernels {
      * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
-    /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. */
-    void (*grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g, const void *x,
-                   void *columns, int first, int finite);
+    /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. y: as g, the result, where
+     * gradients need it: g is multiplied by d result / d term; or NULL. */
+    void (*grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g,
+                   const void *y, const void *x, void *columns, int first, int finite);
     /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw, for each number that is
      * wanted. Reads whole vectors. w_stride and plane are those of dw too, x_stride that of mask. */
-    void (*grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
-                   int64_t g_stride, const void *x, int64_t x_stride, const void *mask, void *dw, int finite);
+    void (*grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count, const void *w,
+                   int64_t w_stride, const void *g, int64_t g_stride, const void *y, int64_t y_stride, const void *x,
+                   int64_t x_stride, const void *mask, void *dw, int finite);
     /* For max and min: which k of the `depth` from `start` on gives best[j], for one filter. */
     void (*arg)(const struct dot_kernels *self, int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
                 int32_t *arg);
@@ -67,7 +72,7 @@ struct dot_kernels {
      * `step` elements apart. */
     void (*partials)(const struct dot_kernels *self, int64_t count, int64_t step, const void *g, const void *w,
                      const void *x, void *gw, void *gx);
-    /* For an add of the user's: one filter's d / dw, added up over the first `count` lanes, and d / dx, added
+    /* For an add of the user's, and for products that are 0: one filter's d / dw, added up over the first `count` lanes, and d / dx, added
      * to columns. grad holds d / d result. dw: [number][depth]. history: room for (number of blocks + DOT_KEPT) * lanes
      * results. */
     void (*fold_grad)(const struct dot_kernels *self, int64_t depth, int64_t count, const void *w, const void *x, const void *mask, const void *grad,
@@ -96,6 +101,7 @@ struct dot_problem {
     int64_t y_strides[5];  /* image, filter, plane, row, column; of the result, or of its gradient */
     const void *w;         /* dense, (planes, groups, filters, channels * kernel), where there are parameters */
     const void *x;
+    const void *saved;     /* for gradients that need it: the result, which lies as its gradient does */
     uint8_t pad[8];        /* an element */
     int32_t skips;         /* whether padded taps are left out, instead of being `pad` */
     uint64_t last;         /* the mask of a group's last channel: all bits, unless signs fill only part of a word */
@@ -116,10 +122,11 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* One of the gradients where the add is the user's; the other is NULL. */
 void dot_grad_fold(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
-/* The call of a number, with addresses in place of the problem's w, x and parallel, and with the scalars' and what is
- * wanted in place of the kernels'. result: y or grad. dx, dw: 0 where they aren't wanted. workspace: 64 bytes more than dot_workspace says, of any alignment. */
-void dot_call(const struct dot_problem *p, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
-              uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace);
+/* The call of a number, with addresses in place of the problem's w, x, saved and parallel, and with the scalars' and
+ * what is wanted in place of the kernels'. result: y or grad. saved, dx, dw: 0 where they aren't wanted. workspace: 64
+ * bytes more than dot_workspace says, of any alignment. */
+void dot_call(const struct dot_problem *p, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t saved,
+              uintptr_t dx, uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace);
 
 /* Asks for huge pages for memory that was not written yet: page faults are most of the time of a large fresh result. */
 void dot_advise(void *memory, int64_t bytes);

@@ -3,12 +3,13 @@
  *   NAME(function)      names the kernels
  *   OP(function)        names the op's functions: term(fused, one, w..., x), and with gradients grad_x(g, w..., x); with
  *                       FINITE also grad_x_finite;
- *                       for DOT_FOLD add(acc, term), and with gradients add_acc(g, acc, term), add_term(g, acc, term)
+ *                       for DOT_FOLD and DOT_PROD add(acc, term), and with gradients add_acc(g, acc, term),
+ *                       add_term(g, acc, term)
  *   PLANES NUMBERS      of w...: the weight and its parameters, of which the first PLANES lie beside it
  *   WEIGHTS(w, i, step) all of these for the weight w[i], a plane `step` elements after the other, then `scalars`
  *   GRAD_W(number, ...) the gradient of one of these, of (g, w..., x); with FINITE also GRAD_W_FINITE
  *   ELEMENT SUM TOTAL   the types of operands, of sums of a block of k, of results
- *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN or DOT_FOLD
+ *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN, DOT_FOLD, DOT_PROD or DOT_LOGSUMEXP, which needs dot_exp.h
  *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
  *   PRODUCT             whether a term is left(fused, one, w..., x) * right(fused, one, w..., x)
@@ -31,12 +32,35 @@
     const ELEMENT *const scalars = (const ELEMENT *)self->scalars;                                                     \
     (void)scalars
 
+/* Whether terms are added by the op's add, in order. */
+#define FOLDS (ADDS == DOT_FOLD || ADDS == DOT_PROD)
+/* Whether a gradient is g times what a term's share of the result is. */
+#define SAVED (ADDS == DOT_PROD || ADDS == DOT_LOGSUMEXP)
+
+#if ADDS == DOT_LOGSUMEXP
+/* exp(term - y). It is 1 at most, whatever was rounded. */
+INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
+{
+    const ELEMENT below = (term > y ? y : term) - y;
+    return sizeof(ELEMENT) == sizeof(float) ? (ELEMENT)exp_float((float)below) : (ELEMENT)exp_double(below);
+}
+#define GREATEST ((ELEMENT)(sizeof(ELEMENT) == sizeof(float) ? __FLT_MAX__ : __DBL_MAX__))
+#define LOG(v) (sizeof(ELEMENT) == sizeof(float) ? (ELEMENT)log_float((float)(v)) : (ELEMENT)log_double(v))
+/* More rows would take more registers than there are: each has a sum and a maximum, and exp takes some, too. */
+#define TILE_ROWS 4
+#else
+#define TILE_ROWS ROWS
+#endif
+
 INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int masked, const int finite,
                        int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x, 
                        const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride, int first)
 {
     TAKE_SCALARS;
-    SUM acc[ROWS][LANES], start = START;
+    SUM acc[TILE_ROWS][LANES], start = START;
+#if ADDS == DOT_LOGSUMEXP
+    SUM most[TILE_ROWS][LANES];
+#endif
     ELEMENT one = 1;
     int64_t k = 0;
     int i, j;
@@ -51,10 +75,32 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
     for (i = 0; i < rows; i++)
         LANE_LOOP
         for (j = 0; j < LANES; j++)
-#if ADDS == DOT_FOLD
+#if FOLDS
             acc[i][j] = first ? (STARTS ? start : (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j])) : (SUM)out[i * stride + j];
     if (first && !STARTS)
         k = 1, w += PLANES * rows, x += LANES;
+#elif ADDS == DOT_LOGSUMEXP
+            most[i][j] = first ? start : out[i * stride + j];
+    /* First the greatest term, which measures exponentials: the result is most + log(acc). */
+    for (k = 0; k < depth; k++) {
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * rows + i, rows), x[k * LANES + j]);
+                const SUM greater = term > most[i][j] ? term : most[i][j];
+                most[i][j] = !masked || mask[k * LANES + j] != 0 ? greater : most[i][j];
+            }
+    }
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++) {
+            /* Infinity less infinity would be NaN. */
+            const SUM limit = most[i][j] > GREATEST ? GREATEST : most[i][j];
+            acc[i][j] = most[i][j] > GREATEST ? (SUM)INFINITY : 0;
+            most[i][j] = limit < -GREATEST ? -GREATEST : limit;
+        }
+    k = 0;
 #else
             acc[i][j] = start;
 #endif
@@ -76,8 +122,11 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
                 const SUM sum = acc[i][j] + (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
 #endif
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
-#elif ADDS == DOT_FOLD
+#elif FOLDS
                 const SUM sum = OP(add)(acc[i][j], (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]));
+                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
+#elif ADDS == DOT_LOGSUMEXP
+                const SUM sum = acc[i][j] + NAME(share)(OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]), most[i][j]);
                 acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
 #else
                 const SUM term = OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
@@ -94,8 +143,14 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
         for (j = 0; j < LANES; j++)
 #if ADDS == DOT_SUM
             out[i * stride + j] = first ? (TOTAL)acc[i][j] : out[i * stride + j] + (TOTAL)acc[i][j];
-#elif ADDS == DOT_FOLD
+#elif FOLDS
             out[i * stride + j] = acc[i][j];
+#elif ADDS == DOT_LOGSUMEXP
+        {
+            /* At the end: small terms would be lost beside the sum of many blocks. */
+            const SUM before = first ? 0 : NAME(share)(out[i * stride + j], most[i][j]);
+            out[i * stride + j] = most[i][j] + LOG(acc[i][j] + before);
+        }
 #else
         {
             const TOTAL before = out[i * stride + j];
@@ -122,7 +177,7 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
         CALL(1);
         CALL(2);
         CALL(4);
-#if ROWS > 4
+#if TILE_ROWS > 4
         CALL(8);
         CALL(12);
 #endif
@@ -159,19 +214,32 @@ TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
     return others == 0;
 }
 
-#if ADDS == DOT_SUM
+#if ADDS == DOT_SUM || SAVED
 
-#if FINITE
-#define PARTIAL_X(...) (finite ? OP(grad_x_finite)(__VA_ARGS__) : OP(grad_x)(__VA_ARGS__))
-#define PARTIAL_W(...) (finite ? GRAD_W_FINITE(__VA_ARGS__) : GRAD_W(__VA_ARGS__))
+#if ADDS == DOT_PROD
+/* The product of all others, where no term is 0. */
+INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y) { return y / term; }
+#endif
+#if SAVED
+#define SHARE(y, ...) NAME(share)(OP(term)(FUSED, (ELEMENT)1, __VA_ARGS__), y)
+#define EXACT_X(g, y, ...) OP(grad_x)((g) * SHARE(y, __VA_ARGS__), __VA_ARGS__)
+#define EXACT_W(number, g, y, ...) GRAD_W(number, (g) * SHARE(y, __VA_ARGS__), __VA_ARGS__)
 #else
-#define PARTIAL_X(...) OP(grad_x)(__VA_ARGS__)
-#define PARTIAL_W(...) GRAD_W(__VA_ARGS__)
+#define EXACT_X(g, y, ...) OP(grad_x)(g, __VA_ARGS__)
+#define EXACT_W(number, g, y, ...) GRAD_W(number, g, __VA_ARGS__)
+#endif
+#if FINITE
+#define PARTIAL_X(g, y, ...) (finite ? OP(grad_x_finite)(g, __VA_ARGS__) : OP(grad_x)(g, __VA_ARGS__))
+#define PARTIAL_W(number, g, y, ...)                                                                                   \
+    (finite ? GRAD_W_FINITE(number, g, __VA_ARGS__) : GRAD_W(number, g, __VA_ARGS__))
+#else
+#define PARTIAL_X EXACT_X
+#define PARTIAL_W EXACT_W
 #endif
 
 INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const int finite, int64_t filters,
-                         const ELEMENT *restrict w, const ELEMENT *restrict g, const ELEMENT *restrict x,
-                         ELEMENT *restrict columns, int first)
+                         const ELEMENT *restrict w, const ELEMENT *restrict g, const ELEMENT *restrict y,
+                         const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
 {
     TAKE_SCALARS;
     ELEMENT acc[GRAD_ROWS][LANES], zero = 0;
@@ -179,6 +247,7 @@ INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const i
     int i, j;
 
     (void)finite;
+    (void)y;
     HIDE(zero);
     for (i = 0; i < rows; i++)
         LANE_LOOP
@@ -189,7 +258,7 @@ INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const i
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++)
-                acc[i][j] += PARTIAL_X(g[j], WEIGHTS(w, i, rows), x[i * LANES + j]);
+                acc[i][j] += PARTIAL_X(g[j], y[o * LANES + j], WEIGHTS(w, i, rows), x[i * LANES + j]);
     }
     for (i = 0; i < rows; i++)
         LANE_LOOP
@@ -200,13 +269,13 @@ INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const i
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (FINITE && finite)                                                                                      \
-            NAME(x_tile)(self, n, 1, filters, w, g, x, columns, first);                                                      \
+            NAME(x_tile)(self, n, 1, filters, w, g, y, x, columns, first);                                                      \
         else                                                                                                           \
-            NAME(x_tile)(self, n, 0, filters, w, g, x, columns, first);                                                      \
+            NAME(x_tile)(self, n, 0, filters, w, g, y, x, columns, first);                                                      \
         break
 
 TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g,
-                                const void *x, void *columns, int first, int finite)
+                                const void *y, const void *x, void *columns, int first, int finite)
 {
     (void)finite;
     switch (rows) {
@@ -225,7 +294,7 @@ TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_
 
 INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const int filters, const int taps,
                          const int masked, const int finite, int64_t count, const ELEMENT *restrict w, int64_t w_stride,
-                         const ELEMENT *restrict g, int64_t g_stride,
+                         const ELEMENT *restrict g, int64_t g_stride, const ELEMENT *restrict y, int64_t y_stride,
                          const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
                          ELEMENT *restrict dw)
 {
@@ -235,6 +304,7 @@ INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const
     int o, k, j, plane;
 
     (void)number;
+    (void)y, (void)y_stride;
     (void)mask;
     (void)finite;
     HIDE(zero);
@@ -258,7 +328,8 @@ INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const
                     if (masked && mask[k * x_stride + l + j] == 0)
                         continue;
 #endif
-                    const ELEMENT partial = PARTIAL_W(number, gradient, WEIGHTS(weights, o * 4 + k, 8), pixel);
+                    const ELEMENT partial = PARTIAL_W(number, gradient, y[o * y_stride + l + j],
+                                                      WEIGHTS(weights, o * 4 + k, 8), pixel);
                     acc[o][k][j] += !masked || mask[k * x_stride + l + j] != 0 ? partial : 0;
                 }
     if (l < count)
@@ -271,7 +342,8 @@ INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const
                     if (j >= count - l || (masked && mask[k * x_stride + l + j] == 0))
                         continue;
 #endif
-                    const ELEMENT partial = GRAD_W(number, gradient, WEIGHTS(weights, o * 4 + k, 8), pixel);
+                    const ELEMENT partial = EXACT_W(number, gradient, y[o * y_stride + l + j],
+                                                    WEIGHTS(weights, o * 4 + k, 8), pixel);
                     const int there = j < count - l && (!masked || mask[k * x_stride + l + j] != 0);
                     acc[o][k][j] += there ? partial : 0;
                 }
@@ -288,16 +360,20 @@ INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const
 #define CALL(f, t)                                                                                                     \
     do {                                                                                                               \
         if (MASKS && mask)                                                                                             \
-            NAME(w_tile)(self, number, f, t, 1, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 1, 0, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
+                         mask_, dw_);                                                                                  \
         else if (FINITE && finite)                                                                                 \
-            NAME(w_tile)(self, number, f, t, 0, 1, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 0, 1, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
+                         mask_, dw_);                                                                                  \
         else                                                                                                           \
-            NAME(w_tile)(self, number, f, t, 0, 0, count, w_, w_stride, g_, g_stride, x_, x_stride, mask_, dw_);                     \
+            NAME(w_tile)(self, number, f, t, 0, 0, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
+                         mask_, dw_);                                                                                  \
     } while (0)
 
 INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, int64_t filters, int64_t taps,
                               int64_t count, const void *w, int64_t w_stride, const void *g, int64_t g_stride,
-                              const void *x, int64_t x_stride, const void *mask, void *dw, int finite)
+                              const void *y, int64_t y_stride, const void *x, int64_t x_stride, const void *mask,
+                              void *dw, int finite)
 {
     int64_t o, k;
 
@@ -305,7 +381,7 @@ INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, 
     for (o = 0; o < filters; o += 2)
         for (k = 0; k < taps;) {
             const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *g_ = (const ELEMENT *)g + o * g_stride;
-            const ELEMENT *x_ = (const ELEMENT *)x + k * x_stride;
+            const ELEMENT *y_ = y ? (const ELEMENT *)y + o * y_stride : g_, *x_ = (const ELEMENT *)x + k * x_stride;
             const ELEMENT *mask_ = mask ? (const ELEMENT *)mask + k * x_stride : x_;
             ELEMENT *dw_ = (ELEMENT *)dw + number * self->plane + o * w_stride + k;
             const int step = taps - k < 4 ? 1 : 4;
@@ -326,18 +402,25 @@ INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, 
 #undef VECTOR
 #undef PARTIAL_X
 #undef PARTIAL_W
+#undef EXACT_X
+#undef EXACT_W
 
 TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count,
-                                const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *x,
-                                int64_t x_stride, const void *mask, void *dw, int finite)
+                                const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
+                                int64_t y_stride, const void *x, int64_t x_stride, const void *mask, void *dw,
+                                int finite)
 {
 #define ONE(number)                                                                                                    \
     if (NUMBERS > number && (self->wanted >> number & 1))                                                              \
-        NAME(grad_number)(self, number, filters, taps, count, w, w_stride, g, g_stride, x, x_stride, mask, dw, finite);
+        NAME(grad_number)(self, number, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride,      \
+                          mask, dw, finite);
     EACH_NUMBER(ONE)
 #undef ONE
 }
-#endif /* DOT_SUM */
+#ifdef SHARE
+#undef SHARE
+#endif
+#endif /* DOT_SUM, SAVED */
 
 #if ADDS == DOT_MAX || ADDS == DOT_MIN
 
@@ -395,7 +478,7 @@ TARGET static void NAME(partials)(const struct dot_kernels *self, int64_t count,
 }
 #endif
 
-#if ADDS == DOT_FOLD
+#if FOLDS
 
 TARGET static void NAME(fold_grad)(const struct dot_kernels *self, int64_t depth, int64_t count, const void *w_,
                                    const void *x_, const void *mask_, const void *grad_, void *history_, void *dw_,
@@ -475,12 +558,13 @@ TARGET static void NAME(fold_grad)(const struct dot_kernels *self, int64_t depth
 #undef TAKE_SCALARS
 
 static const struct dot_kernels NAME(kernels) = {
-    .rows = ROWS,
+    .rows = TILE_ROWS,
     .grad_rows = GRAD_ROWS,
     .lanes = LANES,
     .element = sizeof(ELEMENT),
     .total = sizeof(TOTAL),
     .depth = DOT_DEPTH,
+    .saved = SAVED,
     .planes = PLANES,
     .numbers = NUMBERS,
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
@@ -488,14 +572,21 @@ static const struct dot_kernels NAME(kernels) = {
     .operands_finite = NAME(operands_finite),
 #if GRADIENTS
     .gradients_finite = NAME(gradients_finite),
-#if ADDS == DOT_SUM
+#if ADDS == DOT_SUM || SAVED
     .grad_x = NAME(grad_x),
     .grad_w = NAME(grad_w),
-#elif ADDS == DOT_FOLD
+#endif
+#if FOLDS
     .fold_grad = NAME(fold_grad),
-#else
+#elif ADDS == DOT_MAX || ADDS == DOT_MIN
     .arg = NAME(arg),
     .partials = NAME(partials),
 #endif
 #endif
 };
+
+#undef FOLDS
+#undef SAVED
+#undef TILE_ROWS
+#undef GREATEST
+#undef LOG

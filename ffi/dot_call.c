@@ -1,8 +1,8 @@
 /* Every call by its number, for callers that keep a problem for operands that change. */
 #include "dot_problem.h"
 
-void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t dx,
-              uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace)
+void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t saved,
+              uintptr_t dx, uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace)
 {
     struct dot_problem p = *kept;
     struct dot_kernels kernels = *p.kernels;
@@ -12,6 +12,7 @@ void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x
 
     p.w = (const void *)w;
     p.x = (const void *)x;
+    p.saved = (const void *)saved;
     p.parallel = (void *)parallel;
     kernels.scalars = (const void *)scalars;
     kernels.plane = weights(&p);

@@ -12,6 +12,22 @@ struct grad_w {
     int64_t filters;  /* of one task */
 };
 
+/* Rows of gradients, or of results: where they are, if that can be, or else in a tile. row: the step between them. */
+static const char *rows_of(const struct dot_problem *p, const char *result, int64_t filter, int64_t filters,
+                           const struct segment *segments, int n, int64_t count, int64_t stride, char *tile,
+                           int64_t *row)
+{
+    const int64_t e = p->kernels->element;
+
+    if (count == stride && dot_side_by_side(p, segments, n)) {
+        *row = p->y_strides[1];
+        return result + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] + segments[0].place) * e;
+    }
+    dot_gather(p, e, result, filter, filters, segments, n, stride, tile);
+    *row = stride;
+    return tile;
+}
+
 /* One block of positions, for filters [f0, f1) and taps [k0, k1): w and dw are of these, w_stride apart. */
 static void grad_w_block(const struct dot_problem *p, const char *grad, const char *w, char *dw, int64_t w_stride,
                          int64_t group, int64_t f0, int64_t f1, int64_t k0, int64_t k1, int64_t start, int64_t count,
@@ -21,23 +37,20 @@ static void grad_w_block(const struct dot_problem *p, const char *grad, const ch
     const int64_t e = kernels->element, vector = kernels->lanes / 2, stride = ceiling(count, vector) * vector;
     const int64_t filter = group * p->filters + f0;
     char *panel = scratch, *mask = panel + panel_bytes(p, k1 - k0, stride);
-    char *tile = mask + mask_bytes(p, k1 - k0, stride);
+    char *tile = mask + mask_bytes(p, k1 - k0, stride), *saved = tile + panel_bytes(p, f1 - f0, stride);
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, start, count, segments);
     const void *there = dot_pack(p, group, k0, k1, segments, n, stride, panel, mask);
-    int64_t g_stride = p->y_strides[1], o;
-    const char *g =
-        grad + (segments[0].image * p->y_strides[0] + filter * p->y_strides[1] + segments[0].place) * e;
+    int64_t g_stride, y_stride = 0, o;
+    const char *g = rows_of(p, grad, filter, f1 - f0, segments, n, count, stride, tile, &g_stride), *y = NULL;
 
-    if (count < stride || !dot_side_by_side(p, segments, n)) {
-        dot_gather(p, e, grad, filter, f1 - f0, segments, n, stride, tile);
-        g = tile;
-        g_stride = stride;
-    }
+    if (kernels->saved)
+        y = rows_of(p, (const char *)p->saved, filter, f1 - f0, segments, n, count, stride, saved, &y_stride);
     finite = finite && kernels->operands_finite((k1 - k0) * stride, panel);
     for (o = 0; finite && o < f1 - f0; o++)
         finite = kernels->gradients_finite(count, g + o * g_stride * e);
-    kernels->grad_w(kernels, f1 - f0, k1 - k0, count, w, w_stride, g, g_stride, panel, stride, there, dw, finite);
+    kernels->grad_w(kernels, f1 - f0, k1 - k0, count, w, w_stride, g, g_stride, y, y_stride, panel, stride, there, dw,
+                    finite);
 }
 
 /* Bytes of the copies of one task's weights and of their gradients. */
@@ -109,7 +122,7 @@ static int64_t grad_w_scratch(const struct dot_problem *p)
     const struct grad_w f = grad_w_split(p);
 
     return tile_bytes(&f) + panel_bytes(p, f.taps, POSITIONS) + mask_bytes(p, f.taps, POSITIONS) +
-           panel_bytes(p, f.filters, POSITIONS);
+           (p->kernels->saved ? 2 : 1) * panel_bytes(p, f.filters, POSITIONS);
 }
 
 int64_t dot_grad_w_workspace(const struct dot_problem *p) { return p->threads * grad_w_scratch(p); }

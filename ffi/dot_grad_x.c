@@ -56,6 +56,18 @@ static void pack_grad_x(void *context, int64_t task, char *scratch)
     }
 }
 
+/* Rows of a tile, of gradients or results. Lanes without a position get 0. */
+static void gather_rows(const struct dot_problem *p, const void *result, int64_t filter, int64_t rows,
+                        const struct segment *segments, int n, int64_t count, char *tile)
+{
+    const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
+    int64_t i;
+
+    dot_gather(p, e, result, filter, rows, segments, n, lanes, tile);
+    for (i = 0; count < lanes && i < rows; i++)
+        memset(tile + (i * lanes + count) * e, 0, (size_t)((lanes - count) * e));
+}
+
 static void grad_x_task(void *context, int64_t task, char *scratch)
 {
     const struct grad_x *f = (const struct grad_x *)context;
@@ -68,8 +80,10 @@ static void grad_x_task(void *context, int64_t task, char *scratch)
     const int64_t images = images_of_task(p), image = task / tasks / (s->g1 - s->g0) * images;
     const int64_t end = smaller(p->batch, image + images) * length(p);
     const int64_t last_unit = smaller(units, first_unit + f->units_of_task);
+    const int64_t filter = (s->g0 + group) * p->filters + s->f0;
     char *panel = scratch, *columns = panel + panel_bytes(p, f->unit, lanes);
     char *tile = columns + panel_bytes(p, f->unit, lanes);
+    char *saved = kernels->saved ? tile + panel_bytes(p, smaller(p->filters, CHUNK), lanes) : NULL;
     struct segment segments[POSITIONS];
     int64_t position, unit, o, k;
 
@@ -86,15 +100,16 @@ static void grad_x_task(void *context, int64_t task, char *scratch)
             for (o = 0; o < filters; o += CHUNK) {
                 const int64_t chunk = smaller(CHUNK, filters - o);
 
-                dot_gather(p, e, f->grad, (s->g0 + group) * p->filters + s->f0 + o, chunk, segments, n, lanes, tile);
-                for (k = 0; count < lanes && k < chunk; k++)
-                    memset(tile + (k * lanes + count) * e, 0, (size_t)((lanes - count) * e));
+                gather_rows(p, f->grad, filter + o, chunk, segments, n, count, tile);
+                if (saved != NULL)
+                    gather_rows(p, p->saved, filter + o, chunk, segments, n, count, saved);
                 finite = finite && kernels->gradients_finite(chunk * lanes, tile);
                 for (k = k0; k < k1; k += rows) {
                     rows = tile_rows(k1 - k, kernels->grad_rows);
                     kernels->grad_x(kernels, rows, chunk,
                                     f->weights + ((group * depth + k) * filters + o * rows) * weight_bytes(p), tile,
-                                    panel + (k - k0) * lanes * e, columns + (k - k0) * lanes * e, o == 0, finite);
+                                    saved, panel + (k - k0) * lanes * e, columns + (k - k0) * lanes * e, o == 0,
+                                    finite);
                 }
             }
             dot_add_columns(p, s->g0 + group, s->k0 + k0, s->k0 + k1, segments, n, lanes, columns, f->dx);
@@ -106,7 +121,8 @@ static int64_t grad_x_scratch(const struct dot_problem *p)
 {
     const int64_t lanes = p->kernels->lanes;
 
-    return 2 * panel_bytes(p, grad_x_unit(p), lanes) + panel_bytes(p, smaller(p->filters, CHUNK), lanes);
+    return 2 * panel_bytes(p, grad_x_unit(p), lanes) +
+           (p->kernels->saved ? 2 : 1) * panel_bytes(p, smaller(p->filters, CHUNK), lanes);
 }
 
 static struct slab grad_x_slab(const struct dot_problem *p) { return dot_slab_size(p, 8, grad_x_unit(p)); }

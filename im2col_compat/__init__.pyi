@@ -14,11 +14,12 @@ _Padding = Union[_Sides, Literal["same", "valid"]]
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 _Function = Callable[..., Any]
 _Backend = Literal["auto", "torch", "ffi", "slices"]
+_Add = Literal["sum", "max", "min", "prod", "logsumexp"]
 _Name = Literal["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
 
 class Op:
     multiply: _Function
-    add: Union[Literal["sum", "max", "min"], _Function]
+    add: Union[_Add, _Function]
     identity: Optional[float]
     pad_value: Optional[float]
     grad_w: Optional[_Function]
@@ -29,7 +30,7 @@ class Op:
     def __init__(
         self,
         multiply: _Function,
-        add: Union[Literal["sum", "max", "min"], _Function] = ...,
+        add: Union[_Add, _Function] = ...,
         identity: Optional[float] = ...,
         pad_value: Optional[float] = ...,
         grad_w: Optional[_Function] = ...,

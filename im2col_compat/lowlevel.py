@@ -156,22 +156,22 @@ _problems = Memo(256)
 
 def _new_problem(layout, address, threads):
     """The C struct of a layout and of the kernels at an address, without operands."""
-    sizes = layout[: SIZES + 4] + (ffi.NULL, ffi.NULL)
+    sizes = layout[: SIZES + 4] + (ffi.NULL,) * 3
     pad = layout.pad or (0,) * 8, layout.pad is None, layout.last
     rest = threads, ffi.NULL, ffi.cast("struct dot_kernels *", address)
     return ffi.new("struct dot_problem *", sizes + pad + rest)
 
 
-def dot(call, layout, address, threads, w, x, result, dx, dw, scalars=0, wanted=1):
+def dot(call, layout, address, threads, w, x, result, saved, dx, dw, scalars=0, wanted=1):
     """One of dot.h's calls on addresses; 0 for what isn't wanted.
 
     layout: a layout.Layout, which says how they lie there. address: of the kernels. result: the result, or the gradient
-    with respect to it. scalars: of the op's parameters that are one number for all. wanted: of which of a weight's numbers
+    with respect to it. saved: the result, for gradients that need it, as that gradient lies. scalars: of the op's parameters that are one number for all. wanted: of which of a weight's numbers
     gradients are, as bits.
     """
     # Kept, since filling in the sizes takes longer than a small problem.
     problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
     parallel = memory.parallel() if threads > 1 else 0
     lib.dot_call(
-        problem, call, w, x, result, dx, dw, parallel, scalars, wanted, _workspace(lib.dot_workspace(problem, call))
+        problem, call, w, x, result, saved, dx, dw, parallel, scalars, wanted, _workspace(lib.dot_workspace(problem, call))
     )

@@ -31,9 +31,10 @@ class Op(object):
     multiply(w, x): a function of two tensors, or of two NumPy arrays, w from the weight. It works element by element on
         operands that broadcast, returns their dtype (bool is welcome for integers), and is pure: it may be called any
         number of times.
-    add: "sum", "max", "min", or a function add(acc, term) of two tensors of one shape, applied in the order of k
-        (channel, kernel row, kernel column). Sums of integer terms are int64, as are the terms that a function `add`
-        gets; max and min keep the dtype. NaN propagates.
+    add: "sum", "max", "min", "prod", "logsumexp", or a function add(acc, term) of two tensors of one shape, applied in
+        the order of k (channel, kernel row, kernel column). Sums and products of integer terms are int64, as are the
+        terms that a function `add` gets; max and min keep the dtype; logsumexp of integers is a TypeError. NaN
+        propagates.
     identity: what an `add` function starts from; by default the first term.
     pad_value: what conv2d pads its input with, a number. None leaves padded taps out altogether. A pad value that an
         integer dtype can't hold is a ValueError, but an infinite one means None there.
@@ -90,7 +91,7 @@ class Op(object):
         multiply, grad_w, grad_x: expressions in w and x. Functions go by their names in <tgmath.h> (fabs, exp, fmax),
             so that one text serves float and double. Integers wrap; their division truncates, and by zero it is a
             RuntimeError.
-        add: "sum", "max", "min", or an expression in acc and term; "acc + term" is "sum".
+        add: "sum", "max", "min", "prod", "logsumexp", or an expression in acc and term; "acc + term" is "sum".
         identity: a number, or its text. An expression `add` starts from it, by default from the first term.
         pad_value: as for Op.
         params: the names of parameters, which the expressions use beside w and x. grad_params: {name: expression}; with

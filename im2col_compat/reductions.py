@@ -25,6 +25,8 @@ class Reduction(object):
     finite_grads = finite_terms = False  # whether C has variants of gradients, and of terms, for finite operands
     scales = False  # whether terms times a number give the result times that number, as is supposed of a user's add
     adds = False  # whether it is a sum, from which may be subtracted what its terms have too much; supposed as well
+    saves_result = False  # whether C's gradients need the result
+    c_adds = ()  # what the C template's add is, where no function says so: names, parameters, text
     better = "<"  # how C compares a term with the best one so far
     grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W  # the C calls for the gradients of x and of w
 
@@ -55,10 +57,15 @@ class Reduction(object):
         """How many bytes of one result's terms, of `size` bytes each, a forward holds at a time, and a backward."""
         return size * terms, size * terms
 
-    def calls(self, needs_w, needs_x):
+    def calls_of(self, arrays, result):
+        """The C calls for the gradients of x and of w. result: what forward gave, if the reduction saves it."""
+        return self.grad_calls
+
+    def calls(self, needs_w, needs_x, arrays=None, result=None):
         """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
         # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
-        calls = (needs_x, self.grad_calls[0], False, True), (needs_w, self.grad_calls[1], True, False)
+        of_x, of_w = self.calls_of(arrays, result)
+        calls = (needs_x, of_x, False, True), (needs_w, of_w, True, False)
         return [call[1:] for call in calls if call[0]]
 
     def is_finite(self, pad):
@@ -117,7 +124,7 @@ class Extremum(Reduction):
     def combine(self, arrays, terms, axis):
         return getattr(arrays, self.add)(terms, axis)
 
-    def calls(self, needs_w, needs_x):
+    def calls(self, needs_w, needs_x, arrays=None, result=None):
         return [(lowlevel.GRAD_EXTREMUM, needs_w, needs_x)]
 
     def is_finite(self, pad):
@@ -125,6 +132,64 @@ class Extremum(Reduction):
         if pad in (float("inf"), -float("inf")):
             return "(v) < (ELEMENT)INFINITY" if pad < 0 else "(v) > -(ELEMENT)INFINITY"
         return super(Extremum, self).is_finite(pad)
+
+
+class Product(Reduction):
+    """The product of all terms. The product of the others is the result divided by a term, as in torch.prod. Where a
+    result is 0, or nearly, it has lost that: then C differentiates the product as it does a user's add."""
+
+    add = "prod"
+    saves_result = True
+    c_adds = (
+        ("op_add", ("acc", "term"), "acc * term"),
+        ("op_add_acc", ("g", "acc", "term"), "g * term"),
+        ("op_add_term", ("g", "acc", "term"), "g * acc"),
+    )
+    most_taps = MOST_FOLDED
+
+    def of_no_terms(self, op, dtype):
+        return 1
+
+    def start(self, dtype):
+        return "1"
+
+    def combine(self, arrays, terms, axis):
+        dtype = arrays.dtype(terms)
+        if dtype in dtypes.HALVES:
+            return arrays.cast(arrays.prod(arrays.cast(terms, "float32"), axis), dtype)
+        return arrays.prod(arrays.cast(terms, "int64") if dtypes.is_integer(dtype) else terms, axis)
+
+    def calls_of(self, arrays, result):
+        lost = arrays.has_below(result, dtypes.least(arrays.dtype(result)))
+        return (lowlevel.GRAD_FOLD, lowlevel.GRAD_FOLD) if lost else self.grad_calls
+
+
+class LogSumExp(Reduction):
+    """log(sum(exp(term))). C measures exponentials by the greatest term so far, tensor operations by that of all."""
+
+    add = "logsumexp"
+    saves_result = True
+
+    def result_dtype(self, dtype):
+        if dtypes.is_integer(dtype):
+            raise TypeError('add="logsumexp" takes floats, but the terms are {}'.format(dtype))
+        return dtype
+
+    def of_no_terms(self, op, dtype):
+        return -float("inf")
+
+    def start(self, dtype):
+        return "-INFINITY"
+
+    def combine(self, arrays, terms, axis):
+        dtype = arrays.dtype(terms)
+        if dtype in dtypes.HALVES:
+            return arrays.cast(self.combine(arrays, arrays.cast(terms, "float32"), axis), dtype)
+        self.result_dtype(dtype)
+        if arrays.logsumexp is not None:
+            return arrays.logsumexp(terms, axis)
+        most = arrays.scale(terms, axis)
+        return arrays.log(_SUM.combine(arrays, arrays.exp(terms - arrays.unsqueeze(most, axis)), axis)) + most
 
 
 class Fold(Reduction):
@@ -201,7 +266,8 @@ class Fold(Reduction):
         return total
 
 
-_WORDS = (Sum(), Extremum("max", ">", 0), Extremum("min", "<", 1))
+_SUM = Sum()
+_WORDS = (_SUM, Extremum("max", ">", 0), Extremum("min", "<", 1), Product(), LogSumExp())
 #: What Op takes for these, in the order in which messages name them.
 ADDS = tuple(reduction.add for reduction in _WORDS)
 

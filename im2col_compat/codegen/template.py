@@ -53,6 +53,7 @@ class Texts(object):
     ):  # fmt: skip
         self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
+        self.functions += _adds(op.reduction, dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
         self.divides, self.planes, self.scalars = divides, tuple(planes), tuple(scalars)
         self.entries = entries
@@ -150,6 +151,12 @@ def _without_mode(name, dtype, names):
     declared = ["const int fused"] + ["const {} {}".format(kind, parameter) for parameter in ["one"] + names]
     call = "return {}_({});".format(name, ", ".join(names))
     return print_c.definition(kind, name, declared, ["(void)fused, (void)one;", call])
+
+
+def _adds(reduction, dtype):
+    """C of the add that a reduction has by itself."""
+    kind = C_TYPES[reduction.result_dtype(dtype)]
+    return "".join(_c_function(name, kind, parameters, text) for name, parameters, text in reduction.c_adds)
 
 
 def unsupported(texts):

@@ -31,6 +31,9 @@ class _Arrays(object):
     def sum(self, x, axis):
         return x.sum(axis)
 
+    def prod(self, x, axis):
+        return x.prod(axis)
+
     def memory_limit(self, x, on_cpu, on_gpu):
         """The bytes that a call on x's device may use, of what is allowed on a CPU and on a GPU."""
         return on_cpu
@@ -43,7 +46,7 @@ class _Arrays(object):
 class _NumPy(_Arrays):
     """Operations on NumPy arrays."""
 
-    name, type = "NumPy arrays", np.ndarray
+    name, type, logsumexp = "NumPy arrays", np.ndarray, None
     expand, unsqueeze, stack = staticmethod(np.broadcast_to), staticmethod(np.expand_dims), staticmethod(np.stack)
     matmul, where = staticmethod(np.matmul), staticmethod(np.where)
 
@@ -159,6 +162,22 @@ class _NumPy(_Arrays):
         x += y
         return x
 
+    def has_below(self, x, bound):
+        """Whether an absolute value in plain data is less."""
+        return bool((np.abs(x) < bound).any())
+
+    def exp(self, x):
+        return np.exp(x)
+
+    def log(self, x):
+        with np.errstate(divide="ignore"):
+            return np.log(x)
+
+    def scale(self, x, axis):
+        """The greatest along an axis, to measure exponentials by; 0 where it is infinite."""
+        most = x.real.max(axis)
+        return np.where(np.isfinite(most), most, np.zeros_like(most))
+
     def max(self, x, axis):
         return x.max(axis)
 
@@ -192,7 +211,7 @@ else:
 class _Torch(_Arrays):
     """The same on tensors of any PyTorch; what 0.3 calls Variables or raw tensors."""
 
-    name, type = "torch tensors", Tensor
+    name, type, logsumexp = "torch tensors", Tensor, staticmethod(probes.logsumexp) if probes.logsumexp else None
 
     def dtype(self, x):
         if VARIABLES:
@@ -393,6 +412,20 @@ class _Torch(_Arrays):
     def add(self, x, y):
         # 0.3 refuses to change a Variable of which there is a view, and vmap what doesn't differ from sample to sample.
         return x + y if VARIABLES or graphs.transform() is not None else x.add_(y)
+
+    def has_below(self, x, bound):
+        return bool((x.abs() < bound).any())
+
+    def exp(self, x):
+        return x.exp()
+
+    def log(self, x):
+        return x.log()
+
+    def scale(self, x, axis):
+        most = x.detach().max(axis)[0]
+        # 0.3 compares with no infinity.
+        return self.fill(most, most - most != 0, 0)
 
     def max(self, x, axis):
         return self._extremum(x, x.max, axis)

@@ -22,7 +22,7 @@ def leaf(x, requires_grad):
 def saved(ctx):
     """What a forward saved, as tensors that know their history."""
     if VARIABLES:
-        return ctx.saved_variables
+        return list(ctx.saved_variables)
     # A transform that has ended leaves wrappers of its tensors behind, which say that they require grad.
     return [_unwrapped(tensor) for tensor in ctx.saved_tensors]
 
@@ -44,9 +44,9 @@ def save(ctx, *tensors):
         ctx.save_for_forward(*tensors)
 
 
-def save_operands(ctx, operands, output):
-    """Keep a dot product's operands for its backward; integers have none."""
-    ctx.save_for_backward(*operands)
+def save_operands(ctx, operands, output, and_output=False):
+    """Keep a dot product's operands for its backward, and its result if that needs it; integers have none."""
+    ctx.save_for_backward(*(operands + (output,) if and_output else operands))
     if not VARIABLES and not dtypes.differentiable(TORCH.dtype(output)):
         ctx.mark_non_differentiable(output)
 

@@ -42,6 +42,11 @@ def bounds(dtype):
     return limits(dtype) if is_integer(dtype) else (-float("inf"), float("inf"))
 
 
+def least(dtype):
+    """The least positive number of a float dtype that has all its digits."""
+    return float(np.finfo(dtype).tiny)
+
+
 def holds(dtype, value):
     """Whether a number, or None, is one that a dtype has."""
     if value is None or value != value:

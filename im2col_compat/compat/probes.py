@@ -33,6 +33,19 @@ def _ties_go_first():
 TIES_GO_FIRST = torch is not None and _ties_go_first()
 
 
+def _logsumexp():
+    function = getattr(torch, "logsumexp", None)
+    if function is not None:
+        found = function(torch.FloatTensor([[-float("inf")], [float("inf")]]), 1)
+        if float(found[0]) != -float("inf") or float(found[1]) != float("inf"):
+            return None
+    return function
+
+
+#: torch.logsumexp, where it knows infinities; else None.
+logsumexp = _logsumexp()
+
+
 def _has_cpu_half():
     try:
         torch.zeros(1).half().fill_(0)

@@ -32,7 +32,7 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
         result = native.of_arrays(problem, weights[0], x)
     else:
         result = computed(op, problem, arrays, weights, x)
-    return result if b is None else plus(arrays, result, b, problem)
+    return result if b is None else plus(op, arrays, result, b, problem)
 
 
 def operands(op, problem, arrays, names, w, x, b, params):
@@ -138,12 +138,12 @@ def _announce(op, problem, reason):
     warn(text.format(op, reason), SlowPathWarning)
 
 
-def plus(arrays, result, bias, problem):
-    """result + bias, the result being ours to change."""
+def plus(op, arrays, result, bias, problem):
+    """result + bias, the result being ours to change, unless its gradient needs it."""
     bias = arrays.reshape(bias, (-1,) + (1,) * len(problem.image)) if problem.is_conv else bias
     if arrays.dtype(bias) != arrays.dtype(result):
         bias = arrays.cast(bias, arrays.dtype(result))
-    return arrays.add(result, bias)
+    return result + bias if op.reduction.saves_result else arrays.add(result, bias)
 
 
 def explain(op, dtype):

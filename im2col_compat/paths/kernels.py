@@ -131,10 +131,11 @@ def _expanded(problem, arrays, weights, x):
     return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), weights, x
 
 
-def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1):
+def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1, saved=0):
     """One of the C calls, some images at a time, or parts of one.
 
-    addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter.
+    addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter. saved: the
+    address of the result, which lies as the gradient does, for gradients that need it.
     """
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
@@ -146,14 +147,15 @@ def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wa
         x_offset = start * how.x_strides[0] * itemsizes[0]
         y_offset = start * how.y_strides[0] * itemsizes[1]
         to_x = dx + start * how.dx_strides[0] * itemsizes[0] if dx else 0
+        y = saved and saved + y_offset
         if each <= STEP:
-            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, to_x, dw, scalars, wanted)
+            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, y, to_x, dw, scalars, wanted)
             continue
         for turn, w_start, x_start, y_start, dx_start, dw_start in _turns(call, part, not scalars):
             lowlevel.dot(
                 call, turn, address, threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
-                result + y_offset + y_start * itemsizes[1], to_x and to_x + dx_start * itemsizes[0],
-                dw and dw + dw_start * itemsizes[0], scalars, wanted,
+                result + y_offset + y_start * itemsizes[1], y and y + y_start * itemsizes[1],
+                to_x and to_x + dx_start * itemsizes[0], dw and dw + dw_start * itemsizes[0], scalars, wanted,
             )  # fmt: skip
 
 
@@ -189,7 +191,7 @@ class _Kernels(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.others = inputs[-3:]
-        autograd.save_operands(ctx, inputs[:-3], output)
+        autograd.save_operands(ctx, inputs[:-3], output, inputs[-3].reduction.saves_result)
 
     @staticmethod
     def vmap(info, dims, *inputs):
@@ -204,8 +206,10 @@ class _Kernels(Function):
 
     @staticmethod
     def backward(ctx, grad):
-        operands = tuple(autograd.saved(ctx))
+        operands, y = tuple(autograd.saved(ctx)), None
         op, problem, kernels = ctx.others
+        if op.reduction.saves_result:
+            operands, y = operands[:-1], operands[-1]
         needs, most = ctx.needs_input_grad[: len(operands)], op.reduction.most_taps
         recorded = graphs.transform() is not None or autograd.recording(grad, *operands)
         packed_alone = kernels.address is None and not op.term.only_kernels
@@ -216,9 +220,10 @@ class _Kernels(Function):
             why = "its functions are not tensors', and it has no grad_w and grad_x"
             raise RuntimeError("this op has no gradient: " + why)
         if recorded:
-            found = iter(autograd.apply_function(_Gradients, operands + (grad,), op, problem, kernels, needs))
+            y = None if y is None else autograd.leaf(y, False)
+            found = iter(autograd.apply_function(_Gradients, operands + (grad,), y, op, problem, kernels, needs))
         else:
-            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, operands, grad, needs)])
+            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, operands, grad, y, needs)])
         return tuple(next(found) if need else None for need in needs) + (None,) * 3
 
 
@@ -257,18 +262,18 @@ class _Gradients(Function):
 
     @staticmethod
     def forward(*inputs):
-        op, problem, kernels, needs = inputs[-4:]
-        return tuple(_gradients(op, problem, kernels, inputs[:-5], inputs[-5], needs))
+        grad, y, op, problem, kernels, needs = inputs[-6:]
+        return tuple(_gradients(op, problem, kernels, inputs[:-6], grad, y, needs))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.others = inputs[-4:]
-        ctx.save_for_backward(*inputs[:-4])
+        ctx.save_for_backward(*inputs[:-5])
 
     @staticmethod
     def vmap(info, dims, *inputs):
         op, problem, kernels, needs = inputs[-4:]
-        operands, dims = inputs[:-4], dims[:-4]
+        operands, y, dims, y_dim = inputs[:-5], inputs[-5], dims[:-5], dims[-5]
         shapes = [_sample_shape(t, dim) for t, dim, need in zip(operands, dims, needs) if need]
         # A gradient for each sample needs its operand for each.
         varies = [dim is not None or need for dim, need in zip(dims, needs)]
@@ -277,12 +282,13 @@ class _Gradients(Function):
         of_weights = [_of_shape(t, problem.w_shape, dim) for t, dim in zip(samples[1:-1], dims[1:-1])]
         how = [x_merged] + [w_merged] * len(of_weights) + [y_merged]
         moved = [one.merge(t) for one, t in zip(how, samples[:1] + of_weights + samples[-1:])]
+        y = None if y is None else y_merged.merge(_samples(y, y_dim))
         merged_shapes = [tuple(t.shape) for t, need in zip(moved, needs) if need]
         weights, x = tuple(moved[1:-1]), moved[0]
         kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
         if len(weights) > 1 or kernels.captured:
             larger, weights, x = _expanded(larger, TORCH, weights, x)
-        found = autograd.apply_function(_Gradients, (x,) + weights + (moved[-1],), op, larger, kernels, needs)
+        found = autograd.apply_function(_Gradients, (x,) + weights + (moved[-1],), y, op, larger, kernels, needs)
         parts = zip([one for one, need in zip(how, needs) if need], found, merged_shapes, shapes)
         parts = tuple(_sum_to_sample(one, d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
         return parts, (0,) * len(parts)
@@ -300,7 +306,7 @@ class _Gradients(Function):
 
         create_graph = autograd.recording(grads[0], *operands)
         found = autograd.derivatives(first, operands, ctx.needs_input_grad[: len(operands)], grads, create_graph)
-        return tuple(found) + (None,) * 4
+        return tuple(found) + (None,) * 5
 
 
 def _sum_to_sample(how, merged_gradient, shape):
@@ -312,8 +318,8 @@ def _sum_to_sample(how, merged_gradient, shape):
     return whole.reshape(split.shape[0], -1).sum(1).reshape(split.shape[:1] + tuple(shape))
 
 
-def _gradients(op, problem, kernels, operands, grad, needs):
-    """The gradients that are needed, as plain data."""
+def _gradients(op, problem, kernels, operands, grad, y, needs):
+    """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
     found, needs = [None] * len(operands), list(needs)
     for i in (0, 1):
         if needs[i]:
@@ -322,20 +328,20 @@ def _gradients(op, problem, kernels, operands, grad, needs):
     if any(needs):
         add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all
         divisions = _divisions(kernels)
-        add(op, problem, kernels, operands, grad, needs, found)
+        add(op, problem, kernels, operands, grad, y, needs, found)
         _check_divisions(op, kernels, divisions)
     return [tensor for tensor in found if tensor is not None]
 
 
-def _add_to(op, problem, kernels, operands, grad, needs, found):
+def _add_to(op, problem, kernels, operands, grad, y, needs, found):
     """Put the gradients that are needed of x and w into `found`."""
     to = [_zeros(like, like.shape, kernels) if need else None for like, need in zip(operands, needs)]
     add = _add_gradients_in_parts if problem.groups > 1 and not problem.is_conv else _add_gradients
-    add(op, problem, kernels, operands[1], operands[0], grad, to[::-1])
+    add(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1])
     found[:] = [one if new is None else new for one, new in zip(found, to)]
 
 
-def _add_to_all(op, problem, kernels, operands, grad, needs, found):
+def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     """The same, of parameters and captured tensors too."""
     x, w = raw(operands[0]), TORCH.dense(operands[1])
     planes, scalars = _beside(TORCH, kernels, w, operands)
@@ -344,12 +350,14 @@ def _add_to_all(op, problem, kernels, operands, grad, needs, found):
     dx = _zeros(x, x.shape, kernels) if needs[0] else None
     dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
     to_w, to_x = (0 if tensor is None else TORCH.address(tensor) for tensor in (dw, dx))
+    grad, y = _alike(grad, y)
     how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, planes, x, grad)
     addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
-    for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0]):
+    saved = 0 if y is None else TORCH.address(y)
+    for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0], TORCH, y):
         _call(
             call, how, kernels.address, addresses, itemsizes, scalars,
-            to_w if gives_w else 0, to_x if gives_x else 0, wanted)  # fmt: skip
+            to_w if gives_w else 0, to_x if gives_x else 0, wanted, saved)  # fmt: skip
     if needs[0]:
         found[0] = dx
     for bit, i in enumerate(order):
@@ -380,30 +388,40 @@ def _zeros(like, shape, kernels):
     return lowlevel.fresh(TORCH, raw(like), tuple(int(size) for size in shape), kernels.dtype)[0].fill_(0)
 
 
-def _add_gradients(op, problem, kernels, w, x, grad, to):
+def _alike(grad, y):
+    """The gradient, and the result if that is needed: then both dense."""
+    return (grad, None) if y is None else (TORCH.dense(raw(grad)), TORCH.dense(y))
+
+
+def _add_gradients(op, problem, kernels, w, x, grad, y, to):
     """Add the gradients to dense tensors of zeros, or None."""
+    grad, y = _alike(grad, y)
     how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, w, x, grad)
     dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in to)
     addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
-    for call, gives_w, gives_x in op.reduction.calls(*[tensor is not None for tensor in to]):
-        _call(call, how, kernels.address, addresses, itemsizes, None, dw if gives_w else 0, dx if gives_x else 0)
+    saved = 0 if y is None else TORCH.address(y)
+    for call, gives_w, gives_x in op.reduction.calls(to[0] is not None, to[1] is not None, TORCH, y):
+        to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
+        _call(call, how, kernels.address, addresses, itemsizes, None, to_w, to_x, saved=saved)
 
 
-def _add_gradients_in_parts(op, problem, kernels, w, x, grad, to):
+def _add_gradients_in_parts(op, problem, kernels, w, x, grad, y, to):
     """The same for a matmul with groups, whose operands may be repeated: then their gradients are summed."""
     whole = [t if t is None else TORCH.reshape(t, s) for t, s in zip(to, layout.whole_shapes(problem))]
     turns = [None] if not copies.is_spread(problem) else [i for i in (0, 1) if to[i] is not None]
     for of in turns:
-        for part, w_part, x_part, grad_part, cut, first in copies.for_gradient(
-            problem, TORCH, kernels.itemsize, raw(w), raw(x), raw(grad), of
-        ):
+        parts, y_parts = [
+            copies.for_gradient(problem, TORCH, kernels.itemsize, raw(w), raw(x), raw(t), of) for t in (grad, y)
+        ]
+        for part, w_part, x_part, grad_part, cut, first in parts:
+            y_part = None if y is None else next(y_parts)[3]
             sums = [None if t is None or of not in (None, i) else t[cut] for i, t in enumerate(whole)]
             if of is None or part.groups == 1:
                 found = sums
             else:
                 shape = (part.w_shape, part.x_shape)[of]
                 found = [None if t is None else _zeros(t, shape, kernels) for t in sums]
-            _add_gradients(op, part, kernels, w_part, x_part, grad_part, found)
+            _add_gradients(op, part, kernels, w_part, x_part, grad_part, y_part, found)
             if found is not sums:
                 total = autograd.sum_to(found[of], sums[of].shape)
                 sums[of].copy_(total) if first else sums[of].add_(total)

@@ -20,7 +20,7 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
         return native.conv_transpose(problem, x, w, b)
     weights, x = choose.operands(op, problem, arrays, names, w, x, b, params)
     result = _of_parts(op, problem, arrays, weights, x)
-    return result if b is None else choose.plus(arrays, result, b, problem)
+    return result if b is None else choose.plus(op, arrays, result, b, problem)
 
 
 def _of_parts(op, problem, arrays, weights, x):
