@@ -139,7 +139,7 @@ class Product(Reduction):
     result is 0, or nearly, it has lost that: then C differentiates the product as it does a user's add."""
 
     add = "prod"
-    saves_result = True
+    saves_result, in_order = True, False
     c_adds = (
         ("op_add", ("acc", "term"), "acc * term"),
         ("op_add_acc", ("g", "acc", "term"), "g * term"),
@@ -168,7 +168,7 @@ class LogSumExp(Reduction):
     """log(sum(exp(term))). C measures exponentials by the greatest term so far, tensor operations by that of all."""
 
     add = "logsumexp"
-    saves_result = True
+    saves_result, in_order = True, False
 
     def result_dtype(self, dtype):
         if dtypes.is_integer(dtype):
