@@ -65,6 +65,7 @@ def truncated(w, x):
 
 
 INFINITE = float("inf")
+CAPTURED = [0.7]  # to a kernel, an operand
 #: The op, its dtypes, term, reduction, pad value and partial derivatives (None: it has none), for loops.py.
 Case = collections.namedtuple("Case", "op dtypes term reduction pad grad_w grad_x")
 CASES = {
@@ -100,6 +101,16 @@ CASES = {
                             None, None),
     "division": Case(Op.from_c("w / x", pad_value=3), ["int8", "int16", "int32", "int64"],
                      lambda w, x: truncated(w, x).astype(w.dtype), "sum", 3, None, None),
+    "prod": Case(Op(lambda w, x: w * x * 0.0625 + 1, "prod"), FLOATS, lambda w, x: w * x * 0.0625 + 1, "prod", 0,
+                 lambda w, x: x * 0.0625, lambda w, x: w * 0.0625),
+    "prod of zeros": Case(Op(lambda w, x: w * x, "prod", pad_value=None), FLOATS, lambda w, x: w * x, "prod", None,
+                          lambda w, x: x, lambda w, x: w),
+    "logsumexp": Case(Op(lambda w, x: w * x + w, "logsumexp"), FLOATS, lambda w, x: w * x + w, "logsumexp", 0,
+                      lambda w, x: x + 1, lambda w, x: w),
+    "logsumexp left out": Case(Op(lambda w, x: w - x, "logsumexp", pad_value=None), FLOATS, lambda w, x: w - x, "logsumexp",
+                               None, lambda w, x: 1, lambda w, x: -1),
+    "captured": Case(Op(lambda w, x: abs(w - x) * CAPTURED[0]), FLOATS, lambda w, x: abs(w - x) * CAPTURED[0], "sum", 0,
+                     lambda w, x: np.sign(w - x) * CAPTURED[0], lambda w, x: np.sign(x - w) * CAPTURED[0]),
 }  # fmt: skip
 # exp is in NumPy or in PyTorch.
 EXP = np.exp if torch is None else torch.exp
@@ -466,7 +477,7 @@ def products(pick, large=False):
         expected = np.where(call.terms.there, call.terms.values, 0).sum(3).astype(dtype)
     expected = (expected.swapaxes(2, 3) if call.name == "linear" else expected).reshape(call.result_shape)
     # A term that overflows may be infinite or NaN.
-    if np.isfinite(call.terms.values).all() or called not in ("exp", "quotient", "fold"):
+    if np.isfinite(call.terms.values).all() or called not in ("exp", "quotient", "fold", "prod", "prod of zeros"):
         same(found, expected, what)
     if not differentiates:
         if called != "dot":
@@ -509,11 +520,14 @@ def gradients(pick):
     x, w = np.ascontiguousarray(call.x), np.ascontiguousarray(call.w)
     grad = np.ascontiguousarray(some(pick, call.result_shape, dtype, finite=True))
     op = library.op.resolve(case.op)
+    saves = op.reduction.saves_result
+    y = np.ascontiguousarray(call.run(x, w)) if saves else None
+    saved = lowlevel.address_of(y) if saves else 0
     found, reason = choose.kernels_for(op, dtype, NUMPY)
     assert found is not None and found.has_gradients, reason
     how = layout.of(problem, op.pad_value_for(dtype), dtype)
     given = grad
-    if pick.random() < 0.3:  # an expanded gradient
+    if pick.random() < 0.3 and not saves:  # an expanded gradient
         given, how = np.array([pick.random()], dtype), how._replace(y_strides=(0,) * 5)
         grad = np.broadcast_to(given, grad.shape)
     addresses = [lowlevel.address_of(one) for one in (w, x, given)]
@@ -521,10 +535,14 @@ def gradients(pick):
 
     def run():
         dw, dx = np.zeros_like(w), np.zeros_like(x)
-        for number, gives_w, gives_x in op.reduction.calls(*needs):
-            to = [lowlevel.address_of(one) if gives else 0 for one, gives in ((dx, gives_x), (dw, gives_w))]
+        for number, gives_w, gives_x in op.reduction.calls(needs[0], needs[1], NUMPY, y):
+            to = [lowlevel.address_of(dx) if gives_x else 0]
             sizes = found.itemsize, found.itemsize
-            paths._call(number, how, found.address, addresses, sizes, None, to[1], to[0])
+            scalars = np.array(found.captured, dtype) if found.captured else None
+            room = np.zeros((1 + len(found.captured),) + w.shape, dtype)
+            to_w = lowlevel.address_of(room) if gives_w else 0
+            paths._call(number, how, found.address, addresses, sizes, scalars, to_w, to[0], 1, saved)
+            dw += room[0]
         return np.concatenate([dw.ravel(), dx.ravel()])
 
     what = call.name, called, dtype, x.shape, w.shape
@@ -533,6 +551,40 @@ def gradients(pick):
     dw, dx = both[: w.size].reshape(w.shape), both[w.size :].reshape(x.shape)
     check_gradients(call, case, grad, dw if needs[0] else None, dx if needs[1] else None, what)
     return call.name, called + "'s gradients"
+
+
+def term_of(w, x, t, s):
+    return t * abs(w - x) + s * x
+
+
+def with_parameters(pick):
+    """conv* of an op with parameters: one beside each weight, or for a filter, and one for all."""
+    dims, dtype = pick.choice([1, 2, 3]), pick.choice(FLOATS + ["int32"])
+    image, kernel, dilation, padding, stride = sizes = window(pick, dims, 4 - dims // 3)
+    where = loops.pixels(*sizes)
+    channels, filters, groups, batch = pick.choice([1, 2, 5]), pick.choice([1, 3, 13]), pick.choice([1, 2]), pick.choice([1, 2])
+    add = pick.choice(["sum", "sum", "max"])
+    x = some(pick, (batch, groups * channels) + image, dtype, finite=True)
+    w = some(pick, (groups * filters, channels) + kernel, dtype, finite=True)
+    t = some(pick, pick.choice([w.shape, (len(w),) + (1,) * (dims + 1), (1, channels) + (1,) * dims]), dtype, finite=True)
+    params = {"t": tensor(laid(pick, t)), "s": 2}
+    name = "conv{}d".format(dims)
+    given = [tensor(laid(pick, operand)) for operand in (x, w)]
+
+    def run():
+        call = getattr(library, name)
+        return array(call(given[0], given[1], None, stride, padding, dilation, groups, WITH[add], params))
+
+    columns = loops.unfold(x, where).reshape(batch, groups, -1, where.shape[1])
+    beside = np.broadcast_to(t, w.shape).reshape(groups, filters, -1)[None, :, :, :, None]
+    terms = loops.Terms(lambda w, x: term_of(w, x, beside, 2), add, w.reshape(groups, filters, -1), columns, True)
+    found, what = run(), (name, add, dtype, x.shape, w.shape, t.shape)
+    same(found, terms.result().reshape(found.shape), what)
+    again(pick, run, found, what)
+    return name, "parameters"
+
+
+WITH = {add: Op(term_of, add) for add in ("sum", "max")}
 
 
 def matrices(pick):
@@ -554,7 +606,8 @@ def matrices(pick):
 def told(pick):
     """What is told of ops and engines."""
     case = CASES[pick.choice(sorted(set(CASES) - {"adder"}))]  # its gradients are for tensors alone
-    text = library.op.resolve(case.op).explain(pick.choice(FLOATS + INTEGERS))
+    dtype = pick.choice(FLOATS if case.reduction == "logsumexp" else FLOATS + INTEGERS)
+    text = library.op.resolve(case.op).explain(dtype)
     assert isinstance(text, str) and text
     assert library.backend() in library.available_backends() + ("auto",)
     return "explain", "any op"
@@ -665,7 +718,7 @@ def kinds():
         (12, products),
         (1, lambda pick: products(pick, True)),
     ]
-    found += [(1, wrong), (0.2, matrices), (0.2, told)]
+    found += [(1, wrong), (0.2, matrices), (0.2, told), (2, with_parameters)]
     return found + ([(6, gradients)] if torch is None else [(6, layers)])
 
 

@@ -44,7 +44,7 @@ def fold(columns, where, shape, dtype=None):
 class Terms(object):
     """The terms of w, (groups, filters, K), and x, (batch, groups, K, L), and what follows from them.
 
-    there: (K, L), which taps count. reduction: "sum", "max", "min", or (factor, identity) of a fold acc * factor + term,
+    there: (K, L), which taps count. reduction: "sum", "max", "min", "prod", "logsumexp", or (factor, identity) of a fold acc * factor + term,
     which starts from the first term where identity is None: then all taps count.
     """
 
@@ -61,6 +61,13 @@ class Terms(object):
             if whole:
                 none = getattr(np.iinfo(values.dtype), {"max": "min", "min": "max"}[self.reduction])
             return getattr(np.where(self.there, values, np.asarray(none, values.dtype)), self.reduction)(3)
+        if self.reduction == "prod":
+            return np.where(self.there, values, 1).prod(3, dtype=np.int64 if whole else np.float64)
+        if self.reduction == "logsumexp":
+            values = np.where(self.there, values.astype(np.float64), -np.inf)
+            most = values.max(3, keepdims=True)
+            most = np.where(np.isfinite(most), most, 0)
+            return np.log(np.exp(values - most).sum(3)) + most[:, :, :, 0]
         if self.reduction == "sum":
             return np.where(self.there, values, 0).sum(3, dtype=np.int64 if whole else np.float64)
         factor, identity = self.reduction
@@ -76,6 +83,16 @@ class Terms(object):
             losing = np.where(there, self.values, -np.inf if self.reduction == "max" else np.inf)
             first = getattr(losing, "arg" + self.reduction)(3)[:, :, :, None, :]
             there = there & (np.arange(self.values.shape[3]).reshape(-1, 1) == first)
+        elif self.reduction == "prod":
+            values = np.where(there, self.values, 1).astype(np.float64)
+            ones = np.ones_like(values[:, :, :, :1])
+            before = np.concatenate([ones, values[:, :, :, :-1]], 3).cumprod(3)
+            after = np.concatenate([ones, values[:, :, :, :0:-1]], 3).cumprod(3)[:, :, :, ::-1]
+            grad = grad * before * after
+        elif self.reduction == "logsumexp":
+            result = self.result()[:, :, :, None]
+            result = np.where(np.isfinite(result), result, 0)  # where no term is there
+            grad = grad * np.exp(np.where(there, self.values.astype(np.float64), -np.inf) - result)
         elif self.reduction != "sum":
             # Those that come after a term scale it.
             after = there.sum(0) - there.cumsum(0)
