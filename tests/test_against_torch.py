@@ -183,7 +183,8 @@ def test_every_name_of_the_public_interface():
     assert sorted(im2col_compat.__all__) == sorted(
         "unfold fold Unfold Fold conv1d conv2d conv3d conv_matrix linear matmul Conv1d Conv2d Conv3d Linear "
         "BinaryConv2d BinaryLinear QuantConv2d QuantLinear convert Op ops backend use_backend available_backends "
-        "SlowPathWarning".split()
+        "conv_transpose1d conv_transpose2d conv_transpose3d ConvTranspose1d ConvTranspose2d ConvTranspose3d "
+        "unfold_transpose SlowPathWarning".split()
     )
     for name in im2col_compat.__all__:
         assert getattr(im2col_compat, name).__doc__

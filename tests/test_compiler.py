@@ -1015,7 +1015,7 @@ def test_whose_fault_it_is(place, tmp_path, monkeypatch):
         with pytest.raises(compile.OtherFlags, match="no such instruction"):
             library(SOURCE + "\n" * i, FLAGS + ("-mnew",), "this")
         assert compilations(log) == before + 3
-    ice = "case \"$*\" in *-g*) echo 'internal compiler error: in extract_insn'; exit 1;; esac"
+    ice = "case \" $* \" in *\" -g \"*) echo 'internal compiler error: in extract_insn'; exit 1;; esac"
     monkeypatch.setenv("CC", logging(tmp_path, ice)[0])
     with pytest.raises(compile.OtherFlags, match="internal"):
         library(SOURCE, FLAGS + ("-g",), "this")
