@@ -84,6 +84,10 @@ def _value(node, args, operands, like):
         return operands[node.value]
     if function is CONSTANT:
         return _full(like, node.value)
+    if function is select and all(map(is_constant, node.args[1:])):
+        a, b = [arg.value for arg in node.args[1:]]
+        if a - b + b == a:  # much faster than to choose from numbers; and differentiable as that is
+            return TORCH.cast(args[0], node.dtype) * (a - b) + b
     if function in (select, gate):
         whole = [TORCH.expand(arg, _shape(args)) for arg in args]
         return TORCH.where(*whole)

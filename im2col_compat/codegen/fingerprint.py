@@ -28,6 +28,8 @@ _PURE = set(OPERATIONS) | set(dtypes.ITEMSIZE) | set(_NAMES.split())
 _PURE.update(name for module in (math, operator) for name in vars(module) if not name.startswith("_"))
 
 
+#: Modules of the functions of named ops, which do the same at each call.
+_OWN = ("im2col_compat.ops", "im2col_compat.terms.signs")
 #: How many functions' names are kept.
 MOST_CODES = 1000
 _globals = Memo(MOST_CODES)  # code: see _asked()
@@ -59,6 +61,8 @@ def _of_op(op, strict):
 
 def _of_function(function, strict):
     if isinstance(function, str) or getattr(function, "is_constant", False) or _is_in_c(function, strict):
+        return function
+    if isinstance(function, types.FunctionType) and function.__module__ in _OWN and not function.__closure__:
         return function
     return _of_python(function, strict) if isinstance(function, types.FunctionType) else None
 

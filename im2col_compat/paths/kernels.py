@@ -320,11 +320,8 @@ def _sum_to_sample(how, merged_gradient, shape):
 
 def _gradients(op, problem, kernels, operands, grad, y, needs):
     """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
-    found, needs = [None] * len(operands), list(needs)
-    for i in (0, 1):
-        if needs[i]:
-            found[i] = products.partial(op, problem, kernels, i, operands, grad)
-            needs[i] = found[i] is None
+    found = products.gradients(op, problem, kernels, needs[:2], operands, grad)
+    needs = [need and one is None for need, one in zip(needs, found)]
     if any(needs):
         add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all
         divisions = _divisions(kernels)

@@ -76,49 +76,51 @@ def _operands(traced, weights, x):
 
 
 # ---------------------------------------------------------------- gradients
-def partial(op, problem, kernels, i, operands, grad):
-    """The gradient of x (i = 0) or of the weight (1), where its partial derivative is a product; None where it isn't.
+def gradients(op, problem, kernels, needs, operands, grad):
+    """[gradient of x, of the weight, ...] that are needed and whose partial derivatives are products; None for others.
 
-    operands: x, the weight, and others, with which there is none.
+    operands: x, the weight, and others, with which there are none.
     """
-    pair = kernels.partials[i]
-    if pair is None or not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
-        return None
-    if min(problem.channels, problem.filters) < LEAST_CHANNELS:
-        return None
+    found, pairs = [None] * len(operands), kernels.partials
+    if not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
+        return found
+    pad = op.pad_value_for(kernels.dtype)
+    fits = [pairs[0] is not None, pairs[1] is not None and (not _any(problem.pads) or _vanishes(pairs[1][1], pad))]
+    wanted = [need and fit for need, fit in zip(needs, fits)]
+    if not any(wanted) or min(problem.channels, problem.filters) < LEAST_CHANNELS:
+        return found
     # What isn't finite would meet the zeros of the padding.
     if not bool(torch.isfinite(grad.sum())):
-        return None
+        return found
     (x, w), grad = [operand.detach() for operand in operands], grad.detach()
-    if i and _any(problem.pads) and not _vanishes(pair[1], op.pad_value_for(TORCH.dtype(x))):
-        return None
     if len(problem.x_shape) == len(problem.image) + 1:
         x, grad = x.unsqueeze(0), grad.unsqueeze(0)
-    w_factor = evaluate.value(pair[0], {"w": w})
-    result = TORCH.full(w if i else x, (w if i else x).shape, 0)
+    of_w = [evaluate.value(pair[0], {"w": w}) if one else w for pair, one in zip(pairs, wanted)]
+    found = [TORCH.full(t, t.shape, 0) if one else None for t, one in zip((x, w), wanted)]
     step = max(1, ROOM // (4 * product(x.shape[1:])))
     for start in range(0, problem.batch, step):
         part = slice(start, start + step)
-        x_factor = evaluate.value(pair[1], {"x": x[part]})
-        found = _of_convolution(problem, i, w_factor, x_factor, grad[part])
-        if i:
-            result += found
-        else:
-            result[part] = found * x_factor
-    result = result * w_factor if i else result
-    return TORCH.reshape(result, problem.w_shape if i else problem.x_shape)
+        of_x = [evaluate.value(pair[1], {"x": x[part]}) if one else x[part] for pair, one in zip(pairs, wanted)]
+        dx, dw = _of_convolution(problem, wanted, of_w[0], of_x[1], grad[part])
+        if wanted[0]:
+            torch.mul(dx, of_x[0], out=found[0][part])
+        if wanted[1]:
+            found[1] += dw
+    if wanted[1]:
+        found[1] *= of_w[1]
+    shapes = problem.x_shape, problem.w_shape
+    return [None if one is None else TORCH.reshape(one, shape) for one, shape in zip(found, shapes)]
 
 
-def _of_convolution(problem, i, w, x, grad):
-    """The gradient of an ordinary convolution's input (i = 0) or weight (1)."""
+def _of_convolution(problem, wanted, w, x, grad):
+    """The gradients of an ordinary convolution's input and weight."""
     pads, padded = tuple(before for before, _ in problem.pads), x
     if any(before != after for before, after in problem.pads):
         pads, padded = (0,) * len(pads), TORCH.pad(x, problem.pads, 0)
-    needs = [i == 0, i == 1, False]
-    found = torch.ops.aten.convolution_backward(
-        grad, padded, w, None, problem.stride, pads, problem.dilation, False, [0] * len(pads), problem.groups, needs
-    )[i]  # fmt: skip
-    if i or padded is x:
-        return found
-    inside = [slice(before, before + size) for (before, _), size in zip(problem.pads, problem.image)]
-    return found[(slice(None), slice(None)) + tuple(inside)]
+    dx, dw, _ = torch.ops.aten.convolution_backward(
+        grad, padded, w, None, problem.stride, pads, problem.dilation, False, [0] * len(pads), problem.groups,
+        wanted + [False])  # fmt: skip
+    if wanted[0] and padded is not x:
+        inside = [slice(before, before + size) for (before, _), size in zip(problem.pads, problem.image)]
+        dx = dx[(slice(None), slice(None)) + tuple(inside)]
+    return dx, dw
