@@ -80,7 +80,8 @@ def enter_with(function, names, tensors, op, params):
     op's parameters, and what gives a result as the caller has it."""
     op = resolve(op)
     if params is None and not op.term.arguments:
-        return (op,) + _with_params(enter(function, names, tensors), ())
+        arrays, tensors, leave = enter(function, names, tensors)
+        return op, arrays, tensors, (), leave
     given, values = parameters.given(function, op, params)
     places = [i for i, value in enumerate(values) if not parameters.is_number(value)]
     labels = tuple(parameters.label(given[i]) for i in places)
@@ -88,12 +89,7 @@ def enter_with(function, names, tensors, op, params):
     values = list(values)
     for i, value in zip(places, found[len(names) :]):
         values[i] = value
-    return (op.with_parameters(given),) + _with_params((arrays, found[: len(names)], leave), tuple(values))
-
-
-def _with_params(entered, params):
-    arrays, tensors, leave = entered
-    return arrays, tensors, params, leave
+    return op.with_parameters(given), arrays, found[: len(names)], tuple(values), leave
 
 
 def linear(input, weight, bias=None, op="dot", params=None):

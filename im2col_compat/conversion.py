@@ -60,6 +60,8 @@ def convert(model, op, calibrate=None, layers=None, qconfig=None, params=None, n
         raise TypeError("convert(): model must be an nn.Module, but is {!r}".format(model))
     if calibrate is not None and not hasattr(calibrate, "__iter__"):
         raise TypeError("convert(): calibrate must be batches, such as a DataLoader, but is {!r}".format(calibrate))
+    if is_table and params is not None:
+        raise ValueError("convert(): params are for ops with parameters, but op is {!r}".format(op))
     if not is_table and any(value is not None for value in (calibrate, qconfig, narrow_range)):
         message = "convert(): calibrate, qconfig and narrow_range are for ops of Op.from_table, but op is {!r}"
         raise ValueError(message.format(op))

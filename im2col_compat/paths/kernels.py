@@ -22,9 +22,11 @@ LEAST = 300000
 
 def run(op, problem, kernels, arrays, weights, x):
     """The result for weights and x, of the problem's shapes."""
-    if len(weights) > 1 or kernels.captured:
+    if len(weights) > 1 or kernels.traced is not None:
         problem, weights, x = _expanded(problem, arrays, weights, x)
-    operands = (x,) + weights + tuple(value for value in kernels.captured if arrays.owns(value))
+    operands = (x,) + weights
+    if kernels.traced is not None:
+        operands += tuple([value for value in kernels.captured if arrays.owns(value)])
     if arrays is NUMPY or not (autograd.records(*operands) or graphs.transform()):
         return _forward(op, problem, kernels, arrays, operands)
     return autograd.apply_function(_Kernels, operands, op, problem, kernels)
@@ -46,7 +48,7 @@ def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
     result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
     divisions = _divisions(kernels)
-    if len(operands) > 2 or kernels.captured:
+    if len(operands) > 2 or kernels.traced is not None:
         w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
         how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, w, operands[0])
         _evaluate(kernels, how, arrays, w, x, to, scalars)

@@ -312,6 +312,9 @@ def _product(op, dtype):
 
 def compiled(op, texts, dtype, level):
     """(Kernels, None) of an op's texts, or (None, reason), which is said where nothing can be compiled."""
+    unsupported = template.unsupported(texts)
+    if unsupported is not None:
+        return None, unsupported
     found, reason = c_kernels.compiled(texts, dtype, level, repr(op))
     if found is None:
         _cannot_compile(
