@@ -13,8 +13,17 @@ from im2col_compat.terms import parameters
 LEAST_CHANNELS = 16
 #: Bytes of the images whose gradients are found at a time.
 ROOM = 4 * 2**20
-#: Whether PyTorch has the gradients of a convolution by themselves (1.12 on).
-HAS_GRADIENTS = hasattr(getattr(getattr(torch, "ops", None), "aten", None), "convolution_backward")
+
+
+def _has_gradients():
+    """Whether PyTorch has the gradients of a convolution by themselves (1.12 on)."""
+    try:
+        return callable(torch.ops.aten.convolution_backward)
+    except (AttributeError, RuntimeError):  # the latter of old PyTorches' operators
+        return False
+
+
+HAS_GRADIENTS = _has_gradients()
 
 
 def of(op, problem, arrays, x):
