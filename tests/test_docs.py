@@ -11,7 +11,7 @@ from im2col_compat import lowlevel
 from im2col_compat.codegen import compile as c_compiler
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "versions.md")]
+PAGES = ["README.md"] + ["docs/" + name for name in ("guide.md", "ops.md", "papers.md", "versions.md")]
 TUTORIALS = ["docs/xnor.md", "docs/multipliers.md"]
 
 

@@ -150,6 +150,41 @@ def test_surrogates(path):
         np.testing.assert_allclose(values(one), other, rtol=1e-10)
 
 
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
+@pytest.mark.parametrize("shape", ["one", "filter", "weight"])
+@pytest.mark.parametrize("channels", [2, 17])
+def test_surrogates_of_products(shape, channels):
+    """A product with gradients of its own is PyTorch's convolution; its gradients are those of tensor operations."""
+
+    def factor(w, t):
+        return 2 ** t.round() * w
+
+    grad_w, grad_t = (lambda w, x, t: t * x), (lambda w, x, t: w * t * x)
+    given = [("grad_w", grad_w), ("grad_x", lambda w, x, t: t), ("grad_params", {"t": grad_t})]
+    sizes = {"one": (1,), "filter": (2 * channels, 1, 1, 1), "weight": (2 * channels, channels, 3, 2)}
+    arrays = random(3, 2 * channels, 6, 5), random(2 * channels, channels, 3, 2), 2 * random(*sizes[shape])
+    x, w, t = [make("tensor", array, requires_grad=True) for array in arrays]
+
+    for some in (given[:1], given[1:], given[2:], given):
+        op = Op(lambda w, x, t: factor(w, t) * (x + 0.5), pad_value=-0.5, **dict(some))
+        found = []
+        for path in ("auto", "slices"):
+            with use_backend(path):
+                y = conv2d(x, w, stride=(1, 2), padding=((1, 0), (1, 1)), groups=2, op=op, params={"t": t})
+                cubed = (y * y * y).sum()
+                first = torch.autograd.grad(cubed, (x, w, t), retain_graph=True)
+                again = torch.autograd.grad(cubed, (x, w, t), create_graph=True)
+                second = torch.autograd.grad(sum((one * one).sum() for one in again), (x, w, t))
+            found.append((y,) + first + again + second)
+        for ours, theirs in zip(*found):
+            np.testing.assert_allclose(values(ours), values(theirs), rtol=1e-9)
+    if lowlevel.missing is None:
+        padded = torch.nn.functional.pad(x + 0.5, (1, 1, 1, 0))
+        expected = torch.nn.functional.conv2d(padded, factor(w, t), stride=(1, 2), groups=2)
+        y = conv2d(x, w, stride=(1, 2), padding=((1, 0), (1, 1)), groups=2, op=op, params={"t": t})
+        np.testing.assert_array_equal(values(y), values(expected))
+
+
 @needs_torch
 def test_layers():
     """Tensors become Parameters of a layer, with all that this means; numbers stay attributes."""

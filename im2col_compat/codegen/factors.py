@@ -4,14 +4,29 @@ Summed, such terms are an ordinary convolution, for which PyTorch is faster than
 are gradients whose partial derivatives are products.
 """
 
-from im2col_compat.codegen.expression import OPERAND, mul, neg, postorder
+from im2col_compat.codegen.expression import OPERAND, constant, mul, neg, postorder
 
 
 def partials(op, traced):
-    """(pair of d term / dx, pair of d term / dw) of a traced op, whose terms are summed; None where one isn't a product."""
+    """Pairs of d term / dx, d term / dw, and those by parameters, of a traced op, whose terms are summed; None where one
+    isn't a product; () where none is. Where terms are products, one factor may be 1."""
     if not op.reduction.fuses_products or traced.grad_w is None:
-        return None, None
-    return pair(traced.grad_x), pair(traced.grad_w)
+        return ()
+    expressions = (traced.grad_x, traced.grad_w) + traced.grad_others
+    if pair(traced.term) is None:
+        return tuple(map(pair, expressions))
+    return tuple(_with_one(_sides(expression), expression.dtype) for expression in expressions)
+
+
+def _with_one(sides, dtype):
+    """Factors, 1 where there is none of the weight's or of the input's; None where there is neither."""
+    if sides is None or not any(_has_operands(side) for side in sides if side is not None):
+        return None
+    return tuple(constant(1, dtype) if side is None else side for side in sides)
+
+
+def _has_operands(expression):
+    return any(node.function is OPERAND for node in postorder(expression))
 
 
 def pair(expression):

@@ -34,7 +34,7 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
@@ -47,15 +47,18 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     divided_by_zero: None, or a function that tells how often integers were divided by zero
     pack: None, or a function (layout, arrays, w, x) of operands that lie as the layout says: what a forward takes
         instead, a Packed for each part of the result
-    partials: pairs of factors of the partial derivatives by x and by w, None where one isn't a product
+    partials: pairs of factors of the partial derivatives by x, by w and by parameters, None where one isn't a product,
+        and of other ops ()
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
+    product: None, or the op's expressions where its terms are products: PyTorch sums these, and kernels give gradients
     """
 
     __slots__ = ()
 
-    def __new__(cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(None, None)
+    def __new__(
+        cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None
     ):  # fmt: skip
-        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials
+        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product
         return super(Kernels, cls).__new__(cls, *parts)
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)

@@ -159,13 +159,14 @@ def explain(op, dtype):
     else:
         traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
         found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
-        if traced is not None:
-            factors_ = "w: {}\nx: {}".format(*factors.pair(traced.term))
+        with_kernels = found is not None and found.product is not None and found.pack is None and arrays is TORCH
+        if traced is not None or with_kernels:
+            factors_ = "w: {}\nx: {}".format(*factors.pair((traced or found.product).term))
             lines.append("PyTorch's own conv2d, linear and matmul of\n" + factors_)
-        elif found is None:
+        if found is None and traced is None:
             lines.append("tensor operations, in blocks: {}.".format(reason))
-        else:
-            lines.append("C kernels, {}.".format(found.origin))
+        elif found is not None:
+            lines.append("{}C kernels, {}.".format("Gradients: " if with_kernels else "", found.origin))
             if found.pack is None or found.texts is not None:
                 text = op.term.explained(op, dtype, arrays, found)
                 lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())

@@ -46,6 +46,8 @@ def is_scalar(tensor):
 
 def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
+    if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
+        return products.run(op, problem, kernels.product, operands[1:], operands[0])
     result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
     divisions = _divisions(kernels)
     if len(operands) > 2 or kernels.traced is not None:
@@ -322,7 +324,7 @@ def _sum_to_sample(how, merged_gradient, shape):
 
 def _gradients(op, problem, kernels, operands, grad, y, needs):
     """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
-    found = products.gradients(op, problem, kernels, needs[:2], operands, grad)
+    found = products.gradients(op, problem, kernels, needs, operands, grad)
     needs = [need and one is None for need, one in zip(needs, found)]
     if any(needs):
         add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all

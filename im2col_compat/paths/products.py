@@ -1,6 +1,6 @@
 """Sums of products by PyTorch's own convolution, linear and matmul: forward, and gradients whose partials are products."""
 
-from im2col_compat.codegen import evaluate, factors
+from im2col_compat.codegen import evaluate, factors, symbols
 from im2col_compat.codegen.expression import is_constant
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
@@ -13,15 +13,22 @@ from im2col_compat.terms import parameters
 LEAST_CHANNELS = 16
 #: Bytes of the images whose gradients are found at a time.
 ROOM = 4 * 2**20
-#: Whether PyTorch has the gradients of a convolution by themselves (1.12 on).
-HAS_GRADIENTS = hasattr(getattr(getattr(torch, "ops", None), "aten", None), "convolution_backward")
+
+
+def _has_gradients():
+    """Whether PyTorch has the gradients of a convolution by themselves (1.12 on)."""
+    try:
+        return callable(torch.ops.aten.convolution_backward)
+    except (AttributeError, RuntimeError):  # the latter of old PyTorches' operators
+        return False
+
+
+HAS_GRADIENTS = _has_gradients()
 
 
 def of(op, problem, arrays, x):
     """The traced op, where PyTorch computes its products; None where it doesn't."""
-    if arrays is not TORCH or op.is_named or engines.forced() is not None or 0 in problem.w_shape + problem.x_shape:
-        return None
-    if problem.is_conv and not native.serves(problem, arrays):
+    if op.is_named or engines.forced() is not None or not serves(problem, arrays):
         return None
     traced = op.term.product(op, arrays.dtype(x))
     elsewhere = (
@@ -30,6 +37,13 @@ def of(op, problem, arrays, x):
         else []
     )
     return None if elsewhere else traced
+
+
+def serves(problem, arrays):
+    """Whether PyTorch computes sums of products of a problem."""
+    if arrays is not TORCH or 0 in problem.w_shape + problem.x_shape:
+        return False
+    return not problem.is_conv or native.serves(problem, arrays)
 
 
 def run(op, problem, traced, weights, x):
@@ -77,39 +91,55 @@ def _operands(traced, weights, x):
 
 # ---------------------------------------------------------------- gradients
 def gradients(op, problem, kernels, needs, operands, grad):
-    """[gradient of x, of the weight, ...] that are needed and whose partial derivatives are products; None for others.
+    """[gradient of x, of the weight, of its parameters, ...] that are needed and whose partial derivatives are products; None
+    for others.
 
-    operands: x, the weight, and others, with which there are none.
+    operands: x, the weight, its parameters and captured tensors, with which there are none.
     """
     found, pairs = [None] * len(operands), kernels.partials
-    if not HAS_GRADIENTS or len(operands) > 2 or kernels.captured or not problem.is_conv:
+    if not pairs or not HAS_GRADIENTS or kernels.captured or not problem.is_conv:
         return found
-    pad = op.pad_value_for(kernels.dtype)
-    fits = [pairs[0] is not None, pairs[1] is not None and (not _any(problem.pads) or _vanishes(pairs[1][1], pad))]
-    wanted = [need and fit for need, fit in zip(needs, fits)]
-    if not any(wanted) or min(problem.channels, problem.filters) < LEAST_CHANNELS:
+    pad, pads = op.pad_value_for(kernels.dtype), _any(problem.pads)
+    fits = [pair is not None and (i == 0 or not pads or _vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
+    wanted = [i for i, (need, fit) in enumerate(zip(needs, fits)) if need and fit]
+    if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS:
         return found
     # What isn't finite would meet the zeros of the padding.
     if not bool(torch.isfinite(grad.sum())):
         return found
-    (x, w), grad = [operand.detach() for operand in operands], grad.detach()
+    (x, w), grad = [operand.detach() for operand in operands[:2]], grad.detach()
     if len(problem.x_shape) == len(problem.image) + 1:
         x, grad = x.unsqueeze(0), grad.unsqueeze(0)
-    of_w = [evaluate.value(pair[0], {"w": w}) if one else w for pair, one in zip(pairs, wanted)]
-    found = [TORCH.full(t, t.shape, 0) if one else None for t, one in zip((x, w), wanted)]
+    names = ["w"] + [symbols.operand_name(name) for name in op.term.names]
+    weights = dict(zip(names, [w] + [operand.detach() for operand in operands[2:]]))
+    of_w = _factor(pairs[0][0], weights, w) if 0 in wanted else w
+    dx = TORCH.full(x, x.shape, 0) if 0 in wanted else None
+    sums = {pairs[i][1]: TORCH.full(w, w.shape, 0) for i in wanted if i}  # by the factor of the input's
     step = max(1, ROOM // (4 * product(x.shape[1:])))
     for start in range(0, problem.batch, step):
         part = slice(start, start + step)
-        of_x = [evaluate.value(pair[1], {"x": x[part]}) if one else x[part] for pair, one in zip(pairs, wanted)]
-        dx, dw = _of_convolution(problem, wanted, of_w[0], of_x[1], grad[part])
-        if wanted[0]:
-            torch.mul(dx, of_x[0], out=found[0][part])
-        if wanted[1]:
-            found[1] += dw
-    if wanted[1]:
-        found[1] *= of_w[1]
-    shapes = problem.x_shape, problem.w_shape
-    return [None if one is None else TORCH.reshape(one, shape) for one, shape in zip(found, shapes)]
+        for turn, right in enumerate(list(sums) or [None]):
+            both = [turn == 0 and dx is not None, right is not None]
+            of_x = x[part] if right is None else _factor(right, {"x": x[part]}, x[part])
+            to_x, to_w = _of_convolution(problem, both, of_w, of_x, grad[part])
+            if both[0]:
+                torch.mul(to_x, _factor(pairs[0][1], {"x": x[part]}, x[part]), out=dx[part])
+            if both[1]:
+                sums[right] += to_w
+    for i in wanted:
+        one = sums[pairs[i][1]] * _factor(pairs[i][0], weights, w) if i else dx
+        if i > 1 and product(operands[i].shape) == 1:
+            found[i] = one.sum().reshape(operands[i].shape)
+        else:
+            found[i] = TORCH.reshape(one, problem.w_shape if i else problem.x_shape)
+    return found
+
+
+def _factor(expression, operands, like):
+    """A factor's values, in the shape of `like`: it may be a number, or of parameters that are one number for all."""
+    if is_constant(expression):
+        return TORCH.tensor(TORCH.full(like, like.shape, expression.value))
+    return TORCH.expand(evaluate.value(expression, operands), like.shape)
 
 
 def _of_convolution(problem, wanted, w, x, grad):

@@ -326,7 +326,12 @@ def compiled(op, texts, dtype, level):
 
 def _compiled(op, traced, dtype, level, scalars):
     found, reason = compiled(op, template.of_expressions(op, traced, dtype, scalars), dtype, level)
-    return (None, reason) if found is None else (found._replace(partials=factors.partials(op, traced)), None)
+    if found is None:
+        return None, reason
+    # The user's own gradients are kernels', and go along with PyTorch's sums.
+    is_product = op.reduction.fuses_products and not traced.captured and factors.pair(traced.term) is not None
+    product = traced if is_product and traced.grad_w is not None else None
+    return found._replace(partials=factors.partials(op, traced), product=product), None
 
 
 def _of_user(function):
