@@ -215,6 +215,21 @@ def test_native_is_for_this_processor(place, monkeypatch):
     assert names[0][1] == names[1][1]
 
 
+def test_libc_by_itself(monkeypatch):
+    """Where os.confstr doesn't know the name, as on Python 2.7, the C library says its version; another says nothing."""
+    told = cache.libc()
+    if hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        assert told.startswith("glibc 2.")
+
+    def confstr(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "confstr", confstr)
+    assert cache.libc() == told
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert cache.libc() is None
+
+
 def test_libraries_follow_the_source(place, tmp_path, monkeypatch):
     """Flags that start with -l stand after the source, the others before it; CC may have words of its own."""
     cc, log = logging(tmp_path)

@@ -423,7 +423,7 @@ def test_no_terms():
     x, w = np.zeros((2, 0), int), np.zeros((3, 0), int)
 
     def is_found(add, identity, expected):
-        for kind in KINDS:
+        for kind in ["numpy"] if VARIABLES else KINDS:  # 0.3 has no empty tensors
             op = Op.from_table(TWO / 2.0, add=add, identity=identity)
             found = values(linear(make(kind, x, "int8"), make(kind, w, "int8"), op=op))
             assert found.dtype == "float32" and (found == expected).all() and found.shape == (2, 3)

@@ -58,8 +58,17 @@ def libc():
     """The C library and its version; None where that isn't told."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, EnvironmentError, ValueError):
+    except (AttributeError, EnvironmentError, ValueError):  # Python 2.7 doesn't know the name
+        pass
+    try:
+        import ctypes  # takes long
+
+        version = ctypes.CDLL(None).gnu_get_libc_version
+    except (AttributeError, EnvironmentError, ImportError, TypeError):  # another library; Windows has no None
         return None
+    version.restype = ctypes.c_char_p
+    told = version()
+    return "glibc " + (told if isinstance(told, str) else told.decode())
 
 
 def _processor():

@@ -51,8 +51,11 @@ def make(kind, array, dtype=None, requires_grad=False):
         return array.astype(dtype)
     # from_numpy of old versions knows few dtypes; these go through float64 or complex128 without loss.
     wide = array.astype("complex128" if dtype in COMPLEX else "int64" if dtypes.is_integer(dtype) else "float64")
-    tensor = torch.from_numpy(np.ascontiguousarray(wide) if wide.ndim else wide.reshape(1))
-    tensor = tensor if array.ndim else tensor.view(())
+    if array.size:
+        tensor = torch.from_numpy(np.ascontiguousarray(wide) if wide.ndim else wide.reshape(1))
+        tensor = tensor if array.ndim else tensor.view(())
+    else:
+        tensor = torch.zeros(*wide.shape)  # 1.0's from_numpy takes no empty arrays
     if VARIABLES:
         # 0.3's HalfTensor can be copied to, and little else.
         tensor = getattr(torch, dtypes.OLD_TYPE[dtype])(*tensor.size()).copy_(tensor)
