@@ -4,7 +4,7 @@ Summed, such terms are an ordinary convolution, for which PyTorch is faster than
 are gradients whose partial derivatives are products.
 """
 
-from im2col_compat.codegen.expression import OPERAND, constant, mul, neg, postorder
+from im2col_compat.codegen.expression import OPERAND, constant, div, mul, neg, postorder
 
 
 def partials(op, traced):
@@ -45,6 +45,13 @@ def _sides(node):
     if node.function is neg:
         sides = _sides(node.args[0])
         return sides and (sides[0], -sides[1])
+    if node.function is div:
+        # By what one side has alone, so that there is one reciprocal for an element.
+        below = _sides(node.args[1])
+        if below is None or None not in below:
+            return None
+        pairs = [_sides(node.args[0]), tuple(None if side is None else 1 / side for side in below)]
+        return None if None in pairs else tuple(_product(*factors) for factors in zip(*pairs))
     if node.function is not mul:
         return None
     pairs = [_sides(arg) for arg in node.args]
