@@ -38,7 +38,7 @@ bench-cuda: $(VENV)/installed
 matrix: $(VENV)/matrix-tools
 	$(BIN)/python tests/matrix/run.py --jobs $(JOBS) $(LEGS)
 
-# C under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: so many random CALLS for each.
+# C under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: so many random CALLS in all.
 sanitize: $(VENV)/base
 	$(BIN)/python tests/sanitize/run.py --calls $(CALLS) --seed $(SEED)
 
