@@ -166,23 +166,11 @@ def dot(call, layout, address, threads, w, x, result, saved, dx, dw, scalars=0, 
     """One of dot.h's calls on addresses; 0 for what isn't wanted.
 
     layout: a layout.Layout, which says how they lie there. address: of the kernels. result: the result, or the gradient
-    with respect to it. saved: the result, for gradients that need it, as that gradient lies. scalars: of the op's parameters that are one number for all. wanted: of which of a weight's numbers
-    gradients are, as bits.
+    with respect to it. saved: the result, for gradients that need it, as that gradient lies. scalars: of the op's
+    parameters that are one number for all. wanted: of which of a weight's numbers gradients are, as bits.
     """
     # Kept, since filling in the sizes takes longer than a small problem.
     problem = _problems.get((layout, address, threads), lambda: _new_problem(layout, address, threads))
     parallel = memory.parallel() if threads > 1 else 0
-    lib.dot_call(
-        problem,
-        call,
-        w,
-        x,
-        result,
-        saved,
-        dx,
-        dw,
-        parallel,
-        scalars,
-        wanted,
-        _workspace(lib.dot_workspace(problem, call)),
-    )
+    workspace = _workspace(lib.dot_workspace(problem, call))
+    lib.dot_call(problem, call, w, x, result, saved, dx, dw, parallel, scalars, wanted, workspace)
