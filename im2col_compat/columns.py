@@ -9,6 +9,7 @@ from im2col_compat.problem import (
     check_unfold_transpose,
     fold_geometry,
     product,
+    remembered_spread,
     unfold_geometry,
     unfold_transpose_spread,
 )
@@ -94,7 +95,8 @@ def unfold_transpose(input, kernel_size, dilation=1, padding=0, stride=1, output
         return graphs.taken_over(unfold_transpose, (input,), *arguments)
     arrays, (x,), leave = enter("unfold_transpose", ("input",), (input,))
     dims = 3 if len(x.shape) == 5 else 2
-    spread = unfold_transpose_spread(dims, kernel_size, dilation, padding, stride, output_padding)
+    spread_of = unfold_transpose_spread if graphs.capturing() else remembered_spread
+    spread = spread_of(dims, kernel_size, dilation, padding, stride, output_padding)
     if not graphs.capturing():
         check_unfold_transpose(tuple(x.shape), spread.kernel, dilation, padding, stride, output_padding)
     columns = unfold(_spread(arrays, x, spread), spread.kernel, spread.dilation, spread.pads)

@@ -63,8 +63,8 @@ def conv_transpose(dims, op, input, weight, bias, stride, padding, output_paddin
     planes = _planes(op, weight, params)
     if planes is None or not _alike(op, input, weight) or None in sizes or type(groups) is not int:
         return None
-    if min(sizes[0] + sizes[1]) < 1 or min(sizes[2] + sizes[3]) < 0:
-        return None
+    if [size for size in sizes[0] + sizes[1] if size < 1] or [size for size in sizes[2] + sizes[3] if size < 0]:
+        return None  # (not min: PyTorch 2.4 doesn't record it of numbers that it knows)
     x, w = graphs.sizes(input), graphs.sizes(weight)
     if len(x) not in (dims + 1, dims + 2) or len(w) != dims + 2 or groups < 1 or w[0] % groups:
         return None

@@ -549,16 +549,12 @@ def output_padding_for(function, shape, kernel, stride, padding, dilation, outpu
     return tuple(found)
 
 
-class Spread(namedtuple("Spread", "kernel dilation stride pads cuts")):
-    """unfold_transpose as an unfold of the image with its pixels `stride` apart, whose kernel is in reverse order.
-
-    pads: (before, after) of that unfold; cuts: how many zeros and pixels it lacks before and after. For each dimension.
-    """
-
-    __slots__ = ()
+#: unfold_transpose as an unfold of the image with its pixels `stride` apart, whose kernel is in reverse order. pads: (before,
+#: after) of that unfold; cuts: how many zeros and pixels it lacks before and after. For each dimension. (No class of its own:
+#: PyTorch 2.4's graphs make none.)
+Spread = namedtuple("Spread", "kernel dilation stride pads cuts")
 
 
-@_remembered
 def unfold_transpose_spread(dims, kernel_size, dilation, padding, stride, output_padding):
     """The Spread of what unfold_transpose takes. dims: how many spatial dimensions an int means."""
     function = "unfold_transpose"
@@ -573,6 +569,10 @@ def unfold_transpose_spread(dims, kernel_size, dilation, padding, stride, output
     sides = [(b, b + more) for b, more in zip(before, output_padding)]
     pads, cuts = [tuple(tuple(max(0, sign * n) for n in pair) for pair in sides) for sign in (1, -1)]
     return Spread(kernel, dilation, stride, pads, cuts)
+
+
+#: The same, outside graphs: PyTorch 2.4's record no memo.
+remembered_spread = _remembered(unfold_transpose_spread)
 
 
 @_remembered

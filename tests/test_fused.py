@@ -979,10 +979,10 @@ def test_long_calls_come_back_to_python(function, op, monkeypatch):
     def results():
         calls.append(0)
         found = [functions[function](*operands, op=op)]
-        if torch is not None and not VARIABLES:
-            leaves = [t.detach().requires_grad_() for t in operands]
+        if torch is not None:
+            leaves = [make(KIND, values(t), requires_grad=True) for t in operands]
             found += torch.autograd.grad(functions[function](*leaves, op=op).sum(), leaves)
-        return [np.array(t) if isinstance(t, np.ndarray) else t.detach().numpy() for t in found]
+        return [values(t) for t in found]
 
     dot, calls = lowlevel.dot, []
 

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 from helpers import oracle
-from helpers.tensors import KINDS, VARIABLES, make, torch, values
+from helpers.cases import each
+from helpers.tensors import KINDS, VARIABLES, dtype_of, make, torch, values
 
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, convert, linear, lowlevel, matmul, use_backend
 from im2col_compat.codegen import compile
@@ -320,6 +321,40 @@ def test_captured_tensors(path, add):
     with forced(path):
         assert gradcheck(function, [s, x, w] if VARIABLES else (s, x, w))
         assert gradgradcheck(function, [s, x, w] if VARIABLES else (s, x, w))
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs tensors without dimensions")
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")], ids=str)
+def test_captured_tensors_of_other_dtypes(dtypes):
+    """A tensor without dimensions counts as a number does: results have the operands' dtype, its gradient its own."""
+    of_s, dtype = dtypes
+    s = make("tensor", np.array(0.75), of_s, requires_grad=True)
+    x, w = make("tensor", random(2, 4), dtype, requires_grad=True), make("tensor", random(3, 4), dtype)
+
+    def is_found(multiply, plain, add):
+        found = linear(x, w, op=Op(multiply, add))
+        expected = linear(x, w, op=Op(plain, add))
+        assert dtype_of(found) == dtype
+        np.testing.assert_allclose(values(found), values(expected), rtol=1e-6)
+        of_x, of_s = torch.autograd.grad(found.sum(), (x, s), create_graph=True)
+        assert (of_x.dtype, of_s.dtype) == (x.dtype, s.dtype)
+        (again,) = torch.autograd.grad(of_x.sum(), s)
+        assert again.dtype == s.dtype
+
+    def product(w, x):
+        return s * w * x
+
+    def distance(w, x):
+        return s * abs(w - x)
+
+    each(
+        is_found,
+        [
+            (product, lambda w, x: 0.75 * w * x, "sum"),
+            (product, lambda w, x: 0.75 * w * x, "max"),
+            (distance, lambda w, x: 0.75 * abs(w - x), "sum"),
+        ],
+    )
 
 
 @needs_torch

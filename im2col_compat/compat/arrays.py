@@ -185,6 +185,7 @@ class _NumPy(_Arrays):
         return x.min(axis)
 
 
+_HAS_FLIP = hasattr(Tensor, "flip")  # 0.4.1 on; PyTorch 2.4's graphs don't ask a tensor for it
 #: What a Tensor has that doesn't change where operations go.
 _DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
 #: The types whose elements lie where they say.
@@ -357,7 +358,7 @@ class _Torch(_Arrays):
 
     def flip(self, x, axes):
         axes = [axis for axis in axes if x.shape[axis] != 1]
-        if axes and hasattr(x, "flip"):  # 0.4.1 on
+        if axes and _HAS_FLIP:
             return x.flip(axes)
         for axis in axes:
             x = self.take(x, list(range(int(x.shape[axis]) - 1, -1, -1)), axis)

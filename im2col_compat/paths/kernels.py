@@ -26,7 +26,8 @@ def run(op, problem, kernels, arrays, weights, x):
         problem, weights, x = _expanded(problem, arrays, weights, x)
     operands = (x,) + weights
     if kernels.traced is not None:
-        operands += tuple([value for value in kernels.captured if arrays.owns(value)])
+        # One without dimensions may be of another dtype, as its gradient is then.
+        operands += tuple([arrays.cast(value, kernels.dtype) for value in kernels.captured if arrays.owns(value)])
     if arrays is NUMPY or not (autograd.records(*operands) or graphs.transform()):
         return _forward(op, problem, kernels, arrays, operands)
     return autograd.apply_function(_Kernels, operands, op, problem, kernels)

@@ -84,7 +84,7 @@ def _operands(traced, weights, x):
         if parameters.is_number(value):
             others.append(TORCH.tensor(TORCH.full(x, ones, value)))
         else:
-            others.append(TORCH.reshape(value, ones))
+            others.append(TORCH.reshape(TORCH.cast(value, TORCH.dtype(x)), ones))
     operands.update(zip(traced.others, others))
     return operands
 
