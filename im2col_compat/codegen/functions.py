@@ -94,7 +94,9 @@ def _power(base, exponent, numpy=False):
         return None
     # A call of pow() takes as long as dozens of products.
     found = _whole_power(base, int(twice // 2))
-    return found * sqrt(base) if twice % 2 else found
+    # Of minus infinity the root is NaN, but not the power.
+    infinite = eq(base, -float("inf"))
+    return select(infinite, constant(float("inf"), base.dtype), found * sqrt(base)) if twice % 2 else found
 
 
 def _whole_power(base, exponent):
