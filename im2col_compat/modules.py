@@ -299,7 +299,7 @@ class _ConvTranspose(Layer):
 
     @classmethod
     def from_conv(cls, conv, op, params=None):
-        """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
+        """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters. TypeError for others."""
         return cls._sharing(conv, op, params)
 
     def forward(self, input, output_size=None):

@@ -411,3 +411,16 @@ def test_vmap(which):
     for i, sample in enumerate(samples):
         for one, other in zip(found, gradients(*sample)):
             torch.testing.assert_close(one[i], other)
+
+
+@needs_torch
+def test_products_with_much_padding():
+    """The padded image of a product isn't made where it is huge: a dilation as large leaves few blocks."""
+    x, w = make("tensor", random(1, 2, 4), requires_grad=True), make("tensor", random(3, 2, 2), requires_grad=True)
+    far = 2**45
+    for pads in (((far, far),), ((0, far),)):
+        y = conv1d(x, w, None, far + 1, pads, far, op=Op(lambda w, x: w * (x + 1), pad_value=0))
+        expected = oracle.conv(
+            values(x), values(w), lambda w, x: w * (x + 1), SUM, None, 0, (far + 1,), pads, (far,), 1
+        ).astype(float)  # fmt: skip
+        np.testing.assert_allclose(values(y), expected, rtol=1e-10)

@@ -31,19 +31,17 @@ def of(op, problem, arrays, x):
     if op.is_named or engines.forced() is not None or not serves(problem, arrays):
         return None
     traced = op.term.product(op, arrays.dtype(x))
-    elsewhere = (
-        [value for value in traced.captured if arrays.owns(value) and arrays.device(value) != arrays.device(x)]
-        if traced
-        else []
-    )
-    return None if elsewhere else traced
+    if traced is None:
+        return None
+    captured = [value for value in traced.captured if arrays.owns(value)]
+    return traced if all(arrays.device(value) == arrays.device(x) for value in captured) else None
 
 
 def serves(problem, arrays):
     """Whether PyTorch computes sums of products of a problem."""
     if arrays is not TORCH or 0 in problem.w_shape + problem.x_shape:
         return False
-    return not problem.is_conv or native.serves(problem, arrays)
+    return not problem.is_conv or native.serves(problem, arrays) and _pads_little(problem)
 
 
 def run(op, problem, traced, weights, x):
@@ -65,6 +63,12 @@ def run(op, problem, traced, weights, x):
         return TORCH.reshape(torch.nn.functional.linear(x, TORCH.reshape(w, problem.w_shape)), problem.result_shape)
     result = torch.matmul(TORCH.reshape(w, problem.w_shape), TORCH.reshape(x, problem.x_shape))
     return TORCH.reshape(result, problem.result_shape)
+
+
+def _pads_little(problem):
+    """Whether an image with its padding isn't much larger: it may have to be made, which kernels don't do."""
+    padded = product(size + before + after for size, (before, after) in zip(problem.image, problem.pads))
+    return padded <= 4 * product(problem.image) + 2**16
 
 
 def _any(pads):
@@ -91,8 +95,8 @@ def _operands(traced, weights, x):
 
 # ---------------------------------------------------------------- gradients
 def gradients(op, problem, kernels, needs, operands, grad):
-    """[gradient of x, of the weight, of its parameters, ...] that are needed and whose partial derivatives are products; None
-    for others.
+    """[gradient of x, of the weight, of its parameters, ...] that are needed and whose partial derivatives are products;
+    None for others.
 
     operands: x, the weight, its parameters and captured tensors, with which there are none.
     """
@@ -102,7 +106,7 @@ def gradients(op, problem, kernels, needs, operands, grad):
     pad, pads = op.pad_value_for(kernels.dtype), _any(problem.pads)
     fits = [pair is not None and (i == 0 or not pads or _vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
     wanted = [i for i, (need, fit) in enumerate(zip(needs, fits)) if need and fit]
-    if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS:
+    if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS or not _pads_little(problem):
         return found
     # What isn't finite would meet the zeros of the padding.
     if not bool(torch.isfinite(grad.sum())):
