@@ -57,9 +57,8 @@ def _conv(dims, input, weight, bias, stride, padding, dilation, groups, op, para
         arguments = input, weight, bias, stride, padding, dilation, groups, resolve(op), params
         return graphs.taken_over((conv1d, conv2d, conv3d)[dims - 1], (input, weight), *arguments)
     if autocast.is_on(input) and not graph.is_dot(op):
-        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
-        with autocast.off(input):
-            return _conv(*((dims,) + tuple(tensors) + (stride, padding, dilation, groups, op, params)))
+        arguments = dims, input, weight, bias, stride, padding, dilation, groups, op, params
+        return autocast.uncast(_conv, input, *arguments)
     if graphs.elsewhere(input):
         recorded = graph.conv(dims, op, input, weight, bias, stride, padding, dilation, groups, params)
         if recorded is not None:
@@ -101,9 +100,7 @@ def linear(input, weight, bias=None, op="dot", params=None):
     if graphs.overridden(input, weight):
         return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op), params)
     if autocast.is_on(input) and not graph.is_dot(op):
-        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
-        with autocast.off(input):
-            return linear(*(tuple(tensors) + (op, params)))
+        return autocast.uncast(linear, input, input, weight, bias, op, params)
     if graphs.elsewhere(input):
         recorded = graph.linear(op, input, weight, bias, params)
         if recorded is not None:
@@ -128,8 +125,7 @@ def matmul(a, b, op="dot", params=None):
     if graphs.overridden(a, b):
         return graphs.taken_over(matmul, (a, b), a, b, resolve(op), params)
     if autocast.is_on(a) and not graph.is_dot(op):
-        with autocast.off(a):
-            return matmul(autocast.widened(a), autocast.widened(b), op, autocast.widened_all(params))
+        return autocast.uncast(matmul, a, a, b, op, params)
     if graphs.elsewhere(a):
         recorded = graph.matmul(op, a, b, params)
         if recorded is not None:

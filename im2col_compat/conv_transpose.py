@@ -61,9 +61,7 @@ def _conv(dims, input, weight, bias, stride, padding, output_padding, groups, di
         return graphs.taken_over(function, (input, weight), *arguments)
     numbers = stride, padding, output_padding, groups, dilation
     if autocast.is_on(input) and not graph.is_dot(op):
-        tensors, params = map(autocast.widened, (input, weight, bias)), autocast.widened_all(params)
-        with autocast.off(input):
-            return _conv(*((dims,) + tuple(tensors) + numbers + (op, params)))
+        return autocast.uncast(_conv, input, *((dims, input, weight, bias) + numbers + (op, params)))
     if graphs.elsewhere(input):
         recorded = graph.conv_transpose(*((dims, op, input, weight, bias) + numbers + (params,)))
         if recorded is not None:

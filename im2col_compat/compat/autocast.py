@@ -30,18 +30,16 @@ def is_on(x):
         return False
 
 
-def off(x):
-    """A context in which nothing is cast."""
-    return (
+def uncast(call, x, *arguments):
+    """call(*arguments) where nothing is cast, with tensors of halves as float32, those of params too."""
+    context = (
         torch.autocast(x.device.type, enabled=False) if hasattr(torch, "autocast") else torch.cuda.amp.autocast(False)
     )
+    with context:
+        return call(*[_widened(argument) for argument in arguments])
 
 
-def widened(value):
-    """A tensor of halves as float32; anything else as it is."""
+def _widened(value):
+    if hasattr(value, "keys"):
+        return {name: _widened(value[name]) for name in value}
     return value.float() if isinstance(value, Tensor) and value.dtype in HALVES else value
-
-
-def widened_all(params):
-    """The same for what params= is given."""
-    return params if params is None else {name: widened(params[name]) for name in params}

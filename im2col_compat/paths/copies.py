@@ -22,7 +22,7 @@ def placed(how, problem, arrays, *operands):
     shapes = layout.whole_shapes(problem)
     for i, tensor in enumerate(tensors):
         if strides[i] is not None:
-            tensors[i], strides[i] = arrays.placed(_whole(arrays, tensor, shapes[i]))
+            tensors[i], strides[i] = arrays.placed(arrays.shaped(tensor, shapes[i]))
     lying = layout.lying(how, problem, strides)
     for i, tensor in enumerate(tensors):
         if lying is None and strides[i] is not None:
@@ -31,16 +31,12 @@ def placed(how, problem, arrays, *operands):
     return lying, tensors
 
 
-def _whole(arrays, tensor, shape):
-    return tensor if tuple(tensor.shape) == shape else arrays.reshape(tensor, shape)
-
-
 def for_forward(make, problem, arrays, itemsize, w, x):
     """(layout, w, x, elements of the result before) of parts of a problem that C can be given without large copies.
 
     make: a problem's layout. Results don't depend on each other, so the parts may be any.
     """
-    strides = [arrays.placed(_whole(arrays, t, s))[1] for t, s in zip((w, x), layout.whole_shapes(problem))]
+    strides = [arrays.placed(arrays.shaped(t, s))[1] for t, s in zip((w, x), layout.whole_shapes(problem))]
     if not is_spread(problem) and layout.lying(make(problem), problem, strides + [None]) is not None:
         parts = [(problem, w, x, 0)]
     elif problem.function == "linear":
@@ -80,7 +76,7 @@ def _of_matrices(problem, itemsize, order=None):
 def _expanded(problem, arrays, w, x):
     """The operands of a matmul with all leading dimensions of the result."""
     (w_shape, x_shape, _), lead = layout.whole_shapes(problem), layout.leading(problem)
-    return [arrays.expand(_whole(arrays, t, s), lead + s[-2:]) for t, s in ((w, w_shape), (x, x_shape))]
+    return [arrays.expand(arrays.shaped(t, s), lead + s[-2:]) for t, s in ((w, w_shape), (x, x_shape))]
 
 
 def for_gradient(problem, arrays, itemsize, w, x, grad, of):
@@ -91,7 +87,7 @@ def for_gradient(problem, arrays, itemsize, w, x, grad, of):
     """
     shapes, lead = layout.whole_shapes(problem), layout.leading(problem)
     w, x = _expanded(problem, arrays, w, x)
-    grad = _whole(arrays, grad, shapes[2])
+    grad = arrays.shaped(grad, shapes[2])
     repeated = [of is not None and size > shapes[of][axis] for axis, size in enumerate(lead)]
     # What is summed up is in one part, where it can be.
     order = sorted(range(len(lead)), key=lambda axis: repeated[axis])

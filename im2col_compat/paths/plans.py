@@ -29,8 +29,8 @@ def of(op, problem, arrays, weights, x):
         x = arrays.unsqueeze(x, 0) if len(problem.x_shape) == len(problem.image) + 1 else x
         op, weights, x, captures = op.term.prepared(op, arrays, weights, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
         return ConvPlan(op, arrays, x, problem, captures), weights, x
-    weights = tuple(_of_shape(arrays, w, problem.w_shape) for w in weights)
-    x = _of_shape(arrays, x, problem.x_shape)
+    weights = tuple(arrays.shaped(w, problem.w_shape) for w in weights)
+    x = arrays.shaped(x, problem.x_shape)
     rank = len(problem.x_shape)
     if problem.function == "linear":
         weights, axis = tuple(arrays.reshape(w, (1,) * (rank - 1) + tuple(w.shape)) for w in weights), rank
@@ -42,10 +42,6 @@ def of(op, problem, arrays, weights, x):
     broadcast = [[p == 1 and q != 1 for p, q in zip(*shapes)] for shapes in ((w.shape, x.shape), (x.shape, w.shape))]
     op, weights, x, captures = op.term.prepared(op, arrays, weights, x, *broadcast)
     return BroadcastPlan(op, arrays, weights[0], x, axis, captures), weights, x
-
-
-def _of_shape(arrays, t, shape):
-    return t if tuple(t.shape) == shape else arrays.reshape(t, shape)
 
 
 class ConvPlan(object):

@@ -52,8 +52,8 @@ def run(op, problem, traced, weights, x):
     if tuple(w.shape) != tuple(weights[0].shape):  # it is of parameters alone
         w = TORCH.expand(w, weights[0].shape)
     pad = op.pad_value_for(TORCH.dtype(x))
-    if _any(problem.pads) and not _vanishes(right, pad):
-        image = tuple(size + before + after for size, (before, after) in zip(problem.image, problem.pads))
+    if any(map(any, problem.pads)) and not _vanishes(right, pad):
+        image = problem.padded_columns.image
         operands["x"] = TORCH.pad(x, problem.pads, pad)
         problem = problem._replace(pads=((0, 0),) * len(problem.pads), image=image)
     x = evaluate.value(right, operands)
@@ -67,12 +67,7 @@ def run(op, problem, traced, weights, x):
 
 def _pads_little(problem):
     """Whether an image with its padding isn't much larger: it may have to be made, which kernels don't do."""
-    padded = product(size + before + after for size, (before, after) in zip(problem.image, problem.pads))
-    return padded <= 4 * product(problem.image) + 2**16
-
-
-def _any(pads):
-    return any(side > 0 for sides in pads for side in sides)
+    return product(problem.padded_columns.image) <= 4 * product(problem.image) + 2**16
 
 
 def _vanishes(right, pad):
@@ -103,7 +98,7 @@ def gradients(op, problem, kernels, needs, operands, grad):
     found, pairs = [None] * len(operands), kernels.partials
     if not pairs or not HAS_GRADIENTS or kernels.captured or not problem.is_conv:
         return found
-    pad, pads = op.pad_value_for(kernels.dtype), _any(problem.pads)
+    pad, pads = op.pad_value_for(kernels.dtype), any(map(any, problem.pads))
     fits = [pair is not None and (i == 0 or not pads or _vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
     wanted = [i for i, (need, fit) in enumerate(zip(needs, fits)) if need and fit]
     if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS or not _pads_little(problem):

@@ -312,11 +312,8 @@ def _product(op, dtype):
 
 def compiled(op, texts, dtype, level):
     """(Kernels, None) of an op's texts, or (None, reason), which is said where nothing can be compiled."""
-    unsupported = template.unsupported(texts)
-    if unsupported is not None:
-        return None, unsupported
     found, reason = c_kernels.compiled(texts, dtype, level, repr(op))
-    if found is None:
+    if found is None and template.unsupported(texts) is None:
         _cannot_compile(
             "im2col_compat can't compile ops here, and evaluates them with tensor operations, which is slower: {}. "
             "Named ops don't need a compiler".format(reason)
