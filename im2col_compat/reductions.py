@@ -223,9 +223,10 @@ class Fold(Reduction):
         # Term by term: all of them at once would leave room for few results in one block, and each step costs a call.
         before = (slice(None),) * axis
         acc, started, gone = None, None, None
-        x_parts = iter(_unbind(arrays, x, axis))
-        for k, w_part in enumerate(zip(*[_unbind(arrays, w, axis) for w in weights])):
-            x_part = next(x_parts)
+        # One part at a time: Python 2's zip() would make a list of them all.
+        parts_of_weights = [iter(_unbind(arrays, w, axis)) for w in weights]
+        for k, x_part in enumerate(_unbind(arrays, x, axis)):
+            w_part = tuple([next(parts) for parts in parts_of_weights])
             if k == 0:
                 multiply = op.term.multiplier(op, arrays, w_part, x_part)
             term = multiply(w_part, x_part)

@@ -992,7 +992,7 @@ def test_long_calls_come_back_to_python(function, op, monkeypatch):
 
     monkeypatch.setattr(lowlevel, "dot", counting)
     whole = results()
-    monkeypatch.setattr(fused, "STEP", 10**5)
+    monkeypatch.setattr(fused, "STEP", 10**4)
     for one, other in zip(whole, results()):
         np.testing.assert_array_equal(one, other)
     assert calls[1] >= calls[0] + 2
