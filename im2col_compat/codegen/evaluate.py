@@ -7,7 +7,8 @@ can't be called with other tensors, but its expression can.
 import numpy as np
 
 from im2col_compat.codegen.expression import (
-    CONSTANT, OPERAND, both, constant, either, exclusive, gate, is_constant, negation, postorder, select)  # fmt: skip
+    CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, postorder,
+    select)  # fmt: skip
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
@@ -27,15 +28,22 @@ class Evaluated(object):
         return value(self.expression, operands)
 
 
-def value(expression, operands):
-    """An expression of operands, {name: tensor}."""
+def value(expression, operands, plain=False):
+    """An expression of operands, {name: tensor}. plain: whether these are plain data, which nothing differentiates."""
     if expression.function is OPERAND:
         return operands[expression.value]
-    found, order = {}, postorder(expression)
-    like = next(operands[node.value] for node in order if node.function is OPERAND)
-    for node in order:
-        found[node] = _value(node, [found[arg] for arg in node.args], operands, like)
-    return found[expression]
+    found = {}
+    like = next(operands[node.value] for node in postorder(expression) if node.function is OPERAND)
+
+    def of(node):
+        if node not in found:
+            if plain and _is_choice(node) and node.args[0].function in _COMPARISONS:
+                found[node] = _chosen(node, [of(arg) for arg in node.args[0].args])
+            else:
+                found[node] = _value(node, [of(arg) for arg in node.args], operands, like)
+        return found[node]
+
+    return of(expression)
 
 
 def at(expression, x):
@@ -84,10 +92,9 @@ def _value(node, args, operands, like):
         return operands[node.value]
     if function is CONSTANT:
         return _full(like, node.value)
-    if function is select and all(map(is_constant, node.args[1:])):
+    if _is_choice(node):
         a, b = [arg.value for arg in node.args[1:]]
-        if a - b + b == a:  # much faster than to choose from numbers; and differentiable as that is
-            return TORCH.cast(args[0], node.dtype) * (a - b) + b
+        return TORCH.cast(args[0], node.dtype) * (a - b) + b
     if function in (select, gate):
         whole = [TORCH.expand(arg, _shape(args)) for arg in args]
         return TORCH.where(*whole)
@@ -113,6 +120,25 @@ def _value(node, args, operands, like):
     return found[lowered]
 
 
+def _is_choice(node):
+    """Whether it chooses one of two numbers a and b: then b + (a - b) * (0 or 1) is much faster, and differentiable too."""
+    if node.function is not select or not all(map(is_constant, node.args[1:])):
+        return False
+    a, b = [arg.value for arg in node.args[1:]]
+    return a - b + b == a
+
+
+def _chosen(node, compared):
+    """Such a choice, where what it depends on is a comparison: that writes 0 and 1 itself, without bools between."""
+    comparison, a, b = node.args[0], node.args[1].value, node.args[2].value
+    second = comparison.args[1]
+    result = TORCH.empty(compared[0], _shape(compared), node.dtype)
+    other = second.value if second.function is CONSTANT else compared[1]
+    getattr(torch, comparison.function.name)(compared[0], other, out=result)
+    result = result if a - b == 1 else result.mul_(a - b)
+    return result if b == 0 else result.add_(b)
+
+
 def _called(function):
     """PyTorch's functions that compute one."""
     for name in function.names[:1] + function.functional + [function.name]:
@@ -125,6 +151,7 @@ def _shape(tensors):
     return tuple(max(int(size) for size in sizes) for sizes in zip(*[tensor.shape for tensor in tensors]))
 
 
+_COMPARISONS = (eq, ge, gt, le, lt, ne)
 _LOGIC = {
     both: lambda a, b: a & b,
     either: lambda a, b: a | b,

@@ -112,7 +112,7 @@ def gradients(op, problem, kernels, needs, operands, grad):
     names = ["w"] + [symbols.operand_name(name) for name in op.term.names]
     weights = dict(zip(names, [w] + [operand.detach() for operand in operands[2:]]))
     of_w = _factor(pairs[0][0], weights, w) if 0 in wanted else w
-    dx = TORCH.full(x, x.shape, 0) if 0 in wanted else None
+    dx = TORCH.empty(x, x.shape) if 0 in wanted else None
     sums = {pairs[i][1]: TORCH.full(w, w.shape, 0) for i in wanted if i}  # by the factor of the input's
     step = max(1, ROOM // (4 * product(x.shape[1:])))
     for start in range(0, problem.batch, step):
@@ -138,7 +138,7 @@ def _factor(expression, operands, like):
     """A factor's values, in the shape of `like`: it may be a number, or of parameters that are one number for all."""
     if is_constant(expression):
         return TORCH.tensor(TORCH.full(like, like.shape, expression.value))
-    return TORCH.expand(evaluate.value(expression, operands), like.shape)
+    return TORCH.expand(evaluate.value(expression, operands, plain=True), like.shape)
 
 
 def _of_convolution(problem, wanted, w, x, grad):
