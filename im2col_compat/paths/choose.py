@@ -60,7 +60,7 @@ def computed(op, problem, arrays, weights, x):
     traced = products.of(op, problem, arrays, x)
     if traced is not None:
         return products.run(op, problem, traced, weights, x)
-    found = _kernels(op, problem, arrays, weights, x)
+    found = kernels_on(op, problem, arrays, weights, x)
     if found is not None:
         return kernels.run(op, problem, found, arrays, weights, x)
     return blocks.run(op, problem, arrays, weights, x)
@@ -96,7 +96,7 @@ def kernels_for(op, dtype, arrays, scalars=()):
     return op.term.kernels(op, dtype, arrays, c_kernels.level())
 
 
-def _kernels(op, problem, arrays, weights, x):
+def kernels_on(op, problem, arrays, weights, x):
     """The C kernels for these operands; None where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
         return None

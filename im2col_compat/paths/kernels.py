@@ -33,6 +33,24 @@ def run(op, problem, kernels, arrays, weights, x):
     return autograd.apply_function(_Kernels, operands, op, problem, kernels)
 
 
+def run_parts(op, problem, kernels, arrays, w, x):
+    """The result of a transposed convolution of one group, of dense plain data: C puts each part where it belongs."""
+    if problem.filled:
+        result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype)
+    else:
+        nothing = op.reduction.of_no_terms(op, kernels.result_dtype)
+        result = arrays.full(x, problem.result_shape, nothing, kernels.result_dtype)
+        to = arrays.address(result)
+    divisions = _divisions(kernels)
+    parts = layout.of_parts(problem, kernels.dtype, op.reduction.in_order)
+    w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
+    for how, w_start, x_start, y_start in parts:
+        addresses = w + w_start * itemsize, x + x_start * itemsize, to + y_start * kernels.result_itemsize
+        _call(lowlevel.FORWARD, how, kernels.address, addresses, (itemsize, kernels.result_itemsize))
+    _check_divisions(op, kernels, divisions)
+    return result
+
+
 def takes_samples(*operands):
     """Whether torch.func maps over operands so that kernels take all samples as one problem."""
     if graphs.transform() is None or not graphs.only_maps() or not TORCH.are_plain_on_cpu(*operands):

@@ -122,6 +122,46 @@ def _layout(problem, pad):
     )  # fmt: skip
 
 
+def of_parts(problem, dtype, backwards):
+    """(layout, elements of w, x and the result before) of each part of a transposed convolution, one of one group, whose
+    operands are dense. backwards: whether it is the image that is reversed, and not the kernel."""
+    # By what the parts follow from: slices are no keys.
+    sizes = problem[: problem._fields.index("parts")]
+    return _layouts.get(
+        (sizes, dtype, backwards), lambda: [_of_part(problem, part, dtype, backwards) for part in problem.parts]
+    )
+
+
+def _of_part(problem, part, dtype, backwards):
+    channels, filters = problem.w_shape[:2]
+    kernel, image, size = problem.w_shape[2:], problem.image, problem.result_shape[-problem.dims :]
+    part = part.forwards(kernel, image) if backwards else part
+    # For each axis: where the first tap, pixel and place are, and the steps between them.
+    taps = [(s.start, s.step or 1) for s in part.taps]
+    pixels = [(s.start, 1) for s in part.pixels]
+    places = [(s.start, s.step) for s in part.places]
+    if backwards:
+        pixels = [(n - 1 - start, -1) for n, (start, _) in zip(image, pixels)]
+        counts = part.problem.blocks
+        places = [(start + (count - 1) * step, -step) for count, (start, step) in zip(counts, places)]
+    else:
+        taps = [(n - 1 - start, -step) for n, (start, step) in zip(kernel, taps)]
+    w, x, y = dense((channels, filters) + kernel), dense((1, channels) + image), dense((1, filters) + size)
+    one, zeros, ones = part.problem, (0,) * (3 - problem.dims), (1,) * (3 - problem.dims)
+    starts, steps = [], []
+    for walk, strides in ((taps, w[2:]), (pixels, x[2:]), (places, y[2:])):
+        starts.append(sum(start * stride for (start, _), stride in zip(walk, strides)))
+        steps.append(zeros + tuple(step * stride for (_, step), stride in zip(walk, strides)))
+    pads = any(max(sides) > 0 for sides in one.pads)
+    how = Layout(
+        one.batch, 1, filters, channels, ones + one.image, ones + one.kernel, ones + one.dilation, (1, 1, 1),
+        zeros + tuple(before for before, _ in one.pads), ones + one.blocks, x[:2] + steps[1], x[:2] + steps[1],
+        (w[1], w[0]) + steps[0], y[:2] + steps[2], None if pads else _bytes(0, dtype), ALL, False,
+        filters * product(one.blocks) * one.taps,
+    )  # fmt: skip
+    return (how,) + tuple(starts)
+
+
 def _changed(sizes, axis, size):
     return sizes[:axis] + (size,) + sizes[axis + 1 :]
 

@@ -10,7 +10,8 @@ from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import choose, native
+from im2col_compat.paths import choose, native, products
+from im2col_compat.paths.kernels import run_parts
 from im2col_compat.problem import product
 
 
@@ -24,6 +25,9 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
 
 
 def _of_parts(op, problem, arrays, weights, x):
+    result = _in_place(op, problem, arrays, weights, x)
+    if result is not None:
+        return result
     parts, axes = problem.parts, list(range(len(x.shape) - problem.dims, len(x.shape)))
     # Where the order of terms counts, it is the kernel's. Else it is cheaper to reverse the kernel than the image.
     backwards = op.reduction.in_order
@@ -47,6 +51,26 @@ def _of_parts(op, problem, arrays, weights, x):
     if not parts and arrays is TORCH and autograd.records(x, *weights):
         result = result + 0 * sum([t.sum() for t in weights], x.sum())  # so that there is a gradient, if of zeros
     return result
+
+
+def _in_place(op, problem, arrays, weights, x):
+    """The result, by C kernels that read operands and write results where they are; None where that can't be."""
+    if not problem.parts or problem.numbers[3] > 1 or len(weights) > 1 or arrays.dtype(x) in dtypes.HALVES:
+        return None
+    if arrays is TORCH and (autograd.records(x, *weights) or graphs.transform() is not None):
+        return None
+    part = problem.parts[0].problem
+    pads = any([max(sides) > 0 for each in problem.parts for sides in each.problem.pads])
+    op = op.padding_with(None if pads else 0)
+    if products.of(op, part, arrays, x) is not None:
+        return None
+    kernels = choose.kernels_on(op, part, arrays, weights, x)
+    if kernels is None or kernels.pack is not None or kernels.product is not None or kernels.traced is not None:
+        return None
+    (w, w_strides), (x, x_strides) = arrays.placed(weights[0]), arrays.placed(x)
+    if w_strides is not None or x_strides is not None:
+        return None
+    return arrays.tensor(run_parts(op, problem, kernels, arrays, w, x))
 
 
 # ---------------------------------------------------------------- the weight
