@@ -53,7 +53,8 @@ struct dot_kernels {
     int64_t plane;      /* the number of weights */
     uint32_t wanted;    /* bit i: whether the gradient of number i is: planes first, then scalars */
     /* The rows of a tile: out[i][j], rows `stride` apart. A result's first block of k starts
-     * anew, others go on from out. mask: 0 where a tap is left out, else all bits; or NULL. */
+     * anew, others go on from out. mask: [k][lanes], 0 where a tap is left out, else all bits, and then a byte for
+     * each k: whether none is; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. y: as g, the result, where

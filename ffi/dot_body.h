@@ -52,6 +52,27 @@ INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
 #define TILE_ROWS ROWS
 #endif
 
+#define TERM(function) (SUM)OP(function)(FUSED, one, WEIGHTS(w, i, rows), x[j])
+/* A sum with one more term. */
+#if ADDS == DOT_SUM && PRODUCT
+#define ADDED(acc) (FUSED ? FMA(TERM(left), TERM(right), acc) : (acc) + TERM(left) * TERM(right))
+#elif ADDS == DOT_SUM
+#define ADDED(acc) ((acc) + TERM(term))
+#elif FOLDS
+#define ADDED(acc) OP(add)(acc, TERM(term))
+#elif ADDS == DOT_LOGSUMEXP
+#define ADDED(acc) ((acc) + NAME(share)(TERM(term), most[i][j]))
+#else
+#define ADDED(acc) NAME(better)(acc, TERM(term), finite)
+
+INLINE SUM NAME(better)(const SUM best, const SUM term, const int finite)
+{
+    const int better = finite ? BETTER(term, best) : (BETTER(term, best) | (term != term));
+
+    return better ? term : best;
+}
+#endif
+
 INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int masked, const int finite,
                        int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x, 
                        const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride, int first)
@@ -61,6 +82,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #if ADDS == DOT_LOGSUMEXP
     SUM most[TILE_ROWS][LANES];
 #endif
+    const uint8_t *const whole = (const uint8_t *)(mask + depth * LANES);
     ELEMENT one = 1;
     int64_t k = 0;
     int i, j;
@@ -70,7 +92,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
     /* Zeros that the compiler knows of would be set by memset, which takes as long as a dozen terms. */
     HIDE(start);
     (void)one;
-    (void)mask;
+    (void)mask, (void)whole;
     (void)finite;
     for (i = 0; i < rows; i++)
         LANE_LOOP
@@ -105,36 +127,26 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
             acc[i][j] = start;
 #endif
     for (; k < depth; k++, w += PLANES * rows, x += LANES) {
-        ROW_LOOP
-        for (i = 0; i < rows; i++)
-            LANE_LOOP
-            for (j = 0; j < LANES; j++) {
+        /* Of most k, no tap is left out. */
+        if (masked && !whole[k]) {
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                LANE_LOOP
+                for (j = 0; j < LANES; j++) {
 #if DIVIDES
-                if (masked && mask[j] == 0)
-                    continue;
+                    if (mask[j] == 0)
+                        continue;
 #endif
-#if ADDS == DOT_SUM
-#if PRODUCT
-                const SUM left = OP(left)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
-                const SUM right = OP(right)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
-                const SUM sum = FUSED ? FMA(left, right, acc[i][j]) : acc[i][j] + left * right;
-#else
-                const SUM sum = acc[i][j] + (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
-#endif
-                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
-#elif FOLDS
-                const SUM sum = OP(add)(acc[i][j], (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]));
-                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
-#elif ADDS == DOT_LOGSUMEXP
-                const SUM sum = acc[i][j] + NAME(share)(OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]), most[i][j]);
-                acc[i][j] = !masked || mask[j] != 0 ? sum : acc[i][j];
-#else
-                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j]);
-                const int better = finite ? BETTER(term, acc[i][j]) : (BETTER(term, acc[i][j]) | (term != term));
-                const SUM best = better ? term : acc[i][j];
-                acc[i][j] = !masked || mask[j] != 0 ? best : acc[i][j];
-#endif
-            }
+                    const SUM added = ADDED(acc[i][j]);
+                    acc[i][j] = mask[j] != 0 ? added : acc[i][j];
+                }
+        } else {
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                LANE_LOOP
+                for (j = 0; j < LANES; j++)
+                    acc[i][j] = ADDED(acc[i][j]);
+        }
         if (masked)
             mask += LANES;
     }
@@ -588,5 +600,7 @@ static const struct dot_kernels NAME(kernels) = {
 #undef FOLDS
 #undef SAVED
 #undef TILE_ROWS
+#undef TERM
+#undef ADDED
 #undef GREATEST
 #undef LOG

@@ -20,12 +20,13 @@ static inline int64_t panel_bytes(const struct dot_problem *p, int64_t depth, in
 /* Bytes of its mask, where there are masks. */
 static inline int64_t mask_bytes(const struct dot_problem *p, int64_t depth, int64_t lanes)
 {
-    return p->skips ? panel_bytes(p, depth, lanes) : 0;
+    return p->skips ? aligned(depth * lanes * p->kernels->element + depth) : 0;
 }
 
 /* Taps [k0, k1) of group `group` at the listed positions, as a panel [k][lanes]. Lanes without a position repeat the first,
  * as a term may be one that only real operands can have: a quotient.
- * Where taps may be left out, mask becomes a panel too: all bits for taps in the image, none for others.
+ * Where taps may be left out, mask becomes a panel too: all bits for taps in the image, none for others. After it comes
+ * a byte for each k: whether all of its taps are in the image.
  * Returns mask, or NULL if no tap is left out. */
 const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, void *panel, void *mask);

@@ -160,11 +160,12 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
     const size_t row = (size_t)lanes * sizeof(WORD);
     const int64_t kernel = volume(p->kernel);
     struct tap tap = tap_at(p->kernel, k0);
+    uint8_t *whole = (uint8_t *)(mask + (k1 - k0) * lanes);
     /* Whether all segments lie in the image at this row of the kernel, and at the one before. */
-    int i, whole = 0, before = 0;
+    int i, rows = 0, before = 0;
     int64_t k, j;
 
-    for (k = k0; k < k1; k++, mask += lanes, next_tap(p->kernel, &tap)) {
+    for (k = k0; k < k1; k++, mask += lanes, whole++, next_tap(p->kernel, &tap)) {
         const WORD bits = (WORD)(tap.channel == p->channels - 1 ? p->last : ~(uint64_t)0);
 
         if (k - k0 == kernel && p->last == ~(uint64_t)0) {
@@ -174,28 +175,34 @@ static void NAME(pack_masks)(const struct dot_problem *p, int64_t k0, int64_t k1
 
             for (mask -= done; done < all; done += smaller(done, all - done))
                 memcpy(mask + done, mask, (size_t)smaller(done, all - done) * sizeof *mask);
+            for (; k < k1; k++, whole++)
+                *whole = whole[-kernel];
             return;
         }
         if (k - k0 >= kernel && bits == (WORD)~(uint64_t)0) {
             /* The same as in the channel before. */
             memcpy(mask, mask - kernel * lanes, row);
+            *whole = whole[-kernel];
             continue;
         }
         if (k == k0 || tap.x == 0) {
-            before = whole && (tap.y > 0 || tap.z > 0);
-            whole = 1;
-            for (i = 0; whole && i < n; i++)
-                whole = row_offset(p, &segments[i], &tap, p->x_strides) != PADDING;
+            before = rows && (tap.y > 0 || tap.z > 0);
+            rows = 1;
+            for (i = 0; rows && i < n; i++)
+                rows = row_offset(p, &segments[i], &tap, p->x_strides) != PADDING;
         }
-        if (whole && before && k - k0 >= p->kernel[2]) {
+        if (rows && before && k - k0 >= p->kernel[2]) {
             memcpy(mask, mask - p->kernel[2] * lanes, row);
+            *whole = whole[-p->kernel[2]];
             continue;
         }
         memset(mask, 0, row);
+        *whole = rows && bits == (WORD)~(uint64_t)0;
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];
             const struct range there = inside(s->x + tap.x * p->dilation[2], p->stride[2], p->image[2], s->count);
 
+            *whole &= there.first == 0 && there.last == s->count;
             if (row_offset(p, s, &tap, p->x_strides) != PADDING)
                 for (j = there.first; j < there.last; j++)
                     mask[s->lane + j] = bits;
