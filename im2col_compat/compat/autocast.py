@@ -18,6 +18,7 @@ def _test():
 
 
 _is_on = _test()
+_TELLS_CPU = hasattr(Tensor, "is_cpu")  # much faster to ask than the device
 
 
 def is_on(x):
@@ -25,7 +26,7 @@ def is_on(x):
     if _is_on is None or not isinstance(x, Tensor):
         return False
     try:
-        return _is_on(x.device.type)
+        return _is_on("cpu" if _TELLS_CPU and x.is_cpu else x.device.type)
     except RuntimeError:  # a device without autocast
         return False
 

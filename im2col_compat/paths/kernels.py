@@ -77,7 +77,8 @@ def _forward(op, problem, kernels, arrays, operands):
         return result
     (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
     if w_strides is None and x_strides is None and not copies.is_spread(problem):
-        _evaluate(kernels, _layout(op, problem, kernels), arrays, w, x, to)
+        how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
+        _evaluate(kernels, how, arrays, w, x, to)
     else:
         for how, w_part, x_part, start in copies.for_forward(
             lambda part: _layout(op, part, kernels), problem, arrays, kernels.itemsize, w, x
@@ -163,6 +164,9 @@ def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wa
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
     each = how.multiplications
+    if how.batch * each < LEAST:
+        lowlevel.dot(call, how, address, 1, w, x, result, saved, dx, dw, scalars, wanted)
+        return
     step = max(1, STEP // each)
     for start in range(0, how.batch, step):
         part = how if step >= how.batch else how._replace(batch=min(step, how.batch - start))
