@@ -6,7 +6,7 @@ import uuid
 import weakref
 
 from im2col_compat import reductions
-from im2col_compat.codegen import evaluate
+from im2col_compat.codegen import evaluate, once
 from im2col_compat.compat import dtypes, graphs
 from im2col_compat.paths import choose
 from im2col_compat.terms import kinds, table_sources
@@ -191,6 +191,10 @@ class Op(object):
         """This op as tensor operations compute what was traced of it: what its functions capture is parameters, too."""
         functions = evaluate.of(traced, [surrogate is not None for surrogate in self.term.surrogates])
         return Op(**dict(dict(self._arguments(), name=None), **functions))
+
+    def left(self, split, pad_value):
+        """The op that is left of this one when parts of its term are computed before, a codegen.once.Split."""
+        return Op(once.Left(split, self.multiply), self.add, self.identity, pad_value, name=repr(self))
 
     @property
     def is_named(self):

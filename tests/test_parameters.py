@@ -12,6 +12,7 @@ from helpers.tensors import KINDS, VARIABLES, dtype_of, make, torch, values
 from im2col_compat import Conv2d, Linear, Op, conv1d, conv2d, conv3d, convert, linear, lowlevel, matmul, use_backend
 from im2col_compat.codegen import compile
 from im2col_compat.compat import graphs
+from im2col_compat.paths import products
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 needs_today = pytest.mark.skipif(torch is None or not graphs.HAS_LIBRARY, reason="needs PyTorch 2.4")
@@ -154,12 +155,13 @@ def test_surrogates(path):
 @pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
 @pytest.mark.parametrize("shape", ["one", "filter", "weight"])
 @pytest.mark.parametrize("channels", [2, 17])
-def test_surrogates_of_products(shape, channels):
+def test_surrogates_of_products(shape, channels, monkeypatch):
     """A product with gradients of its own is PyTorch's convolution; its gradients are those of tensor operations."""
 
     def factor(w, t):
         return 2 ** t.round() * w
 
+    monkeypatch.setattr(products, "LEAST_TERMS", 0)
     grad_w, grad_t = (lambda w, x, t: t * x), (lambda w, x, t: w * t * x)
     given = [("grad_w", grad_w), ("grad_x", lambda w, x, t: t), ("grad_params", {"t": grad_t})]
     sizes = {"one": (1,), "filter": (2 * channels, 1, 1, 1), "weight": (2 * channels, channels, 3, 2)}
@@ -184,6 +186,26 @@ def test_surrogates_of_products(shape, channels):
         expected = torch.nn.functional.conv2d(padded, factor(w, t), stride=(1, 2), groups=2)
         y = conv2d(x, w, stride=(1, 2), padding=((1, 0), (1, 1)), groups=2, op=op, params={"t": t})
         np.testing.assert_array_equal(values(y), values(expected))
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
+@pytest.mark.parametrize("rows", [(), (5,), (2, 3)])
+def test_surrogates_of_products_in_linear(rows, monkeypatch):
+    """The same of rows of features, whose gradients are PyTorch's matrix products."""
+    monkeypatch.setattr(products, "LEAST_TERMS", 0)
+    op = Op(
+        lambda w, x, t: torch.sign(w) * torch.tanh(x) * t, grad_w=lambda w, x, t: t * x, grad_x=lambda w, x, t: t * w,
+        grad_params={"t": lambda w, x, t: w * x})  # fmt: skip
+    arrays = random(*(rows + (17,))), random(16, 17), random(16, 1)
+    x, w, t = [make("tensor", array, requires_grad=True) for array in arrays]
+    found = []
+    for path in ("auto", "slices"):
+        with use_backend(path):
+            y = linear(x, w, op=op, params={"t": t})
+            found.append((y,) + torch.autograd.grad((y * y * y).sum(), (x, w, t)))
+    for ours, theirs in zip(*found):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(values(ours), values(theirs), rtol=1e-9)
 
 
 @needs_torch

@@ -7,8 +7,8 @@ can't be called with other tensors, but its expression can.
 import numpy as np
 
 from im2col_compat.codegen.expression import (
-    CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, postorder,
-    select)  # fmt: skip
+    CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, node,
+    postorder, select)  # fmt: skip
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
@@ -21,6 +21,14 @@ class Evaluated(object):
 
     def __init__(self, expression, others, numbers):
         self.expression, self.names, self.numbers, self.__name__ = expression, tuple(others), numbers, "multiply"
+
+    def of_operands(self, names):
+        """The expression, its operands named otherwise: {name: new name}."""
+        found = {}
+        for here in postorder(self.expression):
+            value = names.get(here.value, here.value) if here.function is OPERAND else here.value
+            found[here] = node(here.function, here.dtype, [found[arg] for arg in here.args], value)
+        return found[self.expression]
 
     def __call__(self, w, x, **others):
         operands = dict(others, w=w, x=x)

@@ -13,7 +13,7 @@ import types
 import numpy as np
 
 from im2col_compat.codegen import expression as ex
-from im2col_compat.codegen import fingerprint, signature
+from im2col_compat.codegen import evaluate, fingerprint, signature
 from im2col_compat.codegen.derive import derivative
 from im2col_compat.codegen.expression import FUNCTIONS, Untraceable
 from im2col_compat.codegen.operations import FUNCTIONAL, METHODS, OPERATIONS, dtype_name
@@ -182,6 +182,8 @@ def _expression(function, argument, names, dtype, arrays, bools=True, parameters
 
     parameters: pairs of names, the user's and the operand's.
     """
+    if isinstance(function, evaluate.Evaluated):
+        return function.of_operands(dict(parameters))
     session = _Session(dtype, arrays, captures, argument)
     try:
         _check_code(function)

@@ -8,7 +8,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native, products
+from im2col_compat.paths import blocks, kernels, native, once, products
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -60,6 +60,10 @@ def computed(op, problem, arrays, weights, x):
     traced = products.of(op, problem, arrays, x)
     if traced is not None:
         return products.run(op, problem, traced, weights, x)
+    before = once.of(op, problem, arrays, x)
+    if before is not None:
+        weights, x = once.operands(op, before[1], weights, x)
+        op = before[0]
     found = kernels_on(op, problem, arrays, weights, x)
     if found is not None:
         return kernels.run(op, problem, found, arrays, weights, x)
@@ -158,6 +162,11 @@ def explain(op, dtype):
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
     else:
         traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
+        before = op.term.split(op, dtype) if traced is None and arrays is TORCH and not op.is_named else None
+        if before is not None:
+            op, parts = before[0], before[1].parts
+            lines.append("Computed once an element, before:")
+            lines += ["{} = {}".format(name, parts[name]) for name in sorted(parts) if parts[name].args]
         found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
         with_kernels = found is not None and found.product is not None and found.pack is None and arrays is TORCH
         if traced is not None or with_kernels:

@@ -11,7 +11,9 @@ from im2col_compat.terms import parameters
 
 #: Channels and filters of a group from which on its convolutions are fast, and take little memory.
 LEAST_CHANNELS = 16
-#: Bytes of the images whose gradients are found at a time.
+#: Terms from which on PyTorch finds gradients faster than kernels do, for all the operations that it takes.
+LEAST_TERMS = 10**6
+#: Bytes of the images, or of their results, whose gradients are found at a time.
 ROOM = 4 * 2**20
 
 
@@ -96,31 +98,35 @@ def gradients(op, problem, kernels, needs, operands, grad):
     operands: x, the weight, its parameters and captured tensors, with which there are none.
     """
     found, pairs = [None] * len(operands), kernels.partials
-    if not pairs or not HAS_GRADIENTS or kernels.captured or not problem.is_conv:
+    if not pairs or not HAS_GRADIENTS or kernels.captured or problem.function == "matmul":
         return found
     pad, pads = op.pad_value_for(kernels.dtype), any(map(any, problem.pads))
     fits = [pair is not None and (i == 0 or not pads or _vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
     wanted = [i for i, (need, fit) in enumerate(zip(needs, fits)) if need and fit]
     if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS or not _pads_little(problem):
         return found
+    if product(problem.result_shape) * problem.taps < LEAST_TERMS:
+        return found
     # What isn't finite would meet the zeros of the padding.
     if not bool(torch.isfinite(grad.sum())):
         return found
     (x, w), grad = [operand.detach() for operand in operands[:2]], grad.detach()
-    if len(problem.x_shape) == len(problem.image) + 1:
+    if problem.function == "linear":
+        x, grad, w = x.reshape(-1, problem.channels), grad.reshape(-1, problem.filters), w.reshape(problem.w_shape)
+    elif len(problem.x_shape) == len(problem.image) + 1:
         x, grad = x.unsqueeze(0), grad.unsqueeze(0)
     names = ["w"] + [symbols.operand_name(name) for name in op.term.names]
     weights = dict(zip(names, [w] + [operand.detach() for operand in operands[2:]]))
     of_w = _factor(pairs[0][0], weights, w) if 0 in wanted else w
     dx = TORCH.empty(x, x.shape) if 0 in wanted else None
     sums = {pairs[i][1]: TORCH.full(w, w.shape, 0) for i in wanted if i}  # by the factor of the input's
-    step = max(1, ROOM // (4 * product(x.shape[1:])))
-    for start in range(0, problem.batch, step):
+    step = max(1, ROOM // (4 * max(product(x.shape[1:]), product(grad.shape[1:]))))
+    for start in range(0, x.shape[0], step):
         part = slice(start, start + step)
         for turn, right in enumerate(list(sums) or [None]):
             both = [turn == 0 and dx is not None, right is not None]
             of_x = x[part] if right is None else _factor(right, {"x": x[part]}, x[part])
-            to_x, to_w = _of_convolution(problem, both, of_w, of_x, grad[part])
+            to_x, to_w = _parts(problem, both, of_w, of_x, grad[part])
             if both[0]:
                 torch.mul(to_x, _factor(pairs[0][1], {"x": x[part]}, x[part]), out=dx[part])
             if both[1]:
@@ -141,8 +147,10 @@ def _factor(expression, operands, like):
     return TORCH.expand(evaluate.value(expression, operands, plain=True), like.shape)
 
 
-def _of_convolution(problem, wanted, w, x, grad):
-    """The gradients of an ordinary convolution's input and weight."""
+def _parts(problem, wanted, w, x, grad):
+    """The gradients of an ordinary convolution's, or linear's, input and weight."""
+    if problem.function == "linear":
+        return grad.mm(w) if wanted[0] else None, grad.t().mm(x) if wanted[1] else None
     pads, padded = tuple(before for before, _ in problem.pads), x
     if any(before != after for before, after in problem.pads):
         pads, padded = (0,) * len(pads), TORCH.pad(x, problem.pads, 0)

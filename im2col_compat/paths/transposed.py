@@ -10,7 +10,7 @@ from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import choose, native, products
+from im2col_compat.paths import choose, native, once, products
 from im2col_compat.paths.kernels import run_parts
 from im2col_compat.problem import product
 
@@ -20,8 +20,18 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
     if op.is_dot and engines.forced() is None and native.serves_transposed(problem, arrays):
         return native.conv_transpose(problem, x, w, b)
     weights, x = choose.operands(op, problem, arrays, names, w, x, b, params)
+    op, weights, x = _before(op, problem, arrays, weights, x)
     result = _of_parts(op, problem, arrays, weights, x)
     return result if b is None else choose.plus(op, arrays, result, b, problem)
+
+
+def _before(op, problem, arrays, weights, x):
+    """(op, weights, x) when what can be computed once an element is."""
+    if not problem.parts:
+        return op, weights, x
+    part, unpadded = problem.parts[0].problem, op.padding_with(None)
+    found = once.of(unpadded, part, arrays, x) if products.of(unpadded, part, arrays, x) is None else None
+    return (op, weights, x) if found is None else (found[0],) + once.operands(op, found[1], weights, x)
 
 
 def _of_parts(op, problem, arrays, weights, x):

@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from im2col_compat.codegen import factors, fingerprint, signature, symbols, template
+from im2col_compat.codegen import factors, fingerprint, once, signature, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
@@ -28,6 +28,7 @@ _found = Memo(MOST_TRACES)  # what an op is made of: (Kernels, reason)
 _traced = Memo(MOST_TRACES)  # what it was traced to: (Kernels, reason)
 _sources = Memo(MOST_TRACES)  # the code of an op's functions, dtype, level: what these were traced to, and of whom
 _products = Memo(MOST_TRACES)  # what an op is made of, dtype: the traced op if its terms are products
+_splits = Memo(MOST_TRACES)  # what an op is made of, dtype: what split() returns
 _cannot_compile = Once()
 
 
@@ -138,6 +139,16 @@ class Function(object):
         if found is None:
             _products.get(key, bool)
         return found
+
+    def split(self, op, dtype):
+        """(the op that is left, a Split) where parts of the term are computed once an element; None where none is.
+
+        See codegen/once.py. Only of functions that do the same at each call.
+        """
+        key = fingerprint.of(op) if dtype in dtypes.C_TYPES and not dtypes.is_integer(dtype) else None
+        if key is None or any(surrogate is not None for surrogate in self.surrogates):
+            return None
+        return _splits.get(key + (dtype,), lambda: _split(op, dtype))
 
     def _key(self, op, traced, dtype, level, scalars):
         """What the C of a traced op depends on."""
@@ -259,7 +270,7 @@ def _code(function):
     if isinstance(function, functools.partial):
         values = function.args + tuple((function.keywords or {})[name] for name in sorted(function.keywords or {}))
         return ("partial",) + tuple(_code(value) for value in (function.func,) + values)
-    code = getattr(function, "__code__", None)
+    code = getattr(getattr(function, "whole", function), "__code__", None)
     return type(function) if code is None else (code.co_filename, code.co_firstlineno, code.co_name, code.co_code)
 
 
@@ -308,6 +319,14 @@ def _product(op, dtype):
     except symbols.Untraceable:
         return None
     return traced if factors.pair(traced.term) is not None else None
+
+
+def _split(op, dtype):
+    try:
+        found = once.split(symbols.trace(op, dtype, TORCH).term)
+    except symbols.Untraceable:
+        return None
+    return found and (op.left(found, once.pad_value(found.parts["x"], op.pad_value_for(dtype))), found)
 
 
 def compiled(op, texts, dtype, level):
