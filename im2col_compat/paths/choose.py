@@ -8,7 +8,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native, products
+from im2col_compat.paths import blocks, kernels, native, products, recorded
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -102,8 +102,8 @@ def _kernels(op, problem, arrays, weights, x):
         return None
     w, scalars = weights[0], ()
     if len(weights) > 1:
-        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if kernels.is_scalar(t))
-    if arrays.in_memory(x, *weights) or arrays is TORCH and kernels.takes_samples(x, *weights):
+        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if recorded.is_scalar(t))
+    if arrays.in_memory(x, *weights) or arrays is TORCH and recorded.takes_samples(TORCH.are_plain_on_cpu, x, *weights):
         found, reason = kernels_for(op, arrays.dtype(x), arrays, scalars)
         if found is not None and found.captured and arrays is TORCH and graphs.transformed():
             found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
