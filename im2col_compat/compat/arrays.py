@@ -244,6 +244,17 @@ class _Torch(_Arrays):
                 return False
         return True
 
+    def on_gpu(self, *tensors):
+        """Whether kernels on a GPU can read the elements of all of these, now."""
+        return self.are_plain_on_gpu(*tensors) and not (graphs.capturing() or graphs.transforming())
+
+    def are_plain_on_gpu(self, *tensors):
+        """Whether these are plain tensors of a CUDA device, or samples of such."""
+        for x in tensors:
+            if not x.is_cuda or type(x) not in _PLAIN or not self.is_dense_kind(x) or _is_zero(x):
+                return False
+        return not VARIABLES
+
     def alike(self, x, y):
         if VARIABLES:
             return self.dtype(x) == self.dtype(y) and self.device(x) == self.device(y)

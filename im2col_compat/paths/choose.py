@@ -8,7 +8,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native, products, recorded
+from im2col_compat.paths import blocks, cuda, kernels, native, products, recorded
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -60,10 +60,8 @@ def computed(op, problem, arrays, weights, x):
     traced = products.of(op, problem, arrays, x)
     if traced is not None:
         return products.run(op, problem, traced, weights, x)
-    found = _kernels(op, problem, arrays, weights, x)
-    if found is not None:
-        return kernels.run(op, problem, found, arrays, weights, x)
-    return blocks.run(op, problem, arrays, weights, x)
+    path, found = _kernels(op, problem, arrays, weights, x)
+    return path.run(op, problem, arrays, weights, x) if found is None else path.run(op, problem, found, arrays, weights, x)
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -97,26 +95,31 @@ def kernels_for(op, dtype, arrays, scalars=()):
 
 
 def _kernels(op, problem, arrays, weights, x):
-    """The C kernels for these operands; None where tensor operations evaluate the op."""
+    """(the path, its kernels for these operands); (blocks, None) where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
-        return None
-    w, scalars = weights[0], ()
+        return blocks, None
+    w, scalars, path = weights[0], (), kernels
     if len(weights) > 1:
         scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if recorded.is_scalar(t))
     if arrays.in_memory(x, *weights) or arrays is TORCH and recorded.takes_samples(TORCH.are_plain_on_cpu, x, *weights):
         found, reason = kernels_for(op, arrays.dtype(x), arrays, scalars)
-        if found is not None and found.captured and arrays is TORCH and graphs.transformed():
-            found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
         raise RuntimeError(text.format(problem.function, op))
+    elif arrays is TORCH and (
+        arrays.on_gpu(x, *weights) or recorded.takes_samples(arrays.are_plain_on_gpu, x, *weights)
+    ):
+        path = cuda
+        found, reason = cuda.kernels_for(op, problem, x, scalars)
     else:
         found, reason = None, _why_not(arrays, w, x)
+    if found is not None and found.captured and arrays is TORCH and graphs.transformed():
+        found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))
     if found is None and arrays.has_memory(x):
         _announce(op, problem, reason)
-    return found
+    return (blocks, None) if found is None else (path, found)
 
 
 def _why_not(arrays, w, x):

@@ -11,7 +11,7 @@ from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
 from im2col_compat.compat.probes import VARIABLES
 from im2col_compat.paths import copies, layout, products, recorded
-from im2col_compat.paths.recorded import captured_tensors, expanded, is_scalar
+from im2col_compat.paths.recorded import expanded, is_scalar, others_of
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -73,17 +73,10 @@ def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
         _call(lowlevel.FORWARD, packed.layout, packed.address, addresses, itemsizes)
 
 
-def _others(kernels, operands):
-    """What C takes beside a weight: each parameter's tensor, and each captured number or tensor, in their order."""
-    tensors = iter(operands[2:])
-    params = [next(tensors) for _ in range(len(operands) - 2 - captured_tensors(kernels))]
-    return params + [value if parameters.is_number(value) else next(tensors) for value in kernels.captured]
-
-
 def _beside(arrays, kernels, w, operands):
     """(planes, scalars) as C takes them: the dense weight with its parameters that have a number for each weight, and those
     of one number for all, in an array."""
-    others = _others(kernels, operands)
+    others = others_of(kernels, operands)
     planes = [value for value in others if not parameters.is_number(value) and not is_scalar(value)]
     if planes:
         shape = tuple(int(size) for size in w.shape)
@@ -209,7 +202,7 @@ def _summed(part, like):
 
 def _order(kernels, operands):
     """For each number that C takes beside an input, which of the operands after x it is; None where it isn't one."""
-    others, places = _others(kernels, operands), []
+    others, places = others_of(kernels, operands), []
     place = 1
     for value in others:
         places.append(None if parameters.is_number(value) else place)

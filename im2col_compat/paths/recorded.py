@@ -138,22 +138,37 @@ def is_scalar(tensor):
     return product(int(size) for size in tensor.shape) == 1
 
 
-def captured_tensors(kernels):
+def others_of(kernels, operands):
+    """What kernels take beside a weight: each parameter's tensor, and each captured number or tensor, in their order."""
+    tensors = iter(operands[2:])
+    params = [next(tensors) for _ in range(len(operands) - 2 - _captured_tensors(kernels))]
+    return params + [value if parameters.is_number(value) else next(tensors) for value in kernels.captured]
+
+
+def _captured_tensors(kernels):
     return sum(not parameters.is_number(value) for value in kernels.captured)
 
 
 def expanded(problem, arrays, weights, x):
     """(problem, weights, x) with parameters: of a matmul, expanded where each has batches that the other repeats."""
-    if problem.groups == 1 or problem.is_conv:
+    whole = expanded_problem(problem)
+    if whole is problem:
         return problem, weights, x
-    batch = layout.leading(problem)
-    shapes = [batch + shape[-2:] for shape in (problem.w_shape, problem.x_shape)]
+    shapes = whole.w_shape, whole.x_shape
     weights = tuple(
         w if i and is_scalar(w) else arrays.expand(arrays.reshape(w, problem.w_shape), shapes[0])
         for i, w in enumerate(weights)
     )
     x = arrays.expand(arrays.reshape(x, problem.x_shape), shapes[1])
-    return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), weights, x
+    return whole, weights, x
+
+
+def expanded_problem(problem):
+    """The problem of operands that are expanded so."""
+    if problem.groups == 1 or problem.is_conv:
+        return problem
+    batch = layout.leading(problem)
+    return problem._replace(w_shape=batch + problem.w_shape[-2:], x_shape=batch + problem.x_shape[-2:])
 
 
 def _samples(tensor, dim):
@@ -176,7 +191,7 @@ def _sample_shape(tensor, dim):
 
 def _by_tensors(op, problem, kernels):
     """What tensor operations make of operands, as autograd.derivatives takes it."""
-    if not captured_tensors(kernels):
+    if not _captured_tensors(kernels):
         return lambda x, *weights: (blocks.run(op, problem, TORCH, weights, x),)
     op = op.of_expressions(kernels.traced)  # which takes what is captured as parameters
     ones = (1,) * len(problem.w_shape)
