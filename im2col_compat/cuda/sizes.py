@@ -37,8 +37,7 @@ def of(problem):
     """The Sizes of a problem whose operands are dense."""
     ones = (1,) * (3 - len(problem.image))
     image, kernel, dilation, stride, blocks = [
-        ones + numbers
-        for numbers in (problem.image, problem.kernel, problem.dilation, problem.stride, problem.blocks)
+        ones + numbers for numbers in (problem.image, problem.kernel, problem.dilation, problem.stride, problem.blocks)
     ]
     before = (0,) * len(ones) + tuple(first for first, _ in problem.pads)
     if kernel == stride == (1, 1, 1) and blocks == image:

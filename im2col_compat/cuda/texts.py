@@ -109,7 +109,10 @@ def _conversions(code, split):
 def _operands(code):
     """What the templates are told of the weight's parameters."""
     value = code.value
-    declared = ["const {} {}".format(value, "*at_{}" if at else "{}").format("scalar_%d" % i) for i, at in enumerate(code.scalars)]
+    declared = [
+        "const {} {}".format(value, "*at_{}" if at else "{}").format("scalar_%d" % i)
+        for i, at in enumerate(code.scalars)
+    ]
     taken = ["const {0} scalar_{1} = *at_scalar_{1};".format(value, i) for i, at in enumerate(code.scalars) if at]
     weights = ["left[{}][i]".format(plane) for plane in range(1 + code.planes)]
     weights += ["scalar_{}".format(i) for i in range(len(code.scalars))]

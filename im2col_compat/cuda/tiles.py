@@ -32,7 +32,9 @@ def up(a, b):
 
 def forward(rows, positions, terms, groups, registers, splits=True):
     """(tile, in how many parts the terms are taken). registers: of one result. splits: whether there may be several."""
-    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_FORWARD[registers])))[2:]
+    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_FORWARD[registers])))[
+        2:
+    ]
 
 
 def _cost(tile, i, rows, positions, terms, groups, splits):

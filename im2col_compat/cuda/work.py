@@ -39,9 +39,7 @@ def forward(code, problem, arg=False):
 def _forward(code, problem, arg):
     s = sizes.of(problem)
     _check(s)
-    tile, splits = tiles.forward(
-        s.filters, s.positions, s.terms, s.groups, _registers(code, arg), not code.fold
-    )
+    tile, splits = tiles.forward(s.filters, s.positions, s.terms, s.groups, _registers(code, arg), not code.fold)
     each = up(-(-s.terms // splits), tile.depth)
     splits = -(-s.terms // each)
     padded_rows, padded_terms = up(s.filters, tile.rows), up(s.terms, each) + tile.depth

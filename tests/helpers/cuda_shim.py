@@ -14,7 +14,16 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMPILER = shutil.which("g++") if hasattr(shutil, "which") else None
 #: Arrays with an index outside of them end the program: these need no library.
-FLAGS = ["-O1", "-std=c++17", "-w", "-fwrapv", "-shared", "-fPIC", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+FLAGS = [
+    "-O1",
+    "-std=c++17",
+    "-w",
+    "-fwrapv",
+    "-shared",
+    "-fPIC",
+    "-fsanitize=bounds",
+    "-fsanitize-undefined-trap-on-error",
+]
 GUARD = 1024
 _loaded = {}
 
@@ -51,7 +60,9 @@ def kernel(text, name):
     for one, each in zip(parameters, names):
         source += "static {} shim_{};\n".format(re.sub(r"^const ([^*]*)$", r"\1", one[: -len(each)]), each)
     source += "static void shim_call() {{ {}({}); }}\n".format(name, ", ".join("shim_" + each for each in names))
-    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(name, ", ".join(parameters))
+    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(
+        name, ", ".join(parameters)
+    )
     source += "".join("    shim_{0} = {0};\n".format(each) for each in names)
     source += "    shim_run(gx, gy, gz, threads, shim_call);\n}\n"
     return getattr(_library(source), "shim_" + name)
