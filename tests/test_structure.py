@@ -14,6 +14,7 @@ ROOMS = (
     ("problem", "lowlevel"),
     ("codegen", "engines"),
     ("reductions",),
+    ("cuda",),
     ("terms",),
     ("table", "chunks"),
     ("paths",),

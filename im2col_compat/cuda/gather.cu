@@ -1,0 +1,193 @@
+// An op's results as an implicit matrix product: result[row][position] is the reduction over k of
+//   op_term(a[k][row], b[k][position])
+// a: the weights and their parameters, packed by pack.cu; b: the image, gathered by a table of taps. The text before this one
+// defines the op's functions, reduce.cu's Acc, and
+//   TILE_ROWS, TILE_POSITIONS, DEPTH   a block's results, and how many k it has in shared memory at a time
+//   ROWS, POSITIONS                    a thread's results: multiples of 4
+//   BLOCKS                             blocks that a multiprocessor is to hold
+//   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all arguments of op_term before x, of left[plane][i]
+//   SCALARS, TAKE_SCALARS              more parameters of the kernel; statements that make their values
+//   VALUE, ELEMENT, OF_ELEMENT(v)      the type of tiles; that of b in memory, and how it becomes a VALUE
+//   RESULT, TO_RESULT(v)               the type of results in memory, and how a SUM becomes one
+//   DEEP                               1: images have three dimensions
+//   LEFT_OUT                           1: taps outside of the image are no terms; else they have the value pad
+#define LANES_Y (TILE_ROWS / ROWS)
+#define LANES_X (TILE_POSITIONS / POSITIONS)
+#define THREADS (LANES_Y * LANES_X)
+// A warp is 4 by 8 threads if it can, so that it reads few and whole lines of shared memory.
+#define WARP_Y (LANES_Y < 4 ? LANES_Y : LANES_X < 8 ? 32 / LANES_X : 4)
+#define WARP_X (32 / WARP_Y)
+#define WARPS_X (LANES_X / WARP_X)
+// How a tile is loaded: each thread has its positions, and each STEP-th k of them.
+#define GATHERED (TILE_POSITIONS > THREADS ? TILE_POSITIONS / THREADS : 1)
+#define STEP (TILE_POSITIONS > THREADS ? 1 : THREADS / TILE_POSITIONS)
+#define TAKEN (DEPTH / STEP)
+#define QUADS_OF_TILE (PLANES * TILE_ROWS * DEPTH / 4)
+#define QUADS ((QUADS_OF_TILE + THREADS - 1) / THREADS)
+#define PLAIN (sizeof(ELEMENT) == sizeof(VALUE))
+#define NOWHERE (-(1 << 30))
+// A thread's results are fours of rows and of positions, spread over the tile.
+#define ROW(i) ((i) / 4 * (TILE_ROWS / (ROWS / 4)) + 4 * lane_y + (i) % 4)
+#define POSITION(j) ((j) / 4 * (TILE_POSITIONS / (POSITIONS / 4)) + 4 * lane_x + (j) % 4)
+
+// a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles.
+// taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column; padded with
+// such as are nowhere.
+// Of positions: positions in all; of an image, length, and down rows of across positions a plane.
+// Of b: depth, height, width, and for each dimension how far positions are apart and how far before the image the first
+// is; then the elements from image to image, and so on.
+// Of the result: elements from image to image and so on, first before all.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *taps, VALUE pad,
+       int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
+       int positions, int length, int down, int across,
+       int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y, int before_x,
+       int b_image, int b_group, int b_plane, int b_row, int b_column,
+       int r_image, int r_group, int r_filter, int r_plane, int r_row, int r_column SCALARS)
+{
+    __shared__ __align__(16) VALUE a_tile[2][DEPTH][PLANES][TILE_ROWS];
+    __shared__ __align__(16) VALUE b_tile[2][DEPTH][TILE_POSITIONS];
+#if LEFT_OUT
+    __shared__ __align__(16) unsigned char there[2][DEPTH][TILE_POSITIONS];
+#endif
+    TAKE_SCALARS
+    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+    const int lane_y = warp / WARPS_X * WARP_Y + lane / WARP_X, lane_x = warp % WARPS_X * WARP_X + lane % WARP_X;
+    // Blocks: positions first, then splits, then groups; and rows.
+    const int across_tiles = (positions + TILE_POSITIONS - 1) / TILE_POSITIONS, turn = blockIdx.x / across_tiles;
+    const int group = turn / splits, split = turn % splits;
+    const int first_position = blockIdx.x % across_tiles * TILE_POSITIONS, first_row = blockIdx.y * TILE_ROWS;
+    const int first_term = split * terms_of_a_split;
+    const int count = min(terms_of_a_split, terms - first_term), tiles = (count + DEPTH - 1) / DEPTH;
+
+    // Where this thread's positions begin.
+    const int k_of_thread = GATHERED > 1 ? 0 : thread / TILE_POSITIONS;
+    int front[GATHERED], top[GATHERED], left_side[GATHERED], origin[GATHERED];
+#pragma unroll
+    for (int i = 0; i < GATHERED; i++) {
+        const int position = first_position + (GATHERED > 1 ? thread + i * THREADS : thread % TILE_POSITIONS);
+        const int image = position / length, pixel = position % length, line = pixel / across;
+        front[i] = DEEP ? line / down * stride_z - before_z : 0;
+        top[i] = (DEEP ? line % down : line) * stride_y - before_y;
+        left_side[i] = pixel % across * stride_x - before_x;
+        origin[i] = image * b_image + group * b_group + front[i] * b_plane + top[i] * b_row + left_side[i] * b_column;
+        if (position >= positions)
+            top[i] = NOWHERE;
+    }
+    taps += first_term + k_of_thread;
+    a += ((long long)group * padded_terms + first_term) * (PLANES * padded_rows) + first_row;
+
+    Acc sums[ROWS][POSITIONS];
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < POSITIONS; j++)
+            sums[i][j] = acc_start();
+
+    auto load = [&](int tile, int which) {
+#pragma unroll
+        for (int i = 0; i < QUADS; i++) {
+            const int quad = thread + i * THREADS, line = quad / (TILE_ROWS / 4), row = quad % (TILE_ROWS / 4) * 4;
+            if (QUADS_OF_TILE % THREADS == 0 || quad < QUADS_OF_TILE) {
+                VALUE *to = &a_tile[which][line / PLANES][line % PLANES][row];
+                const VALUE *from = a + (tile * (DEPTH * PLANES) + line) * padded_rows + row;
+                copy<16>(to, from);
+                if (sizeof(VALUE) == 8)
+                    copy<16>(to + 2, from + 2);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < TAKEN; n++) {
+            const int4 tap = taps[tile * DEPTH + n * STEP];
+#pragma unroll
+            for (int i = 0; i < GATHERED; i++) {
+                const int position = GATHERED > 1 ? thread + i * THREADS : thread % TILE_POSITIONS;
+                const int y = top[i] + tap.z, x = left_side[i] + tap.w;
+                const bool inside = (!DEEP || (unsigned)(front[i] + tap.y) < (unsigned)depth) &&
+                                    (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
+                VALUE *to = &b_tile[which][k_of_thread + n * STEP][position];
+                if (!inside)
+                    *to = pad;
+                else if (PLAIN)
+                    copy<sizeof(VALUE)>(to, b + (origin[i] + tap.x));
+                else
+                    *to = OF_ELEMENT(b[origin[i] + tap.x]);
+#if LEFT_OUT
+                there[which][k_of_thread + n * STEP][position] = inside;
+#endif
+            }
+        }
+    };
+    auto terms_of = [&](int which, int k, int term_number) {
+        VALUE left[PLANES][ROWS], right[POSITIONS];
+#pragma unroll
+        for (int plane = 0; plane < PLANES; plane++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i += 4) {
+                const Four<VALUE> four = *(const Four<VALUE> *)&a_tile[which][k][plane][ROW(i)];
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+                    left[plane][i + n] = four.at[n];
+            }
+#pragma unroll
+        for (int j = 0; j < POSITIONS; j += 4) {
+            const Four<VALUE> four = *(const Four<VALUE> *)&b_tile[which][k][POSITION(j)];
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+                right[j + n] = four.at[n];
+        }
+#if LEFT_OUT
+        unsigned is_there[POSITIONS / 4];
+#pragma unroll
+        for (int j = 0; j < POSITIONS; j += 4)
+            is_there[j / 4] = *(const unsigned *)&there[which][k][POSITION(j)];
+#endif
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < POSITIONS; j++)
+#if LEFT_OUT
+                if (is_there[j / 4] >> (j % 4 * 8) & 1)
+#endif
+                    acc_add(sums[i][j], op_term(WEIGHTS(i), right[j]), term_number);
+    };
+
+    load(0, 0);
+    copies_arrive();
+    __syncthreads();
+    for (int tile = 0; tile < tiles - 1; tile++) {
+        load(tile + 1, tile + 1 & 1);
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++)
+            terms_of(tile & 1, k, first_term + tile * DEPTH + k);
+        copies_arrive();
+        __syncthreads();
+    }
+    // The last tile may be a part of one.
+#pragma unroll 1
+    for (int k = 0; k < count - (tiles - 1) * DEPTH; k++)
+        terms_of(tiles - 1 & 1, k, first_term + (tiles - 1) * DEPTH + k);
+
+    result += split * partial_step + (long long)group * r_group;
+#if ARG
+    arg += split * partial_step + (long long)group * r_group;
+#endif
+#pragma unroll
+    for (int j = 0; j < POSITIONS; j++) {
+        const int position = first_position + POSITION(j);
+        const int image = position / length, pixel = position % length, line = pixel / across;
+        const int z = DEEP ? line / down : 0, y = DEEP ? line % down : line, x = pixel % across;
+        const int at = image * r_image + z * r_plane + y * r_row + x * r_column;
+        if (position < positions)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                const int row = first_row + ROW(i);
+                if (row < rows) {
+                    result[at + row * r_filter] = TO_RESULT(acc_result(sums[i][j]));
+#if ARG
+                    arg[at + row * r_filter] = sums[i][j].at;
+#endif
+                }
+            }
+    }
+}

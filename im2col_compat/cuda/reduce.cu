@@ -1,0 +1,78 @@
+// How the terms of one result become one. The text before this one defines
+//   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP, or ADD_FOLD, which calls op_add(acc, term)
+//   SUM         the type of sums
+//   START       what ADD_FOLD starts from: if STARTS, else from the first term
+//   LEAST       what no maximum is less than, or what no minimum exceeds
+//   EXP(v) LOG(v) for v <= 0, and for v >= 1
+//   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none
+#define ADD_SUM 0
+#define ADD_MAX 1
+#define ADD_MIN 2
+#define ADD_PROD 3
+#define ADD_LOGSUMEXP 4
+#define ADD_FOLD 5
+
+struct Acc {
+    SUM sum;
+#if ADDS == ADD_LOGSUMEXP
+    SUM most; // sum is that of exp(term - most)
+#endif
+#if ARG
+    int at;
+#endif
+};
+
+OP_FUNCTION Acc acc_start()
+{
+    Acc acc;
+#if ADDS == ADD_SUM
+    acc.sum = 0;
+#elif ADDS == ADD_PROD
+    acc.sum = 1;
+#elif ADDS == ADD_LOGSUMEXP
+    acc.sum = 0, acc.most = -INFINITY;
+#elif ADDS == ADD_FOLD
+    acc.sum = START;
+#else
+    acc.sum = LEAST;
+#endif
+#if ARG
+    acc.at = -1;
+#endif
+    return acc;
+}
+
+// k: which of all terms it is.
+OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
+{
+#if ARG
+    const bool better = ADDS == ADD_MAX ? term > acc.sum : term < acc.sum;
+    if (acc.at < 0 || better || (term != term && acc.sum == acc.sum))
+        acc.sum = term, acc.at = k;
+#elif ADDS == ADD_SUM
+    acc.sum += term;
+#elif ADDS == ADD_MAX
+    acc.sum = greater(acc.sum, term);
+#elif ADDS == ADD_MIN
+    acc.sum = lesser(acc.sum, term);
+#elif ADDS == ADD_PROD
+    acc.sum *= term;
+#elif ADDS == ADD_FOLD
+    acc.sum = STARTS || k ? op_add(acc.sum, term) : term;
+#else
+    // One exponential a term: of the lesser of the two, measured by the greater. Infinity less infinity would be NaN.
+    const SUM above = term == acc.most ? 0 : term - acc.most;
+    const SUM less = EXP(above > 0 ? -above : above);
+    acc.sum = above > 0 ? acc.sum * less + 1 : acc.sum + less;
+    acc.most = above > 0 ? term : acc.most;
+#endif
+}
+
+OP_FUNCTION SUM acc_result(const Acc &acc)
+{
+#if ADDS == ADD_LOGSUMEXP
+    return acc.most + LOG(acc.sum);
+#else
+    return acc.sum;
+#endif
+}

@@ -1,0 +1,51 @@
+"""Which tile of results a block of threads computes, and in how many parts its terms are taken."""
+
+from collections import namedtuple
+
+#: rows, positions: a block's results; depth: terms in shared memory at a time; rows_each, positions_each: a thread's results;
+#: blocks: how many a multiprocessor is to hold, which bounds a thread's registers.
+Tile = namedtuple("Tile", "rows positions depth rows_each positions_each blocks")
+
+#: Multiprocessors that are to be busy: an H100's.
+PROCESSORS = 132
+#: By how many registers one result takes (1, 2, 4): the tiles, the best first where all are full.
+_FORWARD = {
+    1: (
+        Tile(64, 128, 8, 8, 8, 4), Tile(128, 64, 8, 8, 8, 4), Tile(64, 64, 16, 4, 8, 5), Tile(32, 128, 16, 4, 8, 5),
+        Tile(16, 128, 16, 4, 8, 8), Tile(4, 512, 8, 4, 8, 8), Tile(128, 16, 16, 8, 4, 8)),
+    2: (
+        Tile(64, 64, 16, 4, 8, 4), Tile(32, 128, 16, 4, 8, 4), Tile(16, 128, 16, 4, 8, 6), Tile(4, 256, 8, 4, 4, 8),
+        Tile(128, 16, 16, 4, 4, 4)),
+    4: (
+        Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4), Tile(128, 16, 8, 4, 4, 2)),
+}  # fmt: skip
+
+
+def threads(tile):
+    return tile.rows // tile.rows_each * (tile.positions // tile.positions_each)
+
+
+def up(a, b):
+    """a, rounded up to a multiple of b."""
+    return -(-a // b) * b
+
+
+def forward(rows, positions, terms, groups, registers, splits=True):
+    """(tile, in how many parts the terms are taken). registers: of one result. splits: whether there may be several."""
+    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_FORWARD[registers])))[
+        2:
+    ]
+
+
+def _cost(tile, i, rows, positions, terms, groups, splits):
+    """(estimated time, place in the list, tile, splits)"""
+    blocks = up(rows, tile.rows) // tile.rows * (up(positions, tile.positions) // tile.positions) * groups
+    # Two blocks of 128 threads for each quarter of a multiprocessor; a split has eight depths of terms at least.
+    wanted = PROCESSORS * 2
+    parts = 1
+    if splits and blocks < wanted:
+        parts = max(1, min(wanted // blocks, terms // (8 * tile.depth)))
+    busy = min(1.0, blocks * parts / float(wanted))
+    # A thread's results pay for what it reads of shared memory.
+    reads = 1.0 + 2.0 * (tile.rows_each + tile.positions_each) / (tile.rows_each * tile.positions_each)
+    return blocks * tile.rows * tile.positions * reads / busy, i, tile, parts
