@@ -7,12 +7,16 @@ CALLS ?= 100000
 SEED ?= 0
 
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
+SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test demo study features bench bench-cuda sanitize matrix clean
+.PHONY: test test-cuda-build demo study features bench cuda bench-cuda sanitize matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
+
+# Compiles the kernels for GPUs, without one, and looks at the code; writes the table in docs/cuda.md.
+test-cuda-build: $(VENV)/installed $(VENV)/cuda/tools
+	$(VENV)/cuda/bin/python tests/cuda/build.py
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
@@ -53,6 +57,15 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 
 $(VENV)/test-tools: $(VENV)/base
 	$(BIN)/pip install --quiet pytest pytest-xdist hypothesis expecttest matplotlib scikit-learn
+	touch $@
+
+# The same packages and the compiler of CUDA, which the tests are to do without.
+$(VENV)/cuda/tools: $(VENV)/base
+	$(PYTHON) -m venv $(VENV)/cuda
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > base.pth
+	mv base.pth $$($(VENV)/cuda/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+	$(VENV)/cuda/bin/pip install --quiet --no-deps cuda-core cuda-bindings cuda-pathfinder \
+		nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

@@ -54,9 +54,9 @@ def name(source, flags, command, identity):
     return _digest(depends) + ".so"
 
 
-def cubin_name(text, options, nvrtc):
-    """The same of a cubin. nvrtc: the compiler's version."""
-    return _digest((_MAGIC, text, options, nvrtc)) + ".cubin"
+def cubin_name(*depends):
+    """The same of a cubin."""
+    return _digest((_MAGIC,) + depends) + ".cubin"
 
 
 def _digest(depends):

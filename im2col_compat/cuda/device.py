@@ -15,10 +15,10 @@ from im2col_compat.codegen import cache, compile
 from im2col_compat.codegen.compile import CannotCompile
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
-from im2col_compat.compat.probes import torch
+from im2col_compat.compat.probes import Tensor, torch
 
 #: What the compiler is told beside the architecture. Sums and products are rounded as on a CPU, unless a text says fma.
-OPTIONS = (("std", "c++17"), ("fma", False))
+OPTIONS = {"std": "c++17", "fma": False}
 #: How many Works are kept ready to be launched.
 MOST_READY = 256
 MOST_STREAMS = 1000
@@ -76,13 +76,22 @@ def _nvrtc_version():
 
 
 # ---------------------------------------------------------------- compiling
-def cubin(text, architecture, what):
-    """The machine code of a CUDA C text for an architecture, such as "sm_90": from the cache, or compiled now.
+def compiled(text, architecture):
+    """The machine code, a cubin, of a CUDA C text for an architecture, such as "sm_90". CannotCompile where NVRTC refuses."""
+    core, program = _core(), None
+    try:
+        program = core.Program(text, "c++", core.ProgramOptions(arch=architecture, **OPTIONS))
+        return bytes(program.compile("cubin").code)
+    except Exception as error:
+        raise CannotCompile("NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", ""))))
+    finally:
+        if program is not None:
+            program.close()
 
-    CannotCompile where NVRTC refuses it. what: its name in the line on sys.stderr that tells of a compilation.
-    """
-    options = OPTIONS + (("arch", architecture),)
-    name, reason = cache.cubin_name(text, options, _nvrtc_version()), ""
+
+def cubin(text, architecture, log):
+    """The same from the cache, or compiled now. log: a list that gets (seconds, where it is kept, why not in the cache)."""
+    name, reason = cache.cubin_name(text, sorted(OPTIONS.items()), architecture, _nvrtc_version()), ""
     directory = path = None
     try:
         directory = cache.kept()
@@ -93,28 +102,15 @@ def cubin(text, architecture, what):
     except EnvironmentError as error:
         directory, reason = None, str(error)
     started = compile.now()
-    found = _compiled(text, options)
+    found = compiled(text, architecture)
     seconds = compile.now() - started
     if directory is not None:
         try:
             _keep(found, directory, path)
         except EnvironmentError as error:
             directory, reason = None, "it can't be written: {}".format(error)
-    compile.announce("{} for {}".format(what, architecture), seconds, directory or "memory", reason)
+    log.append((seconds, directory or "memory", reason))
     return found
-
-
-def _compiled(text, options):
-    core = _core()
-    program = None
-    try:
-        program = core.Program(text, "c++", core.ProgramOptions(**dict(options)))
-        return bytes(program.compile("cubin").code)
-    except Exception as error:
-        raise CannotCompile("NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", ""))))
-    finally:
-        if program is not None:
-            program.close()
 
 
 def _keep(content, directory, path):
@@ -128,15 +124,19 @@ def _keep(content, directory, path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kernel(text, name, index, what):
+def _architecture(index):
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(index))
+
+
+def _kernel(text, name, index, log):
     """The loaded kernel of a text, for a device, which is the current one."""
-    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(index))
+    architecture = _architecture(index)
     key = index, architecture, text
     if key + (name,) not in _loaded:
         if key in _refused:
             raise CannotCompile(_refused[key])
         try:
-            code = cubin(text, architecture, what)
+            code = cubin(text, architecture, log)
             try:
                 _loaded[key + (name,)] = _core().ObjectCode.from_cubin(code).get_kernel(name)
             except Exception as error:
@@ -151,24 +151,30 @@ def _kernel(text, name, index, what):
 class _Ready(object):
     """A Work whose kernels are loaded and whose tables are on a device."""
 
-    def __init__(self, work, index, what):
+    def __init__(self, work, like, what):
+        index, core = like.device.index, _core()
         self.work = work  # as long as this is here, its id is no other's
         self.stream = _current_stream(index)  # on which the tables' memory was allocated
-        self.tables, self.launches = [], []
-        core = _core()
-        for launch in work.launches:
-            kernel = _kernel(launch.text, launch.kernel, index, what)
+        self.launches, uploaded, log = [], {}, []
+        try:
+            kernels = [_kernel(launch.text, launch.kernel, index, log) for launch in work.launches]
+        finally:
+            if log:
+                seconds, places, reasons = zip(*log)
+                compile.announce("{} for {}".format(what, _architecture(index)), sum(seconds), places[-1], reasons[-1])
+        for launch, kernel in zip(work.launches, kernels):
             config = core.LaunchConfig(grid=tuple(map(int, launch.grid)), block=int(launch.threads))
             arguments, places = list(launch.args), []
             for i, argument in enumerate(arguments):
                 if isinstance(argument, str):
                     places.append((i, argument))
                 elif isinstance(argument, np.ndarray):
-                    # It waits for the copy, so that any stream may read the table from now on.
-                    table = torch.from_numpy(np.ascontiguousarray(argument)).to(torch.device("cuda", index))
-                    self.tables.append(table)
-                    arguments[i] = table.data_ptr()
+                    if id(argument) not in uploaded:
+                        # It waits for the copy, so that any stream may read the table from now on.
+                        uploaded[id(argument)] = torch.from_numpy(np.ascontiguousarray(argument)).to(like.device)
+                    arguments[i] = uploaded[id(argument)].data_ptr()
             self.launches.append((kernel, config, arguments, places))
+        self.tables = list(uploaded.values())
 
 
 def _current_stream(index):
@@ -193,12 +199,12 @@ def _enter(index):
 
 
 def _on_device(function, like, *arguments):
-    """function(*arguments, index), where like's device is the current one."""
+    """function(like, *arguments), where like's device is the current one."""
     index = like.device.index
     if index == torch.cuda.current_device():
-        return function(*(arguments + (index,)))
+        return function(like, *arguments)
     with torch.cuda.device(index):
-        return function(*(arguments + (index,)))
+        return function(like, *arguments)
 
 
 def refuses(work, like, what):
@@ -214,41 +220,43 @@ def refuses(work, like, what):
     return None
 
 
-def _make_ready(work, what, index):
+def _make_ready(like, work, what):
+    index = like.device.index
     if not _ready.has((id(work), index)) and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "{}: its kernels aren't loaded yet, and can't be while a CUDA graph is captured. Call it once, with operands of"
             " the same shapes, before the capture, as PyTorch asks for".format(what)
         )
     _enter(index)
-    return _ready.get((id(work), index), lambda: _Ready(work, index, what))
+    return _ready.get((id(work), index), lambda: _Ready(work, like, what))
 
 
 def run(work, operands, like, what):
-    """Launch a Work on the current stream of like's device. operands: {name: tensor}, dense, on this device.
+    """Launch a Work on the current stream of like's device. operands: {name: a dense tensor on this device, or a NumPy scalar}.
 
     CannotCompile where it is refused.
     """
-    _on_device(_run, like, work, operands, like, what)
+    _on_device(_run, like, work, operands, what)
 
 
-def _run(work, operands, like, what, index):
-    ready = _make_ready(work, what, index)
+def _run(like, work, operands, what):
+    ready, index = _make_ready(like, work, what), like.device.index
     stream = _current_stream(index)
     if torch.cuda.is_current_stream_capturing():
         _captured[id(ready)] = ready
     elif stream != ready.stream:
         for table in ready.tables:
             table.record_stream(torch.cuda.current_stream(index))
-    addresses = {name: tensor.data_ptr() for name, tensor in operands.items()}
+    # Numbers are arguments as they are.
+    values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in operands.items()}
     buffers = {
         name: torch.empty(size, dtype=dtypes.TORCH_DTYPES[dtype], device=like.device)
         for name, (size, dtype) in work.buffers.items()
     }
-    addresses.update((name, buffer.data_ptr()) for name, buffer in buffers.items())
+    values.update((name, buffer.data_ptr()) for name, buffer in buffers.items())
     launch, to = _core().launch, _wrapped(stream)
     for kernel, config, arguments, places in ready.launches:
         arguments = list(arguments)
         for i, name in places:
-            arguments[i] = addresses[name]
+            arguments[i] = values[name]
         launch(to, config, kernel, *arguments)

@@ -61,7 +61,9 @@ def computed(op, problem, arrays, weights, x):
     if traced is not None:
         return products.run(op, problem, traced, weights, x)
     path, found = _kernels(op, problem, arrays, weights, x)
-    return path.run(op, problem, arrays, weights, x) if found is None else path.run(op, problem, found, arrays, weights, x)
+    return (
+        path.run(op, problem, arrays, weights, x) if found is None else path.run(op, problem, found, arrays, weights, x)
+    )
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -149,10 +151,10 @@ def plus(op, arrays, result, bias, problem):
     return result + bias if op.reduction.saves_result else arrays.add(result, bias)
 
 
-def explain(op, dtype):
+def explain(op, dtype, device="cpu"):
     """The text of Op.explain: which path an op takes, why, and its functions in C."""
-    arrays = TORCH or NUMPY
-    lines = ["{} on {}:".format(op, dtype)]
+    arrays, kind = TORCH or NUMPY, str(device).split(":")[0]
+    lines = ["{} on {}{}:".format(op, dtype, "" if kind == "cpu" else " on " + kind)]
     dtype = "float32" if dtype in dtypes.HALVES else dtype  # which they are widened to
     forced = engines.forced()
     if op.is_dot and arrays is TORCH:
@@ -161,16 +163,41 @@ def explain(op, dtype):
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
     else:
         traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
-        found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
-        with_kernels = found is not None and found.product is not None and found.pack is None and arrays is TORCH
-        if traced is not None or with_kernels:
-            factors_ = "w: {}\nx: {}".format(*factors.pair((traced or found.product).term))
-            lines.append("PyTorch's own conv2d, linear and matmul of\n" + factors_)
-        if found is None and traced is None:
-            lines.append("tensor operations, in blocks: {}.".format(reason))
-        elif found is not None:
-            lines.append("{}C kernels, {}.".format("Gradients: " if with_kernels else "", found.origin))
-            if found.pack is None or found.texts is not None:
-                text = op.term.explained(op, dtype, arrays, found)
-                lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+        if traced is not None:
+            lines.append(_of_factors(traced))
+        else:
+            explained = {"cpu": _explain_c, "cuda": _explain_cuda}.get(kind, _explain_others)
+            lines += explained(op, dtype, arrays, kind)
     return "\n".join(lines)
+
+
+def _of_factors(traced):
+    return "PyTorch's own conv2d, linear and matmul of\nw: {}\nx: {}".format(*factors.pair(traced.term))
+
+
+def _explain_c(op, dtype, arrays, kind):
+    found, reason = kernels_for(op, dtype, arrays)
+    if found is None:
+        return [_in_blocks(reason)]
+    is_product = found.product is not None and found.pack is None and arrays is TORCH
+    lines = [_of_factors(found.product)] if is_product else []
+    lines.append("{}C kernels, {}.".format("Gradients: " if is_product else "", found.origin))
+    if found.pack is None or found.texts is not None:
+        text = op.term.explained(op, dtype, arrays, found)
+        lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+    return lines
+
+
+def _explain_cuda(op, dtype, arrays, kind):
+    found, reason = cuda.kernels_of(op, dtype)
+    if found is None:
+        return [_in_blocks(reason)]
+    return ["CUDA kernels, compiled by NVRTC for each kind of GPU.", cuda.explained(op, found)]
+
+
+def _explain_others(op, dtype, arrays, kind):
+    return [_in_blocks("there are no kernels for the device {}".format(kind))]
+
+
+def _in_blocks(reason):
+    return "tensor operations, in blocks: {}.".format(reason)

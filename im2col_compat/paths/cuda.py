@@ -63,6 +63,11 @@ def code(op, kernels):
     )
 
 
+def explained(op, kernels):
+    """The op's functions in C, as text."""
+    return code(op, kernels).functions.replace("OP_FUNCTION ", "").rstrip()
+
+
 def _refuses(make, op, kernels, problem, x, *arguments):
     """Why there is no Work of make(code, problem, *arguments) on x's device; None where there is one, ready to run."""
     try:
