@@ -64,7 +64,7 @@ $(VENV)/cuda/tools: $(VENV)/base
 	$(PYTHON) -m venv $(VENV)/cuda
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > base.pth
 	mv base.pth $$($(VENV)/cuda/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
-	$(VENV)/cuda/bin/pip install --quiet --no-deps cuda-core cuda-bindings cuda-pathfinder \
+	$(VENV)/cuda/bin/pip install --quiet cuda-core cuda-bindings \
 		nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	touch $@
 

@@ -42,6 +42,10 @@ class _Arrays(object):
         """The bytes that a call on x's device may use, of what is allowed on a CPU and on a GPU."""
         return on_cpu
 
+    def on_gpu(self, *arrays):
+        """Whether kernels on a GPU can read the elements of all of these, now."""
+        return False
+
     def extremes(self, x):
         """The least and the greatest of x's integers."""
         return int(x.min()), int(x.max())
@@ -245,7 +249,6 @@ class _Torch(_Arrays):
         return True
 
     def on_gpu(self, *tensors):
-        """Whether kernels on a GPU can read the elements of all of these, now."""
         return self.are_plain_on_gpu(*tensors) and not (graphs.capturing() or graphs.transforming())
 
     def are_plain_on_gpu(self, *tensors):

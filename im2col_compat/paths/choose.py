@@ -115,13 +115,23 @@ def _kernels(op, problem, arrays, weights, x):
         found, reason = cuda.kernels_for(op, problem, x, scalars)
     else:
         found, reason = None, _why_not(arrays, w, x)
-    if found is not None and found.captured and arrays is TORCH and graphs.transformed():
-        found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
+    if found is not None and found.captured and arrays is TORCH:
+        reason = _cannot_capture(path, [value for value in found.captured if arrays.owns(value)])
+        found = found if reason is None else None
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))
     if found is None and arrays.has_memory(x):
         _announce(op, problem, reason)
     return (blocks, None) if found is None else (path, found)
+
+
+def _cannot_capture(path, tensors):
+    """Why kernels don't take tensors that functions capture; None where they do."""
+    if graphs.transformed():
+        return "torch.func's transforms can't follow the tensors that its functions capture"
+    if path is kernels and not TORCH.in_memory(*tensors):
+        return "its functions capture a tensor of another device"
+    return None
 
 
 def _why_not(arrays, w, x):
