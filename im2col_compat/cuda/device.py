@@ -42,7 +42,10 @@ def missing():
 def _why_missing():
     cuda = getattr(getattr(torch, "version", None), "cuda", None)
     if not cuda:
-        return "this PyTorch is built without CUDA"
+        return (
+            "this PyTorch is built without CUDA; kernels for a GPU need a build with it, and cuda.core: "
+            "pip install 'im2col_compat[cuda]'"
+        )
     if not torch.cuda.is_available():
         return "PyTorch finds no GPU, or no driver of one"
     install = "pip install 'cuda-core[cu{}]'".format(cuda.split(".")[0])
@@ -83,7 +86,7 @@ def compiled(text, architecture):
         program = core.Program(text, "c++", core.ProgramOptions(arch=architecture, **OPTIONS))
         return bytes(program.compile("cubin").code)
     except Exception as error:
-        raise CannotCompile("NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", ""))))
+        raise CannotCompile("NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", "").split("log:")[-1])))
     finally:
         if program is not None:
             program.close()
