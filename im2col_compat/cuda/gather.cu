@@ -1,16 +1,19 @@
-// An op's results as an implicit matrix product: result[row][position] is the reduction over k of
-//   op_term(a[k][row], b[k][position])
-// a: the weights and their parameters, packed by pack.cu; b: the image, gathered by a table of taps. The text before this one
-// defines the op's functions, reduce.cu's Acc, and
+// Results of an op, or the gradient of its input, as an implicit matrix product: result[row][position] is, over all k, the
+//   reduction of op_term(a[k][row], b[k][position])                  rows are filters, b the image
+//   sum of the PARTIAL of a[k][row], own[row][position], b[k][position]     with OWN: rows are channels, b the results' gradient
+// a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. The text before this one defines the
+// op's functions, reduce.cu's Acc, and
 //   TILE_ROWS, TILE_POSITIONS, DEPTH   a block's results, and how many k it has in shared memory at a time
 //   ROWS, POSITIONS                    a thread's results: multiples of 4
 //   BLOCKS                             blocks that a multiprocessor is to hold
 //   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all arguments of op_term before x, of left[plane][i]
 //   SCALARS, TAKE_SCALARS              more parameters of the kernel; statements that make their values
-//   VALUE, ELEMENT, OF_ELEMENT(v)      the type of tiles; that of b in memory, and how it becomes a VALUE
+//   VALUE, ELEMENT, OF_ELEMENT(v)      the type of tiles; that of a, b and own in memory, and how it becomes a VALUE
 //   RESULT, TO_RESULT(v)               the type of results in memory, and how a SUM becomes one
 //   DEEP                               1: images have three dimensions
-//   LEFT_OUT                           1: taps outside of the image are no terms; else they have the value pad
+//   LEFT_OUT                           1: where b has nothing to gather there is no term; else it is `pad` there
+//   OWN, PARTIAL(...)                  1: the gradient, of g, what `saved` and `told` have there, the weights, and x
+//   SAVED, TOLD                        1: the gradient needs `saved`, or `told`, of each result
 #define LANES_Y (TILE_ROWS / ROWS)
 #define LANES_X (TILE_POSITIONS / POSITIONS)
 #define THREADS (LANES_Y * LANES_X)
@@ -24,31 +27,41 @@
 #define TAKEN (DEPTH / STEP)
 #define QUADS_OF_TILE (PLANES * TILE_ROWS * DEPTH / 4)
 #define QUADS ((QUADS_OF_TILE + THREADS - 1) / THREADS)
-#define PLAIN (sizeof(ELEMENT) == sizeof(VALUE))
 #define NOWHERE (-(1 << 30))
+// Whether results are stored in fours.
+#define FOURS (sizeof(RESULT) == 4 && !ARG && whole)
 // A thread's results are fours of rows and of positions, spread over the tile.
 #define ROW(i) ((i) / 4 * (TILE_ROWS / (ROWS / 4)) + 4 * lane_y + (i) % 4)
 #define POSITION(j) ((j) / 4 * (TILE_POSITIONS / (POSITIONS / 4)) + 4 * lane_x + (j) % 4)
 
 // a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles.
 // taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column; padded with
-// such as are nowhere.
+// such as are nowhere. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does.
 // Of positions: positions in all; of an image, length, and down rows of across positions a plane.
 // Of b: depth, height, width, and for each dimension how far positions are apart and how far before the image the first
 // is; then the elements from image to image, and so on.
-// Of the result: elements from image to image and so on, first before all.
+// Of the result: elements from image to image and so on; whether positions are neighbours in fours, whole and aligned; where the
+// first is.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *taps, VALUE pad,
+gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved, const int *told,
+       const int4 *taps, const int *numbers, VALUE pad,
        int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
        int positions, int length, int down, int across,
        int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y, int before_x,
-       int b_image, int b_group, int b_plane, int b_row, int b_column,
-       int r_image, int r_group, int r_filter, int r_plane, int r_row, int r_column SCALARS)
+       int b_image, int b_group, int b_plane, int b_row, int b_column, int kernel,
+       int r_image, int r_group, int r_filter, int r_plane, int r_row, int r_column, int whole, int r_first
+       SCALARS)
 {
     __shared__ __align__(16) VALUE a_tile[2][DEPTH][PLANES][TILE_ROWS];
     __shared__ __align__(16) VALUE b_tile[2][DEPTH][TILE_POSITIONS];
 #if LEFT_OUT
     __shared__ __align__(16) unsigned char there[2][DEPTH][TILE_POSITIONS];
+#endif
+#if SAVED
+    __shared__ __align__(16) VALUE saved_tile[2][DEPTH][TILE_POSITIONS];
+#endif
+#if TOLD
+    __shared__ __align__(16) int told_tile[2][DEPTH][TILE_POSITIONS];
 #endif
     TAKE_SCALARS
     const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
@@ -84,6 +97,20 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *t
         for (int j = 0; j < POSITIONS; j++)
             sums[i][j] = acc_start();
 
+#if OWN
+    VALUE mine[ROWS][POSITIONS];
+#pragma unroll
+    for (int j = 0; j < POSITIONS; j++) {
+        const int position = min(first_position + POSITION(j), positions - 1);
+        const int image = position / length, pixel = position % length, line = pixel / across;
+        const int z = DEEP ? line / down : 0, y = DEEP ? line % down : line, x = pixel % across;
+        const int at = r_first + image * r_image + group * r_group + z * r_plane + y * r_row + x * r_column;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            mine[i][j] = OF_ELEMENT(own[at + min(first_row + ROW(i), rows - 1) * r_filter]);
+    }
+#endif
+
     auto load = [&](int tile, int which) {
 #pragma unroll
         for (int i = 0; i < QUADS; i++) {
@@ -101,19 +128,20 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *t
             const int4 tap = taps[tile * DEPTH + n * STEP];
 #pragma unroll
             for (int i = 0; i < GATHERED; i++) {
+                const int k = k_of_thread + n * STEP;
                 const int position = GATHERED > 1 ? thread + i * THREADS : thread % TILE_POSITIONS;
-                const int y = top[i] + tap.z, x = left_side[i] + tap.w;
+                const int y = top[i] + tap.z, x = left_side[i] + tap.w, at = origin[i] + tap.x;
                 const bool inside = (!DEEP || (unsigned)(front[i] + tap.y) < (unsigned)depth) &&
                                     (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
-                VALUE *to = &b_tile[which][k_of_thread + n * STEP][position];
-                if (!inside)
-                    *to = pad;
-                else if (PLAIN)
-                    copy<sizeof(VALUE)>(to, b + (origin[i] + tap.x));
-                else
-                    *to = OF_ELEMENT(b[origin[i] + tap.x]);
+                take(&b_tile[which][k][position], b + at, inside, pad);
 #if LEFT_OUT
-                there[which][k_of_thread + n * STEP][position] = inside;
+                there[which][k][position] = inside;
+#endif
+#if SAVED
+                take_value(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
+#endif
+#if TOLD
+                take_value(&told_tile[which][k][position], told + at, inside, -1);
 #endif
             }
         }
@@ -123,24 +151,30 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *t
 #pragma unroll
         for (int plane = 0; plane < PLANES; plane++)
 #pragma unroll
-            for (int i = 0; i < ROWS; i += 4) {
-                const Four<VALUE> four = *(const Four<VALUE> *)&a_tile[which][k][plane][ROW(i)];
+            for (int i = 0; i < ROWS; i += 4)
+                four(&left[plane][i], &a_tile[which][k][plane][ROW(i)]);
 #pragma unroll
-                for (int n = 0; n < 4; n++)
-                    left[plane][i + n] = four.at[n];
-            }
-#pragma unroll
-        for (int j = 0; j < POSITIONS; j += 4) {
-            const Four<VALUE> four = *(const Four<VALUE> *)&b_tile[which][k][POSITION(j)];
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-                right[j + n] = four.at[n];
-        }
+        for (int j = 0; j < POSITIONS; j += 4)
+            four(&right[j], &b_tile[which][k][POSITION(j)]);
 #if LEFT_OUT
         unsigned is_there[POSITIONS / 4];
 #pragma unroll
         for (int j = 0; j < POSITIONS; j += 4)
             is_there[j / 4] = *(const unsigned *)&there[which][k][POSITION(j)];
+#endif
+#if OWN
+        VALUE kept[POSITIONS];
+        int of_told[POSITIONS];
+#pragma unroll
+        for (int j = 0; j < POSITIONS; j += 4) {
+#if SAVED
+            four(&kept[j], &saved_tile[which][k][POSITION(j)]);
+#endif
+#if TOLD
+            four(&of_told[j], &told_tile[which][k][POSITION(j)]);
+#endif
+        }
+        const int number = TOLD ? numbers[term_number] : 0;
 #endif
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
@@ -149,7 +183,12 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *t
 #if LEFT_OUT
                 if (is_there[j / 4] >> (j % 4 * 8) & 1)
 #endif
+#if OWN
+                    PARTIAL(sums[i][j].sum, right[j], kept[j], of_told[j], (first_row + ROW(i)) * kernel + number, WEIGHTS(i),
+                            mine[i][j]);
+#else
                     acc_add(sums[i][j], op_term(WEIGHTS(i), right[j]), term_number);
+#endif
     };
 
     load(0, 0);
@@ -168,22 +207,30 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const int4 *t
     for (int k = 0; k < count - (tiles - 1) * DEPTH; k++)
         terms_of(tiles - 1 & 1, k, first_term + (tiles - 1) * DEPTH + k);
 
-    result += split * partial_step + (long long)group * r_group;
+    result += split * partial_step;
 #if ARG
-    arg += split * partial_step + (long long)group * r_group;
+    arg += split * partial_step;
 #endif
 #pragma unroll
     for (int j = 0; j < POSITIONS; j++) {
         const int position = first_position + POSITION(j);
         const int image = position / length, pixel = position % length, line = pixel / across;
         const int z = DEEP ? line / down : 0, y = DEEP ? line % down : line, x = pixel % across;
-        const int at = image * r_image + z * r_plane + y * r_row + x * r_column;
-        if (position < positions)
+        const int at = r_first + image * r_image + group * r_group + z * r_plane + y * r_row + x * r_column;
+        if (position < positions && !(FOURS && j % 4))
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 const int row = first_row + ROW(i);
                 if (row < rows) {
-                    result[at + row * r_filter] = TO_RESULT(acc_result(sums[i][j]));
+                    RESULT *to = result + at + row * r_filter;
+                    if (FOURS) {
+                        Four<RESULT> all;
+#pragma unroll
+                        for (int n = 0; n < 4; n++)
+                            all.at[n] = TO_RESULT(acc_result(sums[i][j / 4 * 4 + n]));
+                        *(Four<RESULT> *)to = all;
+                    } else
+                        *to = TO_RESULT(acc_result(sums[i][j]));
 #if ARG
                     arg[at + row * r_filter] = sums[i][j].at;
 #endif

@@ -1,16 +1,36 @@
-// How the terms of one result become one. The text before this one defines
-//   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP, or ADD_FOLD, which calls op_add(acc, term)
+// Elements on their way to shared memory, and how the terms of one result become one. The text before this one defines
+//   VALUE, ELEMENT, OF_ELEMENT(v)   as gather.cu has them
+//   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP; ADD_FOLD, which calls op_add(acc, term); ADD_OTHERS, what
+//               gradients of a product need, see shares.cu
 //   SUM         the type of sums
 //   START       what ADD_FOLD starts from: if STARTS, else from the first term
 //   LEAST       what no maximum is less than, or what no minimum exceeds
-//   EXP(v) LOG(v) for v <= 0, and for v >= 1
-//   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none
+//   EXP(v) LOG(v) FREXP(v, at)   for v <= 0; for v >= 1; frexp
+//   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none. Of ADD_OTHERS: 4 times
+//               the exponent of the product, plus how many terms were zero: 2 for more
 #define ADD_SUM 0
 #define ADD_MAX 1
 #define ADD_MIN 2
 #define ADD_PROD 3
 #define ADD_LOGSUMEXP 4
 #define ADD_FOLD 5
+#define ADD_OTHERS 6
+
+// Puts an element, or `other` where there is none, into shared memory.
+template <class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)
+{
+    if (is)
+        copy<sizeof(T)>(to, from);
+    else
+        *to = other;
+}
+OP_FUNCTION void take(VALUE *to, const ELEMENT *from, bool is, VALUE other)
+{
+    if (sizeof(ELEMENT) == sizeof(VALUE))
+        take_value(to, (const VALUE *)from, is, other);
+    else
+        *to = is ? (VALUE)OF_ELEMENT(*from) : other;
+}
 
 struct Acc {
     SUM sum;
@@ -27,7 +47,7 @@ OP_FUNCTION Acc acc_start()
     Acc acc;
 #if ADDS == ADD_SUM
     acc.sum = 0;
-#elif ADDS == ADD_PROD
+#elif ADDS == ADD_PROD || ADDS == ADD_OTHERS
     acc.sum = 1;
 #elif ADDS == ADD_LOGSUMEXP
     acc.sum = 0, acc.most = -INFINITY;
@@ -37,7 +57,7 @@ OP_FUNCTION Acc acc_start()
     acc.sum = LEAST;
 #endif
 #if ARG
-    acc.at = -1;
+    acc.at = ADDS == ADD_OTHERS ? 0 : -1;
 #endif
     return acc;
 }
@@ -45,7 +65,15 @@ OP_FUNCTION Acc acc_start()
 // k: which of all terms it is.
 OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
 {
-#if ARG
+#if ADDS == ADD_OTHERS
+    int exponent;
+    const SUM fraction = FREXP(term, &exponent), product = acc.sum * fraction;
+    const bool small = product < (SUM)0.5 && product > (SUM)-0.5;
+    if (term == 0)
+        acc.at += (acc.at & 3) < 2;
+    else
+        acc.sum = small ? product * 2 : product, acc.at += 4 * (exponent - small);
+#elif ARG
     const bool better = ADDS == ADD_MAX ? term > acc.sum : term < acc.sum;
     if (acc.at < 0 || better || (term != term && acc.sum == acc.sum))
         acc.sum = term, acc.at = k;

@@ -8,18 +8,19 @@ from im2col_compat.problem import dense, product
 #: plane, row to row and column to column.
 Steps = namedtuple("Steps", "image channel plane row column")
 
-_FIELDS = "batch groups filters channels image kernel dilation stride before blocks x y rows_of_features"
+_FIELDS = "batch groups filters channels image kernel dilation stride pairs blocks x y rows_of_features"
 
 
 class Sizes(namedtuple("Sizes", _FIELDS)):
     """Triples are (planes, rows, columns); one and two dimensions are one plane deep.
 
-    filters, channels: of one group; before: padding; x, y: Steps
+    filters, channels: of one group; pairs: padding, (before, after); x, y: Steps
     rows_of_features: whether x and the result have their channels last (linear)
     """
 
     __slots__ = ()
 
+    before = property(lambda self: tuple(first for first, _ in self.pairs))
     taps = property(lambda self: product(self.kernel))
     terms = property(lambda self: self.channels * product(self.kernel))
     length = property(lambda self: product(self.blocks))
@@ -39,7 +40,7 @@ def of(problem):
     image, kernel, dilation, stride, blocks = [
         ones + numbers for numbers in (problem.image, problem.kernel, problem.dilation, problem.stride, problem.blocks)
     ]
-    before = (0,) * len(ones) + tuple(first for first, _ in problem.pads)
+    pairs = ((0, 0),) * len(ones) + tuple(problem.pads)
     if kernel == stride == (1, 1, 1) and blocks == image:
         # Pixel by pixel, an image is one long row.
         image = blocks = (1, 1, product(image))
@@ -49,5 +50,5 @@ def of(problem):
     if last:
         x, y = Steps(0, 1, 0, 0, channels), Steps(0, 1, 0, 0, filters)
     return Sizes(
-        problem.batch, problem.groups, problem.filters, problem.channels, image, kernel, dilation, stride, before, blocks,
+        problem.batch, problem.groups, problem.filters, problem.channels, image, kernel, dilation, stride, pairs, blocks,
         x, y, last)  # fmt: skip

@@ -4,8 +4,9 @@ import io
 import os
 from collections import namedtuple
 
-from im2col_compat.codegen import print_c
-from im2col_compat.codegen.expression import literal
+from im2col_compat.codegen import print_c, ranges
+from im2col_compat.codegen.derive import times
+from im2col_compat.codegen.expression import literal, operand
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 
@@ -15,20 +16,25 @@ _templates = Memo(20)
 _VALUES = {"float32": "float", "float64": "double", "int64": "int64_t"}
 _VALUES.update({dtype: "int32_t" for dtype in ("int8", "int16", "int32", "uint8")})
 DTYPES = tuple(_VALUES)
+_NUMPY = {"float": "float32", "double": "float64", "int32_t": "int32", "int64_t": "int64"}
+#: What a kernel writes.
+RESULTS, PARTIAL, GRADIENTS, PARTIAL_GRADIENTS = "results", "partial", "gradients", "partial gradients"
 
-_FIELDS = "functions adds fold start least pad dtype element result_dtype planes scalars gradients"
+_FIELDS = "term add grads safe adds reads start least pad dtype element result_dtype planes scalars"
 
 
 class Code(namedtuple("Code", _FIELDS)):
     """An op's functions in C, and what the templates must be told of them.
 
-    functions: C source of op_term and its like
-    adds: the reduction's name; fold: whether it is a function; start, least: what it starts from, in C, or None
+    term, add: C source of op_term, and of the op_add of a function, else ""
+    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if there are none
+    safe: whether op_grad with respect to x is 0 for a gradient of 0, whatever the operands
+    adds: the reduction's name; reads: what its gradients read of each result, beside its gradient: "saved", "arg"
+    start, least: what a function starts from, in C, or None; what doesn't win against anything
     pad: the pad value; None where padded taps are left out
     dtype: of arithmetic; element: of w and x in memory, "float16" or "bfloat16" where that differs; result_dtype
     planes: how many parameters there are with a number for each weight, beside it
     scalars: for each parameter of one number whether it comes as a pointer
-    gradients: whether there are any
     """
 
     __slots__ = ()
@@ -36,19 +42,17 @@ class Code(namedtuple("Code", _FIELDS)):
     value = property(lambda self: _VALUES[self.dtype])
     sum_dtype = property(lambda self: "float32" if self.result_dtype in dtypes.HALVES else self.result_dtype)
 
-    @property
-    def sum(self):
-        """The type of sums."""
-        return _VALUES[self.sum_dtype]
+    #: The type of sums.
+    sum = property(lambda self: _VALUES[self.sum_dtype])
+    #: NumPy's names of VALUE, SUM, ELEMENT and RESULT; halves are the integers of their bits.
+    numpy_value = property(lambda self: _NUMPY[self.value])
+    numpy_sum = property(lambda self: _NUMPY[self.sum])
+    numpy_element = property(lambda self: _bits(self.element))
+    numpy_result = property(lambda self: _bits(self.result_dtype))
 
-    @property
-    def numpy_value(self):
-        """The NumPy dtype of VALUE."""
-        return {"float": "float32", "double": "float64"}.get(self.value, self.value[:-2])
 
-    @property
-    def numpy_sum(self):
-        return {"float": "float32", "double": "float64"}.get(self.sum, self.sum[:-2])
+def _bits(dtype):
+    return "uint16" if dtype in dtypes.HALVES else dtype
 
 
 def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
@@ -58,20 +62,27 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
     planes = [name for name, is_scalar in zip(traced.others, apart) if not is_scalar]
     scalars = [name for name, is_scalar in zip(traced.others, apart) if is_scalar]
     operands = [(name, dtype) for name in ["w"] + planes + scalars + ["x"]]
-    reduction = op.reduction
-    parts = [print_c.c_function("op_term", operands, traced.term, dtype)]
-    gradients = traced.grad_w is not None
+    reduction, grads, safe, add = op.reduction, (), False, ""
+    if traced.grad_w is not None:
+        of_others = dict(zip(traced.others, traced.grad_others))
+        partials = [traced.grad_x, traced.grad_w] + [of_others[name] for name in planes + scalars]
+        grads = tuple(_function(print_c.c_times_function("op_grad", "g", operands, each, dtype)) for each in partials)
+        anything = dict.fromkeys([name for name, _ in operands], (True, True, True))
+        product = times(operand("g", dtype), traced.grad_x)
+        safe = ranges.never_nan(product, dict(anything, g=(False, False, False)))
     if reduction.function is not None:
-        kind = dtype if not dtypes.is_integer(dtype) else "int64"
-        parts.append(print_c.c_function("op_add", [("acc", kind), ("term", kind)], traced.add, kind))
-    result_dtype = reduction.result_dtype(dtype)
-    element = element or dtype
-    folds = reduction.function is not None
+        kind = "int64" if dtypes.is_integer(dtype) else dtype
+        add = _function(print_c.c_function("op_add", [("acc", kind), ("term", kind)], traced.add, kind))
+    element, result_dtype = element or dtype, reduction.result_dtype(dtype)
     return Code(
-        "".join(parts).replace(print_c.INLINE, "OP_FUNCTION"), reduction.c_name, folds, reduction.start(dtype),
-        literal(dtypes.bounds(dtype)[0 if reduction.better == ">" else 1], dtype), op.pad_value_for(dtype), dtype, element,
-        element if element in dtypes.HALVES else result_dtype, len(planes),
-        tuple(name in pointers for name in scalars), gradients)  # fmt: skip
+        _function(print_c.c_function("op_term", operands, traced.term, dtype)), add, grads, safe, reduction.c_name,
+        reduction.cuda_reads, reduction.start(dtype), literal(reduction.of_no_terms(op, dtype), dtype) if not add else "0",
+        op.pad_value_for(dtype), dtype, element, element if element in dtypes.HALVES else result_dtype, len(planes),
+        tuple(name in pointers for name in scalars))  # fmt: skip
+
+
+def _function(text):
+    return text.replace(print_c.INLINE, "OP_FUNCTION")
 
 
 def template(name):
@@ -92,29 +103,28 @@ def _c_type(dtype):
     return "uint16_t" if dtype in dtypes.HALVES else dtypes.C_TYPES[dtype]
 
 
-def _conversions(code, split):
-    """What the templates are told of types. split: whether results are partial ones."""
-    stored = code.sum_dtype if split else code.result_dtype
-    result = code.sum if split else _c_type(stored)
+def _conversions(code, kind=RESULTS):
+    """What the templates are told of types, where they write results, gradients, or partial ones of either."""
+    stored = {RESULTS: code.result_dtype, PARTIAL: code.sum_dtype, GRADIENTS: code.element}.get(kind, code.dtype)
+    result = code.sum if kind == PARTIAL else code.value if kind == PARTIAL_GRADIENTS else _c_type(stored)
     return [
         ("VALUE", code.value),
         ("ELEMENT", _c_type(code.element)),
         ("OF_ELEMENT(v)", "of_{}(v)".format(code.element) if code.element in dtypes.HALVES else "(VALUE)(v)"),
-        ("SUM", code.sum),
+        ("SUM", code.sum if kind in (RESULTS, PARTIAL) else code.value),
         ("RESULT", result),
         ("TO_RESULT(v)", "to_{}(v)".format(stored) if stored in dtypes.HALVES else "({})(v)".format(result)),
     ]
 
 
-def _operands(code):
-    """What the templates are told of the weight's parameters."""
+def _operands(code, plane):
+    """What the templates are told of the weight's parameters. plane: the C of one of them, a format."""
     value = code.value
     declared = [
-        "const {} {}".format(value, "*at_{}" if at else "{}").format("scalar_%d" % i)
-        for i, at in enumerate(code.scalars)
+        ("const {} *at_scalar_{}" if at else "const {} scalar_{}").format(value, i) for i, at in enumerate(code.scalars)
     ]
     taken = ["const {0} scalar_{1} = *at_scalar_{1};".format(value, i) for i, at in enumerate(code.scalars) if at]
-    weights = ["left[{}][i]".format(plane) for plane in range(1 + code.planes)]
+    weights = [plane.format(i) for i in range(1 + code.planes)]
     weights += ["scalar_{}".format(i) for i in range(len(code.scalars))]
     return [
         ("PLANES", 1 + code.planes),
@@ -124,16 +134,20 @@ def _operands(code):
     ]
 
 
-def _reduction(code, arg):
-    exp, log = ("__expf", "logf") if code.dtype == "float32" else ("exp", "log")
+def _reduction(code, adds, arg=False):
+    f, exp = ("f", "__expf") if code.dtype == "float32" else ("", "exp")
     return [
         ("START", code.start or 0),
         ("STARTS", int(code.start is not None)),
         ("LEAST", code.least),
         ("EXP(v)", exp + "(v)"),
-        ("LOG(v)", log + "(v)"),
+        ("LOG(v)", "log{}(v)".format(f)),
+        ("EXACT_EXP(v)", "exp{}(v)".format(f)),
+        ("FREXP(v, at)", "frexp{}(v, at)".format(f)),
+        ("LDEXP(v, power)", "ldexp{}(v, power)".format(f)),
         ("ARG", int(arg)),
-        ("ADDS", "ADD_" + code.adds.upper()),
+        ("ADDS", "ADD_" + adds.upper()),
+        ("SHARES", "ADD_" + code.adds.upper()),
     ]
 
 
@@ -141,19 +155,65 @@ def _text(defines, functions, *templates):
     return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
 
 
-def gather(code, tile, deep, left_out, split, arg):
-    """The kernel `gather`, of results."""
-    defines = zip("TILE_ROWS TILE_POSITIONS DEPTH ROWS POSITIONS BLOCKS".split(), tile)
-    defines = list(defines) + _conversions(code, split) + _operands(code) + _reduction(code, arg)
-    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out))]
-    return _text(defines, code.functions, "reduce.cu", "gather.cu")
+def forward(code, tile, deep, left_out, split, arg, adds=None):
+    """The kernel `gather`, of results. adds: another reduction than the op's."""
+    defines = (
+        _tile(tile, "POSITION") + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
+    )
+    defines += _reduction(code, adds or code.adds, arg)
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 0), ("SAVED", 0), ("TOLD", 0)]
+    return _text(defines, code.term + code.add, "reduce.cu", "gather.cu")
+
+
+def grad_x(code, tile, deep, left_out, split):
+    """The kernel `gather`, of the gradient of x."""
+    defines = _tile(tile, "POSITION") + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 1)]
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "gather.cu")
+
+
+def grad_w(code, number, tile, deep, left_out, split, features_last):
+    """The kernel `grad_w`, of the gradient of the weight (number 0) or of a parameter, in the order of Code.grads."""
+    names = ["w"] + ["plane_{}".format(i) for i in range(code.planes)]
+    defines = _tile(tile, "TERM") + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum")
+    defines += [
+        ("DEEP", int(deep)),
+        ("LEFT_OUT", int(left_out)),
+        ("FEATURES_LAST", int(features_last)),
+        ("OF_PLANES(at)", ", ".join("OF_ELEMENT({}[at])".format(name) for name in names)),
+        ("OF_PLANES_DECLARED", "".join("const ELEMENT *{}, ".format(name) for name in names)),
+    ]
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "grad_w.cu")
 
 
 def pack(code):
     """The kernel `pack`, of weights."""
-    return _text(_conversions(code, False), "", "pack.cu")
+    return _text(_conversions(code), "", "pack.cu")
+
+
+def transpose(code):
+    """The kernel `pack`, of an operand that stays in its dtype."""
+    kind = _c_type(code.element)
+    return _text([("VALUE", kind), ("ELEMENT", kind), ("OF_ELEMENT(v)", "(v)")], "", "pack.cu")
 
 
 def join(code, arg):
     """The kernel `join`, of splits' results."""
-    return _text(_conversions(code, False) + _reduction(code, arg), "", "reduce.cu", "join.cu")
+    return _text(_conversions(code) + _reduction(code, code.adds, arg), "", "reduce.cu", "join.cu")
+
+
+def join_gradients(code):
+    """The kernel `join`, of splits' gradients."""
+    return _text(_conversions(code, GRADIENTS) + _reduction(code, "sum"), "", "reduce.cu", "join.cu")
+
+
+def fill(code):
+    """The kernel `fill`, of gradients."""
+    return _text(_conversions(code, GRADIENTS), "", "fill.cu")
+
+
+def _tile(tile, along):
+    names = "TILE_ROWS TILE_{0}S DEPTH ROWS {0}S BLOCKS".format(along).split()
+    return list(zip(names, tile))

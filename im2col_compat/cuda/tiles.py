@@ -20,6 +20,18 @@ _FORWARD = {
         Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4), Tile(128, 16, 8, 4, 4, 2)),
 }  # fmt: skip
 
+#: The same for the gradient of x, whose results have an operand each in registers, too; and by w, with its terms as positions.
+_GRAD_X = {
+    1: (Tile(64, 64, 8, 4, 8, 4), Tile(32, 128, 8, 4, 8, 4), Tile(16, 128, 8, 4, 8, 8), Tile(4, 256, 8, 4, 4, 8)),
+    2: (Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4)),
+    4: (Tile(32, 64, 8, 4, 4, 2), Tile(4, 256, 8, 4, 4, 2)),
+}
+_GRAD_W = {
+    1: (Tile(64, 64, 8, 4, 8, 4), Tile(32, 32, 16, 4, 4, 8), Tile(16, 32, 16, 4, 4, 8)),
+    2: (Tile(32, 64, 8, 4, 4, 4), Tile(16, 32, 8, 4, 4, 4)),
+    4: (Tile(32, 64, 8, 4, 4, 2), Tile(16, 32, 8, 4, 4, 2)),
+}
+
 
 def threads(tile):
     return tile.rows // tile.rows_each * (tile.positions // tile.positions_each)
@@ -35,6 +47,19 @@ def forward(rows, positions, terms, groups, registers, splits=True):
     return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_FORWARD[registers])))[
         2:
     ]
+
+
+def grad_x(rows, positions, terms, groups, registers, splits):
+    """The same for the gradient of x."""
+    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_GRAD_X[registers])))[
+        2:
+    ]
+
+
+def grad_w(rows, terms, positions, groups, registers, planes):
+    """The same for the gradient of w: its terms are the tile's positions, and positions are taken in parts."""
+    found = _GRAD_W[min(4, registers * (2 if planes else 1))]
+    return min((_cost(tile, i, rows, terms, positions, groups, True) for i, tile in enumerate(found)))[2:]
 
 
 def _cost(tile, i, rows, positions, terms, groups, splits):

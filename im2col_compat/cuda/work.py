@@ -1,8 +1,19 @@
 """A problem as launches of kernels: which grids, tables and temporary buffers.
 
 Executors need to know no more than this: they compile each text, keep each table where the device reads it, and launch.
+Operands are dense, and begin at addresses that 16 divides; they are called
+
+    w, plane0, ...      the weight, and the parameters that have a number for each of its own; of its shape
+    x                   the input
+    scalar0, ...        parameters of one number: NumPy scalars of code.numpy_value, or pointers to such
+    y                   the result
+    g                   the gradient with respect to y
+    saved, arg          what gradients read of each result beside g, of y's shape: code.reads names them. saved, of
+                        code.numpy_value, is y itself for logsumexp; else kept() fills them. arg: int32.
+    dx, dw              the gradients with respect to x, and to w or one of the parameters: of the weight's shape
 """
 
+import itertools
 from collections import namedtuple
 
 import numpy as np
@@ -21,58 +32,188 @@ Work = namedtuple("Work", "launches buffers")
 MOST = 2**31 - 1  # what an int holds
 NOWHERE = -(2**29)  # the row of a tap that is outside of all images
 _SMALL = 256  # threads of the small kernels' blocks
+_SIDE = 32  # of pack.cu's tiles
 _works = Memo(256)
 
 
 class Unservable(Exception):
-    """Sizes that the kernels don't take; the message says which."""
+    """Sizes, or an op, that the kernels don't take; the message says why."""
 
 
 def forward(code, problem, arg=False):
-    """The Work that fills y from w and x: operands "w", "plane0" ..., "x", "scalar0" ..., "y".
-
-    arg: whether "arg" (int32, of y's shape) gets which term gave each maximum or minimum, -1 where there is none.
-    """
-    return _works.get((code, problem, arg), lambda: _forward(code, problem, arg))
+    """The Work that fills y from w and x. arg: whether arg, too, gets which term gave each maximum or minimum, the first of
+    several, -1 where there is none."""
+    return _works.get((code, problem, arg), lambda: _forward(code, problem, "y", "arg" if arg else None, None))
 
 
-def _forward(code, problem, arg):
+def kept(code, problem):
+    """The Work that fills what gradients read, code.reads, from w and x; None where that is nothing, or y."""
+    if "arg" not in code.reads:
+        return None
+    return _works.get(("kept", code, problem), lambda: _kept(code, problem))
+
+
+def grad_x(code, problem):
+    """The Work that fills dx from w, x, g and what code.reads names."""
+    return _works.get(("x", code, problem), lambda: _grad_x(code, problem))
+
+
+def grad_w(code, problem, number=0):
+    """The Work that fills dw. number: 0 for the weight's gradient, then the parameters': planes, and then scalars, whose
+    gradients are to be summed."""
+    return _works.get(("w", number, code, problem), lambda: _grad_w(code, problem, number))
+
+
+# ---------------------------------------------------------------- results
+def _kept(code, problem):
+    if "saved" in code.reads:
+        return _forward(code, problem, "saved", "arg", "others")
+    work = _forward(code, problem, "unused", "arg", None)
+    work.buffers["unused"] = product(problem.result_shape), code.numpy_result
+    return work
+
+
+def _forward(code, problem, to, arg, adds):
     s = sizes.of(problem)
     _check(s)
-    tile, splits = tiles.forward(s.filters, s.positions, s.terms, s.groups, _registers(code, arg), not code.fold)
-    each = up(-(-s.terms // splits), tile.depth)
-    splits = -(-s.terms // each)
-    padded_rows, padded_terms = up(s.filters, tile.rows), up(s.terms, each) + tile.depth
-    buffers = {"packed": (s.groups * padded_terms * (1 + code.planes) * padded_rows, code.numpy_value)}
-    packs = _packs(code, s.groups, s.filters, s.terms, padded_rows, padded_terms, s.terms, np.arange(s.terms))
-    results = s.batch * s.groups * s.filters * s.length
-    left_out = code.pad is None and s.pads
-    text = texts.gather(code, tile, s.deep, left_out, splits > 1, arg)
-    to, arg_to = ("y", "arg" if arg else "y") if splits == 1 else ("partial", "partial_arg" if arg else "partial")
-    ints = (s.filters, padded_rows, s.terms, padded_terms, each, splits)
-    more = (s.positions, s.length, s.blocks[1], s.blocks[2]) + s.image + s.stride + s.before
-    more += (s.x.image, s.channels * s.x.channel, s.x.plane, s.x.row, s.x.column)
-    more += (s.y.image, s.filters * s.y.channel, s.y.channel, s.y.plane, s.y.row, s.y.column)
-    pad = np.dtype(code.numpy_value).type(0 if code.pad is None else code.pad)
-    args = ["packed", "x", to, arg_to, _taps(s, padded_terms), pad] + _ints(ints) + [np.int64(results)] + _ints(more)
-    args += ["scalar%d" % i for i in range(len(code.scalars))]
-    grid = up(s.positions, tile.positions) // tile.positions * s.groups * splits, padded_rows // tile.rows, 1
-    launches = packs + [Launch(text, "gather", _grid(grid), tiles.threads(tile), args)]
-    if splits > 1:
+    registers = _registers(code, arg)
+    tile, splits = tiles.forward(s.filters, s.positions, s.terms, s.groups, registers, not (code.add or adds))
+    each, splits = _cut(s.terms, splits, tile.depth)
+    padded_rows, padded_terms = up(s.filters, tile.rows), splits * each + tile.depth
+    x, launches, buffers = _columns(code, s, "x", s.x, s.channels)
+    order = _table(lambda: np.arange(s.terms), s.terms)
+    packs, packed = _packs(
+        code, s.groups, s.filters, s.terms, padded_rows, padded_terms, (s.terms, s.filters * s.terms), order
+    )
+    results, partial = s.filters * s.groups * s.positions, splits > 1
+    text = texts.forward(code, tile, s.deep, code.pad is None and s.pads, partial, arg is not None, adds)
+    buffers.update(packed=(packed, code.numpy_value))
+    written = ["partial" if partial else to, "partial_arg" if partial and arg else arg or "x"]
+    args = ["packed", x.name] + written + ["x"] * 3 + [_taps(s, x.steps, padded_terms), order, _pad(code)]
+    args += _ints((s.filters, padded_rows, s.terms, padded_terms, each, splits)) + [np.int64(results)]
+    args += _ints((s.positions, s.length) + s.blocks[1:] + s.image + s.stride + s.before)
+    args += _ints(_steps(x.steps, s.channels) + (s.taps,) + _to(s.y, s.filters) + (_whole(s.y, s.blocks), 0)) + _scalars(
+        code
+    )
+    grid = _grid(up(s.positions, tile.positions) // tile.positions * s.groups * splits, padded_rows // tile.rows)
+    launches += packs + [Launch(text, "gather", grid, tiles.threads(tile), args)]
+    if partial:
         buffers["partial"] = results * splits, code.numpy_sum
         if arg:
             buffers["partial_arg"] = results * splits, "int32"
-        args = [to, arg_to, "y", "arg" if arg else "y", np.int32(splits), np.int64(results)]
-        launches.append(Launch(texts.join(code, arg), "join", _blocks(results), _SMALL, args))
+        launches.append(_join(texts.join(code, arg is not None), written, [to, arg or "x"], splits, results))
     return Work(launches, buffers)
 
 
 def _registers(code, arg):
     """How many registers one result takes."""
-    words = np.dtype(code.numpy_sum).itemsize // 4 * (2 if code.adds == "logsumexp" else 1) + arg
+    words = np.dtype(code.numpy_sum).itemsize // 4 * (2 if code.reads == ("saved",) else 1) + (arg is not None)
     return 1 if words == 1 else 2 if words == 2 else 4
 
 
+# ---------------------------------------------------------------- gradients
+def _grad_x(code, problem):
+    s = sizes.of(problem)
+    _check(s)
+    _check_gradients(code)
+    phases = [list(_phases(*axis)) for axis in zip(s.image, s.kernel, s.stride, s.dilation, s.before, s.blocks)]
+    g, launches, buffers = _columns(code, s, "g", s.y, s.filters)
+    elements, kernel, packed = product(problem.x_shape), s.taps, 0
+    parts = [part for part in itertools.product(*phases)]
+    if any(not axis.taps for part in parts for axis in part):
+        grid = _grid(up(elements, _SMALL) // _SMALL)
+        launches.append(Launch(texts.fill(code), "fill", grid, _SMALL, ["dx", np.int64(elements)]))
+    for part in parts:
+        if not all(axis.taps for axis in part):
+            continue
+        counts = tuple(axis.count for axis in part)
+        length = product(counts)
+        positions, terms = s.batch * length, s.filters * product(len(axis.taps) for axis in part)
+        whole_image = len(parts) == 1
+        tile, splits = tiles.grad_x(s.channels, positions, terms, s.groups, _gradient_registers(code), whole_image)
+        each, splits = _cut(terms, splits, tile.depth)
+        padded_rows, padded_terms = up(s.channels, tile.rows), splits * each + tile.depth
+        o, z, y, x = [
+            v.ravel() for v in np.meshgrid(np.arange(s.filters), *[axis.taps for axis in part], indexing="ij")
+        ]
+        number = (z * s.kernel[1] + y) * s.kernel[2] + x
+        order = _table(lambda: o * s.terms + number, padded_terms)
+        numbers = _table(lambda: number, padded_terms)
+        moves = [-((k * d - axis.rest) // step) for k, d, axis, step in zip((z, y, x), s.dilation, part, s.stride)]
+        taps = _tap_table(o, moves, g.steps, padded_terms)
+        packs, count = _packs(
+            code, s.groups, s.channels, terms, padded_rows, padded_terms, (kernel, s.filters * s.terms), order)  # fmt: skip
+        packed = max(packed, count)
+        left_out = not code.safe and "arg" not in code.reads and any(axis.leaves for axis in part)
+        left_out = left_out or "saved" in code.reads and any(axis.leaves for axis in part)
+        partial = splits > 1
+        text = texts.grad_x(code, tile, s.deep, left_out, partial)
+        first = sum(axis.first * step for axis, step in zip(part, s.x[2:]))
+        to = s.x._replace(**{n: step * t for n, step, t in zip(("plane", "row", "column"), s.x[2:], s.stride)})
+        saved, arg = [name if name in code.reads else "g" for name in ("saved", "arg")]
+        args = ["packed", g.name, "partial" if partial else "dx", "x", "x", saved, arg, taps, numbers, _zero(code)]
+        args += _ints((s.channels, padded_rows, terms, padded_terms, each, splits)) + [np.int64(elements)]
+        args += _ints((positions, length) + counts[1:] + s.blocks + (1, 1, 1) + tuple(-axis.base for axis in part))
+        whole = whole_image and _whole(s.x, s.image)
+        args += _ints(_steps(g.steps, s.filters) + (kernel,) + _to(to, s.channels) + (whole, first)) + _scalars(code)
+        grid = _grid(up(positions, tile.positions) // tile.positions * s.groups * splits, padded_rows // tile.rows)
+        launches += packs + [Launch(text, "gather", grid, tiles.threads(tile), args)]
+        if partial:
+            buffers["partial"] = elements * splits, code.numpy_value
+            launches.append(_join(texts.join_gradients(code), ["partial", "g"], ["dx", "g"], splits, elements))
+    buffers["packed"] = packed, code.numpy_value
+    return Work(launches, buffers)
+
+
+#: Pixels that are one stride apart, along one axis: the first, how many, the taps that reach them, the position that the first
+#: finds by a tap of 0 beyond `rest`, and whether a tap leads out of the positions.
+_Phase = namedtuple("_Phase", "first count taps base rest leaves")
+
+
+def _phases(size, kernel, stride, dilation, before, blocks):
+    for rest in range(stride):
+        first = (rest - before) % stride
+        count, base = len(range(first, size, stride)), (first + before - rest) // stride
+        if count:
+            taps = [k for k in range(kernel) if k * dilation % stride == rest]
+            moves = [(k * dilation - rest) // stride for k in taps]
+            leaves = bool(taps) and (base - max(moves) < 0 or base + count - 1 - min(moves) >= blocks)
+            yield _Phase(first, count, taps, base, rest, leaves)
+
+
+def _grad_w(code, problem, number):
+    s = sizes.of(problem)
+    _check(s)
+    _check_gradients(code)
+    tile, splits = tiles.grad_w(s.filters, s.terms, s.positions, s.groups, _gradient_registers(code), code.planes)
+    each, splits = _cut(s.positions, splits, tile.depth)
+    padded_terms, weights, partial = up(s.terms, tile.positions), s.groups * s.filters * s.terms, splits > 1
+    text = texts.grad_w(code, number, tile, s.deep, code.pad is None and s.pads, partial, s.rows_of_features)
+    saved, arg = [name if name in code.reads else "g" for name in ("saved", "arg")]
+    args = ["w"] + ["plane%d" % i for i in range(code.planes)] + ["x", "g", saved, arg, "partial" if partial else "dw"]
+    args += [_taps(s, s.x, padded_terms), _pad(code)] + _ints((s.filters, s.terms, each, splits)) + [np.int64(weights)]
+    args += _ints((s.positions, s.length) + s.blocks[1:] + s.image + s.stride + s.before)
+    args += _ints(_steps(s.x, s.channels) + _to(s.y, s.filters)) + _scalars(code)
+    grid = _grid(padded_terms // tile.positions * s.groups * splits, up(s.filters, tile.rows) // tile.rows)
+    launches, buffers = [Launch(text, "grad_w", grid, tiles.threads(tile), args)], {}
+    if partial:
+        buffers["partial"] = weights * splits, code.numpy_value
+        launches.append(_join(texts.join_gradients(code), ["partial", "g"], ["dw", "g"], splits, weights))
+    return Work(launches, buffers)
+
+
+def _check_gradients(code):
+    if not code.grads or code.add:
+        raise Unservable("kernels have no gradients of it")
+    if "saved" in code.reads and code.element != code.dtype:
+        raise Unservable("its gradients need a result of {}".format(code.dtype))
+
+
+def _gradient_registers(code):
+    return np.dtype(code.numpy_value).itemsize // 4 * (2 if "saved" in code.reads else 1)
+
+
+# ---------------------------------------------------------------- what the launches are made of
 def _check(s):
     """Unservable for sizes whose numbers an int can't hold."""
     elements = {
@@ -83,43 +224,106 @@ def _check(s):
     for name, count in sorted(elements.items()):
         if count > MOST:
             raise Unservable("{} has 2**31 elements or more".format(name))
-    reach = [(k - 1) * d + b for k, d, b in zip(s.kernel, s.dilation, s.before)]
-    if max(s.image[1] + reach[1], s.image[0] + reach[0]) >= -NOWHERE or s.image[2] + reach[2] > MOST // 2:
+    reach = [size + (k - 1) * d + sum(pair) for size, k, d, pair in zip(s.image, s.kernel, s.dilation, s.pairs)]
+    if max(reach[0], reach[1]) >= -NOWHERE or reach[2] > MOST // 2:
         raise Unservable("the padded image is too long")
 
 
-def _grid(grid):
-    if grid[0] > MOST or grid[1] > 65535:
+def _cut(count, parts, depth):
+    """(terms of a part, parts): so many parts of whole depths."""
+    each = up(-(-count // parts), depth)
+    return each, -(-count // each)
+
+
+def _grid(across, down=1):
+    if across > MOST or down > 65535:
         raise Unservable("there are too many results")
-    return grid
-
-
-def _blocks(count, more=1):
-    return _grid((up(count, _SMALL) // _SMALL, more, 1))
+    return across, down, 1
 
 
 def _ints(numbers):
     return [np.int32(number) for number in numbers]
 
 
-def _packs(code, groups, rows, terms, padded_rows, padded_terms, row_step, order):
-    """The Launches that pack the weight, and the parameters beside it. order: which of a row's elements each term is."""
-    order = np.ascontiguousarray(order, np.int32)
-    grid, text, planes = _blocks(padded_terms * padded_rows, groups), texts.pack(code), 1 + code.planes
-    found = []
+def _pad(code):
+    return np.dtype(code.numpy_value).type(0 if code.pad is None else code.pad)
+
+
+def _zero(code):
+    return np.dtype(code.numpy_value).type(0)
+
+
+def _scalars(code):
+    return ["scalar%d" % i for i in range(len(code.scalars))]
+
+
+def _steps(steps, channels):
+    """A gathered operand's steps, as gather.cu takes them."""
+    return steps.image, channels * steps.channel, steps.plane, steps.row, steps.column
+
+
+def _to(steps, channels):
+    """A result's steps, as gather.cu takes them."""
+    return steps.image, channels * steps.channel, steps.channel, steps.plane, steps.row, steps.column
+
+
+def _whole(steps, blocks):
+    """Whether four positions, of which the first is a multiple of four, are neighbours at an address of 16 bytes."""
+    dense = steps.column == 1 and steps.row == blocks[2] and steps.plane == blocks[1] * blocks[2]
+    return int(dense and product(blocks) % 4 == 0)
+
+
+def _join(text, partial, result, splits, count):
+    grid = _grid(up(count, _SMALL) // _SMALL)
+    return Launch(text, "join", grid, _SMALL, partial + result + [np.int32(splits), np.int64(count)])
+
+
+def _table(make, length):
+    """A table of ints, padded with zeros."""
+    table, made = np.zeros(length, np.int32), make()
+    table[: len(made)] = made
+    return table
+
+
+def _packs(code, groups, rows, terms, padded_rows, padded_terms, steps, order):
+    """(the Launches that pack the weight, and the parameters beside it; how many elements they fill). steps: from row to row
+    and from group to group; order: which of a row's elements each term is."""
+    planes, count = 1 + code.planes, groups * padded_terms * (1 + code.planes) * padded_rows
+    if count // groups > MOST:
+        raise Unservable("the packed weight has 2**31 elements or more")
+    grid, found = _grid(up(padded_terms, _SIDE) // _SIDE * (up(padded_rows, _SIDE) // _SIDE) * groups), []
     for plane, name in enumerate(["w"] + ["plane%d" % i for i in range(code.planes)]):
-        ints = (planes, plane, rows, terms, padded_rows, padded_terms, row_step, rows * row_step)
-        found.append(Launch(text, "pack", grid, _SMALL, [name, "packed", order] + _ints(ints)))
-    return found
+        ints = (planes, plane, rows, terms, padded_rows, padded_terms) + steps
+        found.append(Launch(texts.pack(code), "pack", grid, _SMALL, [name, "packed", order] + _ints(ints)))
+    return found, count
 
 
-def _taps(s, padded_terms):
+#: An operand of positions as a kernel gathers it: its name, and its Steps.
+_Gathered = namedtuple("_Gathered", "name steps")
+
+
+def _columns(code, s, name, steps, features):
+    """(_Gathered, launches, buffers) of x or g, with positions beside each other: rows of features are transposed."""
+    if not s.rows_of_features or code.reads and name == "g":
+        return _Gathered(name, steps), [], {}
+    grid = _grid(up(features, _SIDE) // _SIDE * (up(s.positions, _SIDE) // _SIDE))
+    ints = (1, 0, s.positions, features, s.positions, features, features, 0)
+    args = [name, "columns", _table(lambda: np.arange(features), features)] + _ints(ints)
+    launch = Launch(texts.transpose(code), "pack", grid, _SMALL, args)
+    buffers = {"columns": (s.positions * features, code.numpy_element)}
+    return _Gathered("columns", sizes.Steps(0, s.positions, 0, 0, 1)), [launch], buffers
+
+
+def _taps(s, steps, padded_terms):
     """The table of a convolution's taps: for each term where it lies after a position's origin, and its plane, row and
     column."""
     c, z, y, x = [axis.ravel() for axis in np.meshgrid(np.arange(s.channels), *map(np.arange, s.kernel), indexing="ij")]
-    z, y, x = [k * d for k, d in zip((z, y, x), s.dilation)]
+    return _tap_table(c, [k * d for k, d in zip((z, y, x), s.dilation)], steps, padded_terms)
+
+
+def _tap_table(channels, moves, steps, padded_terms):
     table = np.zeros((padded_terms, 4), np.int32)
     table[:, 2] = NOWHERE
-    offset = c * s.x.channel + z * s.x.plane + y * s.x.row + x * s.x.column
-    table[: len(c)] = np.stack([offset, z, y, x], 1)
+    offset = channels * steps.channel + sum(move * step for move, step in zip(moves, steps[2:]))
+    table[: len(offset)] = np.stack([offset] + list(moves), 1)
     return table

@@ -52,20 +52,22 @@ def is_whole(whole):
 def kernel(text, name):
     """The function that runs a kernel: (grid x, y, z, threads, the kernel's arguments)."""
     declared = re.search(r"\n%s\((.*?)\)\n\{" % name, text, re.S).group(1)
-    scalars = re.search(r"#define SCALARS(.*)", text)
-    declared = declared.replace("\n", " ").replace(" SCALARS", scalars.group(1) if scalars else "")
-    parameters = [one.strip() for one in declared.split(",")]
+    for macro, value in re.findall(r"#define (SCALARS|OF_PLANES_DECLARED)(.*)", text):
+        declared = declared.replace(macro, value)
+    parameters = [one.strip() for one in declared.replace("\n", " ").split(",")]
     names = [re.search(r"(\w+)$", one).group(1) for one in parameters]
     source = '#include "cuda_shim.h"\n' + text
     for one, each in zip(parameters, names):
-        source += "static {} shim_{};\n".format(re.sub(r"^const ([^*]*)$", r"\1", one[: -len(each)]), each)
-    source += "static void shim_call() {{ {}({}); }}\n".format(name, ", ".join("shim_" + each for each in names))
-    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(
-        name, ", ".join(parameters)
-    )
-    source += "".join("    shim_{0} = {0};\n".format(each) for each in names)
+        kind = re.sub(r"^const ([^*]*)$", r"\1", one[: -len(each)])
+        source += "static {} argument_{};\n".format(kind, each)
+    passed = ", ".join("argument_" + each for each in names)
+    source += "static void shim_call() {{ {}({}); }}\n".format(name, passed)
+    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(name, ", ".join(parameters))
+    source += "".join("    argument_{0} = {0};\n".format(each) for each in names)
     source += "    shim_run(gx, gy, gz, threads, shim_call);\n}\n"
-    return getattr(_library(source), "shim_" + name)
+    function = getattr(_library(source), "shim_" + name)
+    function.parameters = len(parameters)
+    return function
 
 
 def _library(source):
@@ -105,6 +107,8 @@ def run(work, operands):
             else:
                 values.append(_SCALARS["{}{}".format(arg.dtype.kind, arg.dtype.itemsize)](arg.item()))
         sizes = [ctypes.c_int(int(n)) for n in tuple(launch.grid) + (launch.threads,)]
-        kernel(launch.text, launch.kernel)(*(sizes + values))
+        function = kernel(launch.text, launch.kernel)
+        assert len(values) == function.parameters, launch.kernel
+        function(*(sizes + values))
     for name, whole in wholes:
         assert is_whole(whole), "a kernel wrote outside " + name
