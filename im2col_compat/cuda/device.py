@@ -86,7 +86,9 @@ def compiled(text, architecture):
         program = core.Program(text, "c++", core.ProgramOptions(arch=architecture, **OPTIONS))
         return bytes(program.compile("cubin").code)
     except Exception as error:
-        raise CannotCompile("NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", "").split("log:")[-1])))
+        raise CannotCompile(
+            "NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", "").split("log:")[-1]))
+        )
     finally:
         if program is not None:
             program.close()

@@ -92,9 +92,9 @@ def _forward(code, problem, to, arg, adds):
     args = ["packed", x.name] + written + ["x"] * 3 + [_taps(s, x.steps, padded_terms), order, _pad(code)]
     args += _ints((s.filters, padded_rows, s.terms, padded_terms, each, splits)) + [np.int64(results)]
     args += _ints((s.positions, s.length) + s.blocks[1:] + s.image + s.stride + s.before)
-    args += _ints(_steps(x.steps, s.channels) + (s.taps,) + _to(s.y, s.filters) + (_whole(s.y, s.blocks), 0)) + _scalars(
-        code
-    )
+    args += _ints(
+        _steps(x.steps, s.channels) + (s.taps,) + _to(s.y, s.filters) + (_whole(s.y, s.blocks), 0)
+    ) + _scalars(code)
     grid = _grid(up(s.positions, tile.positions) // tile.positions * s.groups * splits, padded_rows // tile.rows)
     launches += packs + [Launch(text, "gather", grid, tiles.threads(tile), args)]
     if partial:

@@ -11,7 +11,7 @@ from im2col_compat.compat import autograd, graphs, memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
 from im2col_compat.compat.probes import VARIABLES
 from im2col_compat.paths import copies, layout, products, recorded
-from im2col_compat.paths.recorded import expanded, is_scalar, others_of
+from im2col_compat.paths.recorded import expanded, is_scalar, order_of, others_of, summed
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -148,7 +148,7 @@ def _turns(call, how, alone):
         yield how, 0, 0, 0, 0, 0
 
 
-def _gradients(op, problem, kernels, operands, grad, y, needs):
+def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
     """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
     found = products.gradients(op, problem, kernels, needs, operands, grad)
     needs = [need and one is None for need, one in zip(needs, found)]
@@ -172,7 +172,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     """The same, of parameters and captured tensors too."""
     x, w = raw(operands[0]), TORCH.dense(operands[1])
     planes, scalars = _beside(TORCH, kernels, w, operands)
-    order = _order(kernels, operands)
+    order = order_of(kernels, operands)
     wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
     dx = _zeros(x, x.shape, kernels) if needs[0] else None
     dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
@@ -191,24 +191,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
         if i is not None and needs[1 + i]:
             part = dw if len(order) == 1 else dw[bit]
             like = raw(operands[1 + i])
-            found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else _summed(part, like)
-
-
-def _summed(part, like):
-    """The sum of a gradient's parts, in the shape of what it is the gradient of: one number for all."""
-    total = like.new(1).fill_(part.sum()) if VARIABLES else part.sum()
-    return total.view(*like.shape) if len(like.shape) else total.reshape(())
-
-
-def _order(kernels, operands):
-    """For each number that C takes beside an input, which of the operands after x it is; None where it isn't one."""
-    others, places = others_of(kernels, operands), []
-    place = 1
-    for value in others:
-        places.append(None if parameters.is_number(value) else place)
-        place += not parameters.is_number(value)
-    alone = [parameters.is_number(value) or is_scalar(value) for value in others]
-    return [0] + [p for p, one in zip(places, alone) if not one] + [p for p, one in zip(places, alone) if one]
+            found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else summed(part, like)
 
 
 def _zeros(like, shape, kernels):

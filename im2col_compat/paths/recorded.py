@@ -4,20 +4,21 @@ derivatives are tensor operations'. The same for kernels of a CPU and of a GPU.
 
 from im2col_compat.compat import autograd, graphs
 from im2col_compat.compat.arrays import TORCH, quiet
-from im2col_compat.compat.probes import Function
+from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.paths import blocks, layout, merged
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
 
-def of(run, forward_of, gradients_of, serves_gradients, again):
+def of(run, forward_of, gradients_of, serves_gradients, again, keeps=False):
     """The Function of a path, of x, the weight, its parameters and captured tensors; then an Op, a Problem and the kernels.
 
     run(op, problem, kernels, arrays, weights, x): the result, recorded where it has to be
     forward_of(op, problem, kernels, arrays, operands): the result as plain data
-    gradients_of(op, problem, kernels, operands, grad, y, needs): the gradients that are needed, as plain data
+    gradients_of(op, problem, kernels, operands, grad, y, needs, kept=None): the gradients that are needed, as plain data
     servesgradients_of(op, problem, kernels, operands, needs): whether the path has these
     again(op, problem, kernels, weights, x): the kernels for other sizes, of what the op's functions capture now
+    keeps: whether forward_of's results may have an attribute `kept`, which gradients_of wants
     """
 
     @autograd.new_style
@@ -33,6 +34,7 @@ def of(run, forward_of, gradients_of, serves_gradients, again):
         def setup_context(ctx, inputs, output):
             ctx.others = inputs[-3:]
             autograd.save_operands(ctx, inputs[:-3], output, inputs[-3].reduction.saves_result)
+            ctx.kept = vars(output).pop("kept", None) if keeps else None
 
         @staticmethod
         def vmap(info, dims, *inputs):
@@ -65,7 +67,8 @@ def of(run, forward_of, gradients_of, serves_gradients, again):
                 y = None if y is None else autograd.leaf(y, False)
                 found = iter(autograd.apply_function(Gradients, operands + (grad,), y, op, problem, kernels, needs))
             else:
-                found = iter([quiet(tensor) for tensor in gradients_of(op, problem, kernels, operands, grad, y, needs)])
+                plain = gradients_of(op, problem, kernels, operands, grad, y, needs, ctx.kept)
+                found = iter([quiet(tensor) for tensor in plain])
             return tuple(next(found) if need else None for need in needs) + (None,) * 3
 
     @autograd.new_style
@@ -143,6 +146,23 @@ def others_of(kernels, operands):
     tensors = iter(operands[2:])
     params = [next(tensors) for _ in range(len(operands) - 2 - _captured_tensors(kernels))]
     return params + [value if parameters.is_number(value) else next(tensors) for value in kernels.captured]
+
+
+def order_of(kernels, operands):
+    """For each number that kernels take beside an input, which of the operands after x it is; None where it isn't one."""
+    others, places = others_of(kernels, operands), []
+    place = 1
+    for value in others:
+        places.append(None if parameters.is_number(value) else place)
+        place += not parameters.is_number(value)
+    alone = [parameters.is_number(value) or is_scalar(value) for value in others]
+    return [0] + [p for p, one in zip(places, alone) if not one] + [p for p, one in zip(places, alone) if one]
+
+
+def summed(part, like):
+    """The sum of a gradient's parts, in the shape of what it is the gradient of: one number for all."""
+    total = like.new(1).fill_(part.sum()) if VARIABLES else part.sum()
+    return total.view(*like.shape) if len(like.shape) else total.reshape(())
 
 
 def _captured_tensors(kernels):

@@ -62,7 +62,9 @@ def kernel(text, name):
         source += "static {} argument_{};\n".format(kind, each)
     passed = ", ".join("argument_" + each for each in names)
     source += "static void shim_call() {{ {}({}); }}\n".format(name, passed)
-    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(name, ", ".join(parameters))
+    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(
+        name, ", ".join(parameters)
+    )
     source += "".join("    argument_{0} = {0};\n".format(each) for each in names)
     source += "    shim_run(gx, gy, gz, threads, shim_call);\n}\n"
     function = getattr(_library(source), "shim_" + name)
