@@ -55,7 +55,18 @@ def works(op, dtype, problem):
     kernels, reason = op.term.gpu_kernels(op, dtype, cuda._make)
     if reason is not None:
         raise SystemExit("{} has no kernels: {}".format(op, reason))
-    yield "forward", work.forward(cuda.code(op, kernels), problem)
+    code = cuda.code(op, kernels)
+    yield "forward", work.forward(code, problem)
+    if not code.grads or code.add:
+        return
+    if "arg" in code.reads:
+        yield "forward, with arg", work.forward(code, problem, True)
+    kept = work.kept(code, problem)
+    if kept is not None:
+        yield "for gradients", kept
+    yield "dx", work.grad_x(code, problem)
+    for number, name in enumerate(("w",) + op.term.names):
+        yield "d" + name, work.grad_w(code, problem, number)
 
 
 def wanted():
