@@ -190,7 +190,7 @@ def grad_w(code, number, tile, deep, left_out, split, features_last):
 
 def pack(code):
     """The kernel `pack`, of weights."""
-    return _text(_conversions(code), "", "pack.cu")
+    return _text(_conversions(code)[:3], "", "pack.cu")
 
 
 def transpose(code):
