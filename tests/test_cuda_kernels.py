@@ -163,7 +163,7 @@ def beside(case, w, seed=1):
 
 def problems(name):
     """The convolutions for one of CASES: all for some of these. (Without padding, and in three dimensions, texts differ.)"""
-    some = ["asymmetric", "depthwise", "far-padding", "grouped", "line", "one-sided"]
+    some = ["asymmetric", "far-padding", "grouped", "line", "one-sided"] + ["depthwise"] * (name in ("max", "prod"))
     return sorted(CONVOLUTIONS) if name in ("left-out", "planes") else some
 
 
