@@ -11,7 +11,7 @@ from im2col_compat.codegen import symbols
 from im2col_compat.compat.memo import Memo
 from im2col_compat.cuda import texts, tiles, work
 from im2col_compat.cuda.tiles import Tile
-from im2col_compat.problem import conv_problem, product
+from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
 pytestmark = pytest.mark.skipif(shim.COMPILER is None, reason="no g++")
 
@@ -161,13 +161,19 @@ def beside(case, w, seed=1):
     return [values[name] for name in case.names], dict(operands[name] for name in case.names)
 
 
+def problems(name):
+    """The convolutions for one of CASES: all for some of these. (Without padding, and in three dimensions, texts differ.)"""
+    some = ["asymmetric", "far-padding", "grouped", "line", "one-sided"] + ["depthwise"] * (name in ("max", "prod"))
+    return sorted(CONVOLUTIONS) if name in ("left-out", "planes") else some
+
+
 @pytest.mark.parametrize("tile, splits", [(WIDE, 1), (NARROW, 3)], ids=["wide", "narrow"])
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_results(tiled, tile, splits, name):
     """Of all kinds of convolutions, with whole tiles and parts of them, and terms in several splits."""
     tiled(tile, splits)
     case, code = CASES[name], CASES[name].code()
-    for problem_name in sorted(CONVOLUTIONS):
+    for problem_name in problems(name):
         problem, x, w, how = convolution(problem_name)
         others, operands = beside(case, w)
         found = forward(code, problem, x=x, w=w, **operands)
@@ -188,12 +194,21 @@ def test_several_blocks(tiled):
     assert np.array_equal(found, expected.reshape(problem.result_shape))
 
 
+def kept(code, problem, operands, y):
+    """The operands that gradients read of each result."""
+    made, shape = work.kept(code, problem), problem.result_shape
+    if made is None:
+        return {"saved": y} if code.reads else {}
+    results = {name: (shape, "int32" if name == "arg" else "float32") for name in code.reads}
+    return dict(zip(sorted(results), run(made, code, results, **operands)))
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_gradients(tiled, name):
     """Of x, w and parameters, for all kinds of convolutions."""
     case, code = CASES[name], CASES[name].code()
     tiled(*((WIDE, 1) if name in ("planes", "min") else (NARROW, 3)))
-    for problem_name in sorted(CONVOLUTIONS):
+    for problem_name in problems(name):
         problem, x, w, how = convolution(problem_name)
         if case.add == "logsumexp":
             x, w = x / 8, w / 8
@@ -203,22 +218,178 @@ def test_gradients(tiled, name):
         g = np.random.RandomState(3).randint(-8, 8, problem.result_shape) / 4.0
         expected = case.gradients(x, w, how, others, g)
         operands.update(x=x, w=w)
-        shape = problem.result_shape
-        if code.reads == ("saved",):
-            operands["saved"] = forward(code, problem, **operands)
-        elif code.reads:
-            kept = run(
-                work.kept(code, problem),
-                code,
-                {n: (shape, {"arg": "int32"}.get(n, "float32")) for n in code.reads},
-                **operands
-            )
-            operands.update(zip(sorted(code.reads), kept))
+        operands.update(kept(code, problem, operands, forward(code, problem, **operands)))
         made = [(work.grad_x(code, problem), "dx", x.shape)]
         made += [(work.grad_w(code, problem, i), "dw", w.shape) for i in range(len(expected) - 1)]
         for (one, to, shape), wanted in zip(made, expected):
             (found,) = run(one, code, {to: (shape, "float32")}, g=g, **operands)
             assert close(found, wanted), (problem_name, to)
+
+
+@pytest.mark.parametrize("identity", [None, 3])
+def test_fold(tiled, identity):
+    """A user's add, in the order of the terms, from an identity or the first term."""
+    tiled(NARROW, 3)
+    code = code_of(Op(lambda w, x: w - x, lambda acc, term: 0.5 * acc + term, identity, None if identity else 1))
+    case = Case(lambda w, x: w - x, None, None, pad=None if identity else 1)
+    for name in ("asymmetric", "one-sided"):
+        problem, x, w, how = convolution(name)
+        counts, terms = case.terms(x, w, how, [])[3:]
+        shape = (len(x), len(w)) + terms.shape[3:]
+        expected = oracle.reduced(terms.reshape(shape), counts.reshape(shape), lambda a, t: 0.5 * a + t, identity)
+        assert close(forward(code, problem, x=x, w=w), expected.reshape(problem.result_shape))
+
+
+@pytest.mark.parametrize("add", ["sum", "max"])
+@pytest.mark.parametrize("dtype", ["float64", "int8", "uint8", "int16", "int32", "int64"])
+def test_dtypes(tiled, dtype, add):
+    """Integers wrap in their dtype, sums are int64."""
+    tiled(NARROW, 1)
+    problem = convolution("asymmetric")[0]
+    rng = np.random.RandomState(0)
+    x, w = [rng.randint(0, 255, shape).astype(dtype) for shape in (problem.x_shape, problem.w_shape)]
+    code = code_of(Op(lambda w, x: w * x + w, add), dtype)
+    with np.errstate(over="ignore"):
+        case = Case(lambda w, x: (w * x + w).astype(dtype), None, None, add)
+        terms = case.terms(x, w, ((1, 2), ((1, 1), (2, 2)), (2, 1), 1), [])[4]
+    expected = terms.sum(3, dtype="int64" if dtype != "float64" else dtype) if add == "sum" else terms.max(3)
+    found = forward(code, problem, x=x, w=w)
+    assert found.dtype == expected.dtype and np.array_equal(found, expected.reshape(found.shape))
+
+
+def bfloat16(array):
+    """Its bits, rounded to even."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.int64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def of_bfloat16(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+HALVES = {
+    "float16": (lambda t: np.asarray(t, np.float16).view(np.uint16), lambda bits: bits.view(np.float16)),
+    "bfloat16": (bfloat16, of_bfloat16),
+}
+
+
+@pytest.mark.parametrize("dtype", sorted(HALVES))
+def test_halves(tiled, dtype):
+    """They are widened, added up in float32, and rounded once; gradients too."""
+    tiled(NARROW, 3)
+    to, of = HALVES[dtype]
+    problem, x, w, how = convolution("asymmetric")
+    x, w = x * 1.01, w / 7
+    code = L1.code(element=dtype)
+    exact_x, exact_w = [of(to(t)).astype(np.float64) for t in (x, w)]
+    expected, _ = L1.reduced(*L1.terms(exact_x, exact_w, how, [])[3:])
+    found = forward(code, problem, x=to(x), w=to(w))
+    assert np.array_equal(found, to(expected.reshape(found.shape).astype(np.float32)))
+    g = np.random.RandomState(3).randint(-8, 8, problem.result_shape) / 4.0
+    wanted = L1.gradients(exact_x, exact_w, how, [], g)
+    for one, name, expected in zip((work.grad_x(code, problem), work.grad_w(code, problem)), ("dx", "dw"), wanted):
+        (found,) = run(one, code, {name: (expected.shape, "uint16")}, "uint16", x=to(x), w=to(w), g=to(g))
+        assert np.array_equal(found, to(expected)), name
+
+
+def test_values_of_maxima(tiled):
+    """NaN propagates; the first that attains a maximum, or the first NaN, is named; -1 where there is none."""
+    nan, inf = float("nan"), float("inf")
+    x = np.array([[1, 3, 3, 2], [nan, 5, nan, 5], [-inf, -inf, -inf, -inf], [inf, nan, 1, inf], [-inf, 1, 1, 0]]).T
+    problem = matmul_problem((1, 4), x.shape)
+    for splits in (1, 2):
+        tiled(NARROW, splits)
+        operands = {"w": np.zeros((1, 4)), "x": x}
+        results = {"y": ((1, 5), "float32"), "arg": ((1, 5), "int32")}
+        arg, y = run(work.forward(MAX.code(), problem, arg=True), MAX.code(), results, **operands)
+        assert np.array_equal(arg, [[1, 0, 0, 1, 1]])
+        assert np.allclose(y, [[3, nan, -inf, nan, 1]], 0, 0, equal_nan=True)
+    far, x, w, _ = convolution("far-padding")
+    results = {"y": (far.result_shape, "float32"), "arg": (far.result_shape, "int32")}
+    arg, y = run(work.forward(MAX.code(), far, arg=True), MAX.code(), results, x=x, w=w)
+    assert arg.min() == -1 and np.array_equal(arg < 0, y == -inf)
+
+
+def test_values_of_logsumexp(tiled):
+    """As torch.logsumexp has them, of terms in one part and in several."""
+    nan, inf = float("nan"), float("inf")
+    x = np.array(
+        [[0, 0], [-inf, -inf], [inf, 1], [1, inf], [inf, inf], [-inf, 3], [3, -inf], [nan, 1], [1, nan], [99, 98]]
+    ).T
+    code = Case(lambda w, x: w + x, None, None, "logsumexp").code()
+    for splits in (1, 2):
+        tiled(Tile(32, 16, 8, 4, 4, 4), splits)
+        many = np.concatenate([x, np.full((14, 10), -inf)])
+        found = forward(code, matmul_problem((1, 16), many.shape), w=np.zeros((1, 16)), x=many)
+        expected = [[np.log(2), -inf, inf, inf, inf, 3, 3, nan, nan, 99 + np.log1p(np.exp(-1))]]
+        assert np.allclose(found, expected, 1e-6, equal_nan=True)
+
+
+def test_infinite_operands(tiled):
+    """A weight that meets no pixel leaves no NaN there, and an infinite gradient is infinite where it counts alone."""
+    tiled(NARROW, 1)
+    inf = float("inf")
+    problem = conv_problem(1, (1, 1, 3), (1, 1, 3), None, 1, ((1, 1),), 1, 1)
+    x, w, g = np.array([[[1, 2, 4.0]]]), np.array([[[inf, 0, 0]]]), np.array([[[1, inf, 1]]])
+    for case in (L1, Case(lambda w, x: w * x, lambda w, x: w, lambda w, x: x)):
+        how = (1, ((1, 1),), 1, 1)
+        with np.errstate(all="ignore"):
+            expected = case.gradients(x, w, how, [], g)
+        operands = {"x": x, "w": w, "g": g}
+        (dx,) = run(work.grad_x(case.code(), problem), case.code(), {"dx": (x.shape, "float32")}, **operands)
+        (dw,) = run(work.grad_w(case.code(), problem), case.code(), {"dw": (w.shape, "float32")}, **operands)
+        assert np.allclose(dx, expected[0], 0, 0, equal_nan=True) and np.allclose(dw, expected[1], 0, 0, equal_nan=True)
+
+
+def test_small_products(tiled):
+    """Gradients of products of which the result is 0, because a term is or because it is too small."""
+    tiled(NARROW, 1)
+    x = np.array([[1e-20, 1e-20, 1e-20, 1e30], [0, 2, 3, 4], [0, 0, 3, 4], [2, 3, 5, 7], [1e20, 1e20, 1e-30, 2]]).T
+    problem, code, g = matmul_problem((1, 4), x.shape), PROD.code(), np.ones((1, 5))
+    operands = {"w": np.ones((1, 4)), "x": x}
+    results = {"saved": ((1, 5), "float32"), "arg": ((1, 5), "int32")}
+    operands["arg"], operands["saved"] = run(work.kept(code, problem), code, results, **operands)
+    (dx,) = run(work.grad_x(code, problem), code, {"dx": (x.shape, "float32")}, g=g, **operands)
+    others = np.stack([np.delete(x, k, 0).prod(0) for k in range(4)])
+    with np.errstate(over="ignore"):
+        assert np.allclose(dx, others.astype(np.float32), 1e-5, 1e-45)
+
+
+@pytest.mark.parametrize("name", ["l1", "planes", "max", "logsumexp"])
+def test_linear(tiled, name):
+    """Features that come last: forward and gradients."""
+    tiled(NARROW, 3)
+    case, code, rng = CASES[name], CASES[name].code(), np.random.RandomState(0)
+    x, w, g = [rng.randint(-8, 8, shape) / 4.0 for shape in ((21, 35), (34, 35), (21, 34))]
+    problem, how = linear_problem(x.shape, w.shape, None), (1, ((0, 0),), 1, 1)
+    as_conv, w_conv = x.T[None], w[:, :, None]  # (1, K, N)
+    others, operands = beside(case, w)
+    expected = case.reduced(
+        *case.terms(as_conv, w_conv, how, [t[:, :, None] if np.shape(t) else t for t in others])[3:]
+    )[0]
+    operands.update(x=x, w=w)
+    y = forward(code, problem, **operands)
+    assert close(y, expected.reshape(34, 21).T)
+    wanted = case.gradients(as_conv, w_conv, how, [t[:, :, None] if np.shape(t) else t for t in others], g.T[None])
+    operands.update(kept(code, problem, operands, y))
+    (dx,) = run(work.grad_x(code, problem), code, {"dx": (x.shape, "float32")}, g=g, **operands)
+    assert close(dx, wanted[0][0].T)
+    for i, each in enumerate(wanted[1:]):
+        (dw,) = run(work.grad_w(code, problem, i), code, {"dw": (w.shape, "float32")}, g=g, **operands)
+        assert close(dw, each[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    "shapes", [((34, 35), (35, 21)), ((3, 4, 5), (5, 6)), ((4, 5), (3, 5, 6)), ((3, 4, 5), (3, 5, 6))]
+)
+def test_matmul(tiled, shapes):
+    """Batches of either operand or of both."""
+    tiled(NARROW, 2)
+    rng = np.random.RandomState(0)
+    a, b = [rng.randint(-8, 8, shape) / 4.0 for shape in shapes]
+    problem = matmul_problem(a.shape, b.shape)
+    found = forward(MAX.code(), problem, w=a, x=b)
+    assert np.array_equal(found, (a[..., :, :, None] + b[..., None, :, :]).max(-2))
 
 
 def test_the_same_work(tiled):

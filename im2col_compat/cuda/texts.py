@@ -175,22 +175,57 @@ def grad_x(code, tile, deep, left_out, split):
 
 def grad_w(code, number, tile, deep, left_out, split, features_last):
     """The kernel `grad_w`, of the gradient of the weight (number 0) or of a parameter, in the order of Code.grads."""
-    names = ["w"] + ["plane_{}".format(i) for i in range(code.planes)]
     defines = _tile(tile, "TERM") + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
-    defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum")
-    defines += [
-        ("DEEP", int(deep)),
-        ("LEFT_OUT", int(left_out)),
-        ("FEATURES_LAST", int(features_last)),
+    defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "grad_w.cu")
+
+
+def _depthwise(code, s):
+    """What the templates of depthwise convolutions are told. s: Sizes."""
+    names = "KERNEL_Y KERNEL_X STRIDE_Y STRIDE_X DILATION_Y DILATION_X".split()
+    return [("ALONG", along(s))] + list(zip(names, s.kernel[1:] + s.stride[1:] + s.dilation[1:])) + _beside(code)
+
+
+def along(s):
+    """How many neighbouring results a thread of a depthwise convolution has."""
+    return 4 if s.stride[2] == 1 else 2
+
+
+def _beside(code):
+    """What templates are told that read weights where they are."""
+    names = ["w"] + ["plane_{}".format(i) for i in range(code.planes)]
+    return [
         ("OF_PLANES(at)", ", ".join("OF_ELEMENT({}[at])".format(name) for name in names)),
         ("OF_PLANES_DECLARED", "".join("const ELEMENT *{}, ".format(name) for name in names)),
     ]
-    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "grad_w.cu")
+
+
+def depthwise(code, s, left_out, arg, adds=None):
+    """The kernel `depthwise`, of results."""
+    defines = _depthwise(code, s) + _conversions(code) + _operands(code, "here[{}]")
+    defines += _reduction(code, adds or code.adds, arg) + [("LEFT_OUT", int(left_out))]
+    return _text(defines, code.term + code.add, "reduce.cu", "depthwise.cu")
+
+
+def depthwise_grad_x(code, s):
+    """The kernel `depthwise_grad_x`."""
+    defines = (
+        _depthwise(code, s) + _conversions(code, GRADIENTS) + _operands(code, "here[{}]") + _reduction(code, "sum")
+    )
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "depthwise_grad_x.cu")
+
+
+def depthwise_grad_w(code, number, s, left_out, split):
+    """The kernel `depthwise_grad_w`, of the gradient that grad_w() is told to give."""
+    defines = _depthwise(code, s) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "here[{}]") + _reduction(code, "sum") + [("LEFT_OUT", int(left_out))]
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "depthwise_grad_w.cu")
 
 
 def pack(code):
     """The kernel `pack`, of weights."""
-    return _text(_conversions(code), "", "pack.cu")
+    return _text(_conversions(code)[:3], "", "pack.cu")
 
 
 def transpose(code):

@@ -62,6 +62,11 @@ def grad_w(rows, terms, positions, groups, registers, planes):
     return min((_cost(tile, i, rows, terms, positions, groups, True) for i, tile in enumerate(found)))[2:]
 
 
+def parts(blocks, positions):
+    """In how many parts each of so many blocks takes its positions."""
+    return max(1, min(4 * PROCESSORS // blocks, positions // 1024))
+
+
 def _cost(tile, i, rows, positions, terms, groups, splits):
     """(estimated time, place in the list, tile, splits)"""
     blocks = up(rows, tile.rows) // tile.rows * (up(positions, tile.positions) // tile.positions) * groups

@@ -32,6 +32,7 @@ Work = namedtuple("Work", "launches buffers")
 MOST = 2**31 - 1  # what an int holds
 NOWHERE = -(2**29)  # the row of a tap that is outside of all images
 _SMALL = 256  # threads of the small kernels' blocks
+_ROW = 128  # threads of depthwise.cu's
 _SIDE = 32  # of pack.cu's tiles
 _works = Memo(256)
 
@@ -76,6 +77,8 @@ def _kept(code, problem):
 def _forward(code, problem, to, arg, adds):
     s = sizes.of(problem)
     _check(s)
+    if _is_depthwise(s):
+        return _depthwise(code, s, to, arg, adds)
     registers = _registers(code, arg)
     tile, splits = tiles.forward(s.filters, s.positions, s.terms, s.groups, registers, not (code.add or adds))
     each, splits = _cut(s.terms, splits, tile.depth)
@@ -116,6 +119,8 @@ def _grad_x(code, problem):
     s = sizes.of(problem)
     _check(s)
     _check_gradients(code)
+    if _is_depthwise(s):
+        return _depthwise_grad_x(code, s)
     phases = [list(_phases(*axis)) for axis in zip(s.image, s.kernel, s.stride, s.dilation, s.before, s.blocks)]
     g, launches, buffers = _columns(code, s, "g", s.y, s.filters)
     elements, kernel, packed = product(problem.x_shape), s.taps, 0
@@ -150,8 +155,9 @@ def _grad_x(code, problem):
         text = texts.grad_x(code, tile, s.deep, left_out, partial)
         first = sum(axis.first * step for axis, step in zip(part, s.x[2:]))
         to = s.x._replace(**{n: step * t for n, step, t in zip(("plane", "row", "column"), s.x[2:], s.stride)})
-        saved, arg = [name if name in code.reads else "g" for name in ("saved", "arg")]
-        args = ["packed", g.name, "partial" if partial else "dx", "x", "x", saved, arg, taps, numbers, _zero(code)]
+        args = (
+            ["packed", g.name, "partial" if partial else "dx", "x", "x"] + _reads(code) + [taps, numbers, _zero(code)]
+        )
         args += _ints((s.channels, padded_rows, terms, padded_terms, each, splits)) + [np.int64(elements)]
         args += _ints((positions, length) + counts[1:] + s.blocks + (1, 1, 1) + tuple(-axis.base for axis in part))
         whole = whole_image and _whole(s.x, s.image)
@@ -185,20 +191,75 @@ def _grad_w(code, problem, number):
     s = sizes.of(problem)
     _check(s)
     _check_gradients(code)
+    if _is_depthwise(s):
+        return _depthwise_grad_w(code, s, number)
     tile, splits = tiles.grad_w(s.filters, s.terms, s.positions, s.groups, _gradient_registers(code), code.planes)
     each, splits = _cut(s.positions, splits, tile.depth)
     padded_terms, weights, partial = up(s.terms, tile.positions), s.groups * s.filters * s.terms, splits > 1
     text = texts.grad_w(code, number, tile, s.deep, code.pad is None and s.pads, partial, s.rows_of_features)
-    saved, arg = [name if name in code.reads else "g" for name in ("saved", "arg")]
-    args = ["w"] + ["plane%d" % i for i in range(code.planes)] + ["x", "g", saved, arg, "partial" if partial else "dw"]
+    args = _weights(code) + ["x", "g"] + _reads(code) + ["partial" if partial else "dw"]
     args += [_taps(s, s.x, padded_terms), _pad(code)] + _ints((s.filters, s.terms, each, splits)) + [np.int64(weights)]
     args += _ints((s.positions, s.length) + s.blocks[1:] + s.image + s.stride + s.before)
     args += _ints(_steps(s.x, s.channels) + _to(s.y, s.filters)) + _scalars(code)
     grid = _grid(padded_terms // tile.positions * s.groups * splits, up(s.filters, tile.rows) // tile.rows)
-    launches, buffers = [Launch(text, "grad_w", grid, tiles.threads(tile), args)], {}
-    if partial:
-        buffers["partial"] = weights * splits, code.numpy_value
-        launches.append(_join(texts.join_gradients(code), ["partial", "g"], ["dw", "g"], splits, weights))
+    return _joined(code, [Launch(text, "grad_w", grid, tiles.threads(tile), args)], {}, "dw", splits, weights)
+
+
+# ---------------------------------------------------------------- groups of one channel
+def _is_depthwise(s):
+    """Whether there are kernels of their own for the sizes: a thread has a row of taps in registers, or all of them."""
+    span = 3 * s.stride[2] + (s.kernel[2] - 1) * s.dilation[2]
+    return s.groups > 1 and s.channels == 1 and s.filters <= 4 and not s.deep and s.taps <= 49 and span <= 32
+
+
+def _weights(code):
+    return ["w"] + ["plane%d" % i for i in range(code.planes)]
+
+
+def _depthwise(code, s, to, arg, adds):
+    text, planes = (
+        texts.depthwise(code, s, code.pad is None and s.pads, arg is not None, adds),
+        s.groups * s.filters * s.batch,
+    )
+    ints = (planes, s.groups, s.filters) + s.image[1:] + s.blocks[1:] + s.before[1:]
+    args = _weights(code) + ["x", to, arg or "x", _pad(code)] + _ints(ints) + _scalars(code)
+    return Work([Launch(text, "depthwise", _runs(s, planes, s.blocks), _ROW, args)], {})
+
+
+def _runs(s, planes, size):
+    """The grid of threads that have a few neighbours each."""
+    along = texts.along(s)
+    return _grid(up(planes * size[1] * (up(size[2], along) // along), _ROW) // _ROW)
+
+
+def _depthwise_grad_x(code, s):
+    planes = s.batch * s.groups
+    ints = (planes, s.groups, s.filters) + s.image[1:] + s.blocks[1:] + s.before[1:]
+    args = _weights(code) + ["x", "g"] + _reads(code) + ["dx"] + _ints(ints) + _scalars(code)
+    launch = Launch(texts.depthwise_grad_x(code, s), "depthwise_grad_x", _runs(s, planes, s.image), _ROW, args)
+    return Work([launch], {})
+
+
+def _depthwise_grad_w(code, s, number):
+    filters = s.groups * s.filters
+    each, splits = _cut(s.positions, tiles.parts(filters, s.positions), _SMALL)
+    text = texts.depthwise_grad_w(code, number, s, code.pad is None and s.pads, splits > 1)
+    ints = (s.positions, each, s.groups, s.filters) + s.image[1:] + s.blocks[1:] + s.before[1:]
+    args = _weights(code) + ["x", "g"] + _reads(code) + ["partial" if splits > 1 else "dw", _pad(code)]
+    launch = Launch(text, "depthwise_grad_w", _grid(filters * splits), _SMALL, args + _ints(ints) + _scalars(code))
+    return _joined(code, [launch], {}, "dw", splits, filters * s.taps)
+
+
+def _reads(code):
+    """What a gradient reads of each result beside its gradient, or something else where it reads nothing."""
+    return [name if name in code.reads else "g" for name in ("saved", "arg")]
+
+
+def _joined(code, launches, buffers, to, splits, count):
+    """The Work of launches that give a gradient in splits."""
+    if splits > 1:
+        buffers["partial"] = count * splits, code.numpy_value
+        launches = launches + [_join(texts.join_gradients(code), ["partial", "g"], [to, "g"], splits, count)]
     return Work(launches, buffers)
 
 
@@ -292,7 +353,7 @@ def _packs(code, groups, rows, terms, padded_rows, padded_terms, steps, order):
     if count // groups > MOST:
         raise Unservable("the packed weight has 2**31 elements or more")
     grid, found = _grid(up(padded_terms, _SIDE) // _SIDE * (up(padded_rows, _SIDE) // _SIDE) * groups), []
-    for plane, name in enumerate(["w"] + ["plane%d" % i for i in range(code.planes)]):
+    for plane, name in enumerate(_weights(code)):
         ints = (planes, plane, rows, terms, padded_rows, padded_terms) + steps
         found.append(Launch(texts.pack(code), "pack", grid, _SMALL, [name, "packed", order] + _ints(ints)))
     return found, count
