@@ -34,9 +34,14 @@ features: $(VENV)/installed $(VENV)/test-tools
 bench: $(VENV)/installed $(VENV)/bench-tools
 	$(BIN)/python tests/bench/bench.py --output docs
 
-# Writes docs/cuda.md, where there is a GPU. TORCH names a build for it.
-bench-cuda: $(VENV)/installed
-	$(BIN)/python tests/bench/cuda.py --output docs
+# All that needs a GPU, in ten minutes at most: tests, compute-sanitizer, and the figures in docs/cuda.md; TORCH names a build
+# for CUDA. Where there is no network, and the package is installed: python tests/cuda/run.py.
+cuda: $(VENV)/installed $(VENV)/test-tools $(VENV)/cuda-core
+	$(BIN)/python tests/cuda/run.py
+
+# The figures alone.
+bench-cuda: $(VENV)/installed $(VENV)/cuda-core
+	$(BIN)/python tests/cuda/speed.py
 
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools
@@ -53,6 +58,10 @@ $(VENV)/base:
 
 $(VENV)/installed: $(VENV)/base $(SOURCES)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+$(VENV)/cuda-core: $(VENV)/base
+	$(BIN)/pip install --quiet "cuda-core[cu$$($(BIN)/python -c "import torch; print((torch.version.cuda or '13').split('.')[0])")]"
 	touch $@
 
 $(VENV)/test-tools: $(VENV)/base
