@@ -1,5 +1,4 @@
-// Elements on their way to shared memory, and how the terms of one result become one. The text before this one defines
-//   VALUE, ELEMENT, OF_ELEMENT(v)   as gather.cu has them
+// How the terms of one result become one. The text before this one defines
 //   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP; ADD_FOLD, which calls op_add(acc, term); ADD_OTHERS, what
 //               gradients of a product need, see shares.cu
 //   SUM         the type of sums
@@ -15,22 +14,6 @@
 #define ADD_LOGSUMEXP 4
 #define ADD_FOLD 5
 #define ADD_OTHERS 6
-
-// Puts an element, or `other` where there is none, into shared memory.
-template <class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)
-{
-    if (is)
-        copy<sizeof(T)>(to, from);
-    else
-        *to = other;
-}
-OP_FUNCTION void take(VALUE *to, const ELEMENT *from, bool is, VALUE other)
-{
-    if (sizeof(ELEMENT) == sizeof(VALUE))
-        take_value(to, (const VALUE *)from, is, other);
-    else
-        *to = is ? (VALUE)OF_ELEMENT(*from) : other;
-}
 
 struct Acc {
     SUM sum;

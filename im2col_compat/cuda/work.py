@@ -30,7 +30,6 @@ Launch = namedtuple("Launch", "text kernel grid threads args")
 Work = namedtuple("Work", "launches buffers")
 
 MOST = 2**31 - 1  # what an int holds
-NOWHERE = -(2**29)  # the row of a tap that is outside of all images
 _SMALL = 256  # threads of the small kernels' blocks
 _ROW = 128  # threads of depthwise.cu's
 _SIDE = 32  # of pack.cu's tiles
@@ -145,7 +144,7 @@ def _grad_x(code, problem):
         order = _table(lambda: o * s.terms + number, padded_terms)
         numbers = _table(lambda: number, padded_terms)
         moves = [-((k * d - axis.rest) // step) for k, d, axis, step in zip((z, y, x), s.dilation, part, s.stride)]
-        taps = _tap_table(o, moves, g.steps, padded_terms)
+        taps = _tap_table(s, o, moves, g.steps, padded_terms)
         packs, count = _packs(
             code, s.groups, s.channels, terms, padded_rows, padded_terms, (kernel, s.filters * s.terms), order)  # fmt: skip
         packed = max(packed, count)
@@ -285,8 +284,12 @@ def _check(s):
     for name, count in sorted(elements.items()):
         if count > MOST:
             raise Unservable("{} has 2**31 elements or more".format(name))
-    reach = [size + (k - 1) * d + sum(pair) for size, k, d, pair in zip(s.image, s.kernel, s.dilation, s.pairs)]
-    if max(reach[0], reach[1]) >= -NOWHERE or reach[2] > MOST // 2:
+    reach = [(k - 1) * d for k, d in zip(s.kernel, s.dilation)]
+    most = (511, 1023, 1023) if s.deep else (0, 2**15 - 1, 2**15 - 1)
+    if any(far > limit for far, limit in zip(reach, most)):
+        raise Unservable("the kernel reaches too far")
+    long = [size + far + sum(pair) for size, far, pair in zip(s.image, reach, s.pairs)]
+    if max(long[:2]) >= 2**29 or long[2] >= 2**30:
         raise Unservable("the padded image is too long")
 
 
@@ -379,12 +382,15 @@ def _taps(s, steps, padded_terms):
     """The table of a convolution's taps: for each term where it lies after a position's origin, and its plane, row and
     column."""
     c, z, y, x = [axis.ravel() for axis in np.meshgrid(np.arange(s.channels), *map(np.arange, s.kernel), indexing="ij")]
-    return _tap_table(c, [k * d for k, d in zip((z, y, x), s.dilation)], steps, padded_terms)
+    return _tap_table(s, c, [k * d for k, d in zip((z, y, x), s.dilation)], steps, padded_terms)
 
 
-def _tap_table(channels, moves, steps, padded_terms):
-    table = np.zeros((padded_terms, 4), np.int32)
-    table[:, 2] = NOWHERE
+def _tap_table(s, channels, moves, steps, padded_terms):
+    table = np.zeros((padded_terms, 2), np.int32)
     offset = channels * steps.channel + sum(move * step for move, step in zip(moves, steps[2:]))
-    table[: len(offset)] = np.stack([offset] + list(moves), 1)
+    bits = (0, 10, 11, 11) if s.deep else (0, 0, 16, 16)
+    packed = 0
+    for move, width in zip(moves, bits[1:]):
+        packed = (packed << width) + (move & (1 << width) - 1)
+    table[: len(offset)] = np.stack([offset, (packed + 2**31) % 2**32 - 2**31], 1)
     return table
