@@ -8,12 +8,14 @@
 //   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all arguments of op_term before x, of left[plane][i]
 //   SCALARS, TAKE_SCALARS              more parameters of the kernel; statements that make their values
 //   RESULT, TO_RESULT(v)               the type of results in memory, and how a SUM becomes one
+//   UNIT                               4: positions lie in fours at addresses of 16 bytes, all in the image; else 1
 //   LEFT_OUT                           1: where b has nothing to gather there is no term; else it is `pad` there
 //   OWN, PARTIAL(...)                  1: the gradient, of g, what `saved` and `told` have there, the weights, and x
 //   SAVED, TOLD                        1: the gradient needs `saved`, or `told`, of each result
-// How a tile is loaded: each thread has its positions, and each STEP-th k of them.
-#define GATHERED (TILE_COLUMNS > THREADS ? TILE_COLUMNS / THREADS : 1)
-#define STEP (TILE_COLUMNS > THREADS ? 1 : THREADS / TILE_COLUMNS)
+// How a tile is loaded: each thread has its units of positions, and each STEP-th k of them.
+#define UNITS (TILE_COLUMNS / UNIT)
+#define GATHERED (UNITS > THREADS ? UNITS / THREADS : 1)
+#define STEP (UNITS > THREADS ? 1 : THREADS / UNITS)
 #define TAKEN (DEPTH / STEP)
 #define QUADS_OF_TILE (PLANES * TILE_ROWS * DEPTH / 4)
 #define QUADS ((QUADS_OF_TILE + THREADS - 1) / THREADS)
@@ -62,11 +64,11 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     const int count = min(terms_of_a_split, terms - first_term), tiles = (count + DEPTH - 1) / DEPTH;
 
     // Where this thread's positions begin.
-    const int k_of_thread = GATHERED > 1 ? 0 : thread / TILE_COLUMNS;
+    const int k_of_thread = GATHERED > 1 ? 0 : thread / UNITS;
     int front[GATHERED], top[GATHERED], left_side[GATHERED], origin[GATHERED];
 #pragma unroll
     for (int i = 0; i < GATHERED; i++) {
-        const int position = first_position + (GATHERED > 1 ? thread + i * THREADS : thread % TILE_COLUMNS);
+        const int position = first_position + UNIT * (GATHERED > 1 ? thread + i * THREADS : thread % UNITS);
         const int image = position / length, pixel = position % length, line = pixel / across;
         front[i] = DEEP ? line / down * stride_z - before_z : 0;
         top[i] = (DEEP ? line % down : line) * stride_y - before_y;
@@ -118,19 +120,19 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll
             for (int i = 0; i < GATHERED; i++) {
                 const int k = k_of_thread + n * STEP;
-                const int position = GATHERED > 1 ? thread + i * THREADS : thread % TILE_COLUMNS;
+                const int position = UNIT * (GATHERED > 1 ? thread + i * THREADS : thread % UNITS);
                 const int y = top[i] + tap_row(tap.y), x = left_side[i] + tap_column(tap.y), at = origin[i] + tap.x;
                 const bool inside = (!DEEP || (unsigned)(front[i] + tap_plane(tap.y)) < (unsigned)depth) &&
                                     (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
-                take(&b_tile[which][k][position], b + at, inside, pad);
+                take<UNIT>(&b_tile[which][k][position], b + at, inside, pad);
 #if LEFT_OUT
                 there[which][k][position] = inside;
 #endif
 #if SAVED
-                take_value(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
+                take_value<UNIT>(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
 #endif
 #if TOLD
-                take_value(&told_tile[which][k][position], told + at, inside, -1);
+                take_value<UNIT>(&told_tile[which][k][position], told + at, inside, -1);
 #endif
             }
         }
@@ -225,7 +227,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
                     } else
                         *to = TO_RESULT(acc_result(sums[i][j]));
 #if ARG
-                    arg[at + row * r_filter] = sums[i][j].at;
+                    arg[at + row * r_filter] = acc_at(sums[i][j], end_split * terms_of_a_split);
 #endif
                 }
             }

@@ -81,12 +81,12 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
             const bool is = real && first_row + row < rows;
             const long long at = of_position + (long long)i * ACROSS * g_filter;
             if (TILE_ROWS % ACROSS == 0 || row < TILE_ROWS) {
-                take(&g_tile[which][my_position][row], g + at, is, (VALUE)0);
+                take<1>(&g_tile[which][my_position][row], g + at, is, (VALUE)0);
 #if SAVED
-                take_value(&saved_tile[which][my_position][row], saved + at, is, (VALUE)0);
+                take_value<1>(&saved_tile[which][my_position][row], saved + at, is, (VALUE)0);
 #endif
 #if TOLD
-                take_value(&told_tile[which][my_position][row], told + at, is, -1);
+                take_value<1>(&told_tile[which][my_position][row], told + at, is, -1);
 #endif
             }
         }
@@ -100,7 +100,7 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
             const bool inside = (!DEEP || (unsigned)(front + tap_plane(tap[i].y)) < (unsigned)depth) &&
                                 (unsigned)y < (unsigned)height && (unsigned)column < (unsigned)width;
             if (TILE_COLUMNS % ACROSS == 0 || term < TILE_COLUMNS) {
-                take(&x_tile[which][my_position][term], x + (origin + tap[i].x), inside, pad);
+                take<1>(&x_tile[which][my_position][term], x + (origin + tap[i].x), inside, pad);
 #if LEFT_OUT
                 there[which][my_position][term] = inside;
 #endif

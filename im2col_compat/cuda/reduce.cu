@@ -5,6 +5,7 @@
 //   START       what ADD_FOLD starts from: if STARTS, else from the first term
 //   LEAST       what no maximum is less than, or what no minimum exceeds
 //   EXP(v) LOG(v) FREXP(v, at)   for v <= 0; for v >= 1; frexp
+//   LEFT_OUT    1: there may be no term
 //   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none. Of ADD_OTHERS: 4 times
 //               the exponent of the product, plus how many terms were zero: 2 for more
 #define ADD_SUM 0
@@ -57,9 +58,10 @@ OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
     else
         acc.sum = small ? product * 2 : product, acc.at += 4 * (exponent - small);
 #elif ARG
-    const bool better = ADDS == ADD_MAX ? term > acc.sum : term < acc.sum;
-    if (acc.at < 0 || better || (term != term && acc.sum == acc.sum))
-        acc.sum = term, acc.at = k;
+    // A better one, or the first NaN; or the first of all: where no term is left out, acc_at() finds that.
+    const bool better = ADDS == ADD_MAX ? !(term <= acc.sum) : !(term >= acc.sum);
+    const bool taken = (better & (acc.sum == acc.sum)) | (LEFT_OUT && acc.at < 0);
+    acc.sum = taken ? term : acc.sum, acc.at = taken ? k : acc.at;
 #elif ADDS == ADD_SUM
     acc.sum += term;
 #elif ADDS == ADD_MAX
@@ -78,6 +80,14 @@ OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
     acc.most = above > 0 ? term : acc.most;
 #endif
 }
+
+#if ARG
+// first: the first k.
+OP_FUNCTION int acc_at(const Acc &acc, const int first)
+{
+    return ADDS != ADD_OTHERS && !LEFT_OUT && acc.at < 0 ? first : acc.at;
+}
+#endif
 
 OP_FUNCTION SUM acc_result(const Acc &acc)
 {

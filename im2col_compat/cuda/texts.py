@@ -182,19 +182,26 @@ def _text(defines, functions, *templates):
     return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
 
 
-def forward(code, tile, deep, left_out, split, arg, adds=None):
+def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
     defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
     defines += _reduction(code, adds or code.adds, arg)
-    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 0), ("SAVED", 0), ("TOLD", 0)]
+    defines += [
+        ("DEEP", int(deep)),
+        ("LEFT_OUT", int(left_out)),
+        ("UNIT", 4 if fours else 1),
+        ("OWN", 0),
+        ("SAVED", 0),
+        ("TOLD", 0),
+    ]
     return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
 
 
-def grad_x(code, tile, deep, left_out, split):
+def grad_x(code, tile, deep, left_out, fours, split):
     """The kernel `gather`, of the gradient of x."""
     defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
-    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 1)]
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
     return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
 
 
@@ -261,7 +268,8 @@ def transpose(code):
 
 def join(code, arg):
     """The kernel `join`, of splits' results."""
-    return _text(_conversions(code) + _reduction(code, code.adds, arg), "", "reduce.cu", "join.cu")
+    defines = _conversions(code) + _reduction(code, code.adds, arg) + [("LEFT_OUT", 1)]
+    return _text(defines, "", "reduce.cu", "join.cu")
 
 
 def join_gradients(code):

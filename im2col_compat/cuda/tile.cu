@@ -21,20 +21,26 @@ OP_FUNCTION int tap_plane(int tap) { return tap >> 22; }
 OP_FUNCTION int tap_row(int tap) { return DEEP ? tap << 10 >> 21 : tap >> 16; }
 OP_FUNCTION int tap_column(int tap) { return DEEP ? tap << 21 >> 21 : (short)tap; }
 
-// Puts an element, or `other` where there is none, into shared memory.
-template <class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)
+// Puts elements side by side, or `other` where there are none, into shared memory.
+template <int count, class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)
 {
-    if (is)
-        copy<sizeof(T)>(to, from);
+    if (is && count * sizeof(T) > 16)
+        copy<16>(to, from), copy<16>(to + count / 2, from + count / 2);
+    else if (is)
+        copy<count * sizeof(T) <= 16 ? count * sizeof(T) : 16>(to, from);
     else
-        *to = other;
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            to[i] = other;
 }
-OP_FUNCTION void take(VALUE *to, const ELEMENT *from, bool is, VALUE other)
+template <int count> OP_FUNCTION void take(VALUE *to, const ELEMENT *from, bool is, VALUE other)
 {
     if (sizeof(ELEMENT) == sizeof(VALUE))
-        take_value(to, (const VALUE *)from, is, other);
+        take_value<count, VALUE>(to, (const VALUE *)from, is, other);
     else
-        *to = is ? (VALUE)OF_ELEMENT(*from) : other;
+#pragma unroll
+        for (int i = 0; i < count; i++)
+            to[i] = is ? (VALUE)OF_ELEMENT(from[i]) : other;
 }
 
 // Four numbers side by side, as shared memory is read.
