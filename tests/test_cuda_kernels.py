@@ -26,8 +26,7 @@ def tiled(monkeypatch):
 
     def choose(tile, splits=1):
         monkeypatch.setattr(work, "_works", Memo(256))
-        for name in ("forward", "grad_x", "grad_w"):
-            monkeypatch.setattr(tiles, name, lambda *args: (tile, 1 if args[-1] is False else splits))
+        monkeypatch.setattr(tiles, "choose", lambda *args: (tile, splits if args[-1] else 1))
 
     return choose
 
@@ -240,6 +239,23 @@ def test_fold(tiled, identity):
         assert close(forward(code, problem, x=x, w=w), expected.reshape(problem.result_shape))
 
 
+def test_depthwise(tiled):
+    """Several results a thread, several blocks, and positions in several parts."""
+    rng, case = np.random.RandomState(0), LEFT_OUT
+    for stride, dilation in ((1, 2), (2, 1)):
+        problem = conv_problem(2, (2, 3, 41, 39), (3, 1, 3, 2), None, stride, ((2, 1), (0, 1)), dilation, 3)
+        x, w = [rng.randint(-8, 8, shape) / 4.0 for shape in (problem.x_shape, problem.w_shape)]
+        g = rng.randint(-2, 2, problem.result_shape) / 2.0
+        how = (stride, ((2, 1), (0, 1)), dilation, 3)
+        expected, _ = case.reduced(*case.terms(x, w, how, [])[3:])
+        assert np.array_equal(forward(case.code(), problem, x=x, w=w), expected.reshape(problem.result_shape))
+        wanted = case.gradients(x, w, how, [], g)
+        assert len(work.grad_w(case.code(), problem).launches) == 3 - stride
+        for one, name, each in zip((work.grad_x, work.grad_w), ("dx", "dw"), wanted):
+            made, results = one(case.code(), problem), {name: (each.shape, "float32")}
+            assert np.array_equal(run(made, case.code(), results, x=x, w=w, g=g)[0], each)
+
+
 @pytest.mark.parametrize("add", ["sum", "max"])
 @pytest.mark.parametrize("dtype", ["float64", "int8", "uint8", "int16", "int32", "int64"])
 def test_dtypes(tiled, dtype, add):
@@ -380,7 +396,8 @@ def test_linear(tiled, name):
 
 
 @pytest.mark.parametrize(
-    "shapes", [((34, 35), (35, 21)), ((3, 4, 5), (5, 6)), ((4, 5), (3, 5, 6)), ((3, 4, 5), (3, 5, 6))]
+    "shapes",
+    [((34, 35), (35, 21)), ((34, 35), (35, 24)), ((3, 4, 5), (5, 6)), ((4, 5), (3, 5, 8)), ((3, 4, 5), (3, 5, 6))],
 )
 def test_matmul(tiled, shapes):
     """Batches of either operand or of both."""

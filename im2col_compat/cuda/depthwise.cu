@@ -52,7 +52,7 @@ depthwise(OF_PLANES_DECLARED const ELEMENT *x, RESULT *result, int *arg, VALUE p
         if (first + i < across) {
             result[to + i] = TO_RESULT(acc_result(sums[i]));
 #if ARG
-            arg[to + i] = sums[i].at;
+            arg[to + i] = acc_at(sums[i], 0);
 #endif
         }
 }

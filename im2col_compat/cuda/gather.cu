@@ -1,42 +1,30 @@
 // Results of an op, or the gradient of its input, as an implicit matrix product: result[row][position] is, over all k, the
 //   reduction of op_term(a[k][row], b[k][position])                  rows are filters, b the image
 //   sum of the PARTIAL of a[k][row], own[row][position], b[k][position]     with OWN: rows are channels, b the results' gradient
-// a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. The text before this one defines the
-// op's functions, reduce.cu's Acc, and
-//   TILE_ROWS, TILE_POSITIONS, DEPTH   a block's results, and how many k it has in shared memory at a time
-//   ROWS, POSITIONS                    a thread's results: multiples of 4
+// a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. Columns of the tile are positions. The
+// text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
+//   DEPTH                  how many k a block has in shared memory at a time
 //   BLOCKS                             blocks that a multiprocessor is to hold
 //   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all arguments of op_term before x, of left[plane][i]
 //   SCALARS, TAKE_SCALARS              more parameters of the kernel; statements that make their values
-//   VALUE, ELEMENT, OF_ELEMENT(v)      the type of tiles; that of a, b and own in memory, and how it becomes a VALUE
 //   RESULT, TO_RESULT(v)               the type of results in memory, and how a SUM becomes one
-//   DEEP                               1: images have three dimensions
+//   UNIT                               4: positions lie in fours at addresses of 16 bytes, all in the image; else 1
 //   LEFT_OUT                           1: where b has nothing to gather there is no term; else it is `pad` there
 //   OWN, PARTIAL(...)                  1: the gradient, of g, what `saved` and `told` have there, the weights, and x
 //   SAVED, TOLD                        1: the gradient needs `saved`, or `told`, of each result
-#define LANES_Y (TILE_ROWS / ROWS)
-#define LANES_X (TILE_POSITIONS / POSITIONS)
-#define THREADS (LANES_Y * LANES_X)
-// A warp is 4 by 8 threads if it can, so that it reads few and whole lines of shared memory.
-#define WARP_Y (LANES_Y < 4 ? LANES_Y : LANES_X < 8 ? 32 / LANES_X : 4)
-#define WARP_X (32 / WARP_Y)
-#define WARPS_X (LANES_X / WARP_X)
-// How a tile is loaded: each thread has its positions, and each STEP-th k of them.
-#define GATHERED (TILE_POSITIONS > THREADS ? TILE_POSITIONS / THREADS : 1)
-#define STEP (TILE_POSITIONS > THREADS ? 1 : THREADS / TILE_POSITIONS)
+// How a tile is loaded: each thread has its units of positions, and each STEP-th k of them.
+#define UNITS (TILE_COLUMNS / UNIT)
+#define GATHERED (UNITS > THREADS ? UNITS / THREADS : 1)
+#define STEP (UNITS > THREADS ? 1 : THREADS / UNITS)
 #define TAKEN (DEPTH / STEP)
 #define QUADS_OF_TILE (PLANES * TILE_ROWS * DEPTH / 4)
 #define QUADS ((QUADS_OF_TILE + THREADS - 1) / THREADS)
-#define NOWHERE (-(1 << 30))
 // Whether results are stored in fours.
 #define FOURS (sizeof(RESULT) == 4 && !ARG && whole)
-// A thread's results are fours of rows and of positions, spread over the tile.
-#define ROW(i) ((i) / 4 * (TILE_ROWS / (ROWS / 4)) + 4 * lane_y + (i) % 4)
-#define POSITION(j) ((j) / 4 * (TILE_POSITIONS / (POSITIONS / 4)) + 4 * lane_x + (j) % 4)
 
 // a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles.
-// taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column; padded with
-// such as are nowhere. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does.
+// taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column in one int;
+// padded to whole tiles. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does.
 // Of positions: positions in all; of an image, length, and down rows of across positions a plane.
 // Of b: depth, height, width, and for each dimension how far positions are apart and how far before the image the first
 // is; then the elements from image to image, and so on.
@@ -44,7 +32,7 @@
 // first is.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved, const int *told,
-       const int4 *taps, const int *numbers, VALUE pad,
+       const int2 *taps, const int *numbers, VALUE pad,
        int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
        int positions, int length, int down, int across,
        int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y, int before_x,
@@ -53,32 +41,34 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
        SCALARS)
 {
     __shared__ __align__(16) VALUE a_tile[2][DEPTH][PLANES][TILE_ROWS];
-    __shared__ __align__(16) VALUE b_tile[2][DEPTH][TILE_POSITIONS];
+    __shared__ __align__(16) VALUE b_tile[2][DEPTH][TILE_COLUMNS];
 #if LEFT_OUT
-    __shared__ __align__(16) unsigned char there[2][DEPTH][TILE_POSITIONS];
+    __shared__ __align__(16) unsigned char there[2][DEPTH][TILE_COLUMNS];
 #endif
 #if SAVED
-    __shared__ __align__(16) VALUE saved_tile[2][DEPTH][TILE_POSITIONS];
+    __shared__ __align__(16) VALUE saved_tile[2][DEPTH][TILE_COLUMNS];
 #endif
 #if TOLD
-    __shared__ __align__(16) int told_tile[2][DEPTH][TILE_POSITIONS];
+    __shared__ __align__(16) int told_tile[2][DEPTH][TILE_COLUMNS];
 #endif
+    // What is needed at the end: in the loop, registers are scarce.
+    __shared__ int end_position, end_row, end_count, end_group, end_split;
     TAKE_SCALARS
     const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
     const int lane_y = warp / WARPS_X * WARP_Y + lane / WARP_X, lane_x = warp % WARPS_X * WARP_X + lane % WARP_X;
     // Blocks: positions first, then splits, then groups; and rows.
-    const int across_tiles = (positions + TILE_POSITIONS - 1) / TILE_POSITIONS, turn = blockIdx.x / across_tiles;
+    const int across_tiles = (positions + TILE_COLUMNS - 1) / TILE_COLUMNS, turn = blockIdx.x / across_tiles;
     const int group = turn / splits, split = turn % splits;
-    const int first_position = blockIdx.x % across_tiles * TILE_POSITIONS, first_row = blockIdx.y * TILE_ROWS;
+    const int first_position = blockIdx.x % across_tiles * TILE_COLUMNS, first_row = blockIdx.y * TILE_ROWS;
     const int first_term = split * terms_of_a_split;
     const int count = min(terms_of_a_split, terms - first_term), tiles = (count + DEPTH - 1) / DEPTH;
 
     // Where this thread's positions begin.
-    const int k_of_thread = GATHERED > 1 ? 0 : thread / TILE_POSITIONS;
+    const int k_of_thread = GATHERED > 1 ? 0 : thread / UNITS;
     int front[GATHERED], top[GATHERED], left_side[GATHERED], origin[GATHERED];
 #pragma unroll
     for (int i = 0; i < GATHERED; i++) {
-        const int position = first_position + (GATHERED > 1 ? thread + i * THREADS : thread % TILE_POSITIONS);
+        const int position = first_position + UNIT * (GATHERED > 1 ? thread + i * THREADS : thread % UNITS);
         const int image = position / length, pixel = position % length, line = pixel / across;
         front[i] = DEEP ? line / down * stride_z - before_z : 0;
         top[i] = (DEEP ? line % down : line) * stride_y - before_y;
@@ -90,18 +80,18 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     taps += first_term + k_of_thread;
     a += ((long long)group * padded_terms + first_term) * (PLANES * padded_rows) + first_row;
 
-    Acc sums[ROWS][POSITIONS];
+    Acc sums[ROWS][COLUMNS];
 #pragma unroll
     for (int i = 0; i < ROWS; i++)
 #pragma unroll
-        for (int j = 0; j < POSITIONS; j++)
+        for (int j = 0; j < COLUMNS; j++)
             sums[i][j] = acc_start();
 
 #if OWN
-    VALUE mine[ROWS][POSITIONS];
+    VALUE mine[ROWS][COLUMNS];
 #pragma unroll
-    for (int j = 0; j < POSITIONS; j++) {
-        const int position = min(first_position + POSITION(j), positions - 1);
+    for (int j = 0; j < COLUMNS; j++) {
+        const int position = min(first_position + COLUMN(j), positions - 1);
         const int image = position / length, pixel = position % length, line = pixel / across;
         const int z = DEEP ? line / down : 0, y = DEEP ? line % down : line, x = pixel % across;
         const int at = r_first + image * r_image + group * r_group + z * r_plane + y * r_row + x * r_column;
@@ -111,13 +101,14 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     }
 #endif
 
-    auto load = [&](int tile, int which) {
+    // The next tile.
+    auto load = [&](int which) {
 #pragma unroll
         for (int i = 0; i < QUADS; i++) {
             const int quad = thread + i * THREADS, line = quad / (TILE_ROWS / 4), row = quad % (TILE_ROWS / 4) * 4;
             if (QUADS_OF_TILE % THREADS == 0 || quad < QUADS_OF_TILE) {
                 VALUE *to = &a_tile[which][line / PLANES][line % PLANES][row];
-                const VALUE *from = a + (tile * (DEPTH * PLANES) + line) * padded_rows + row;
+                const VALUE *from = a + line * padded_rows + row;
                 copy<16>(to, from);
                 if (sizeof(VALUE) == 8)
                     copy<16>(to + 2, from + 2);
@@ -125,53 +116,55 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
         }
 #pragma unroll
         for (int n = 0; n < TAKEN; n++) {
-            const int4 tap = taps[tile * DEPTH + n * STEP];
+            const int2 tap = taps[n * STEP];
 #pragma unroll
             for (int i = 0; i < GATHERED; i++) {
                 const int k = k_of_thread + n * STEP;
-                const int position = GATHERED > 1 ? thread + i * THREADS : thread % TILE_POSITIONS;
-                const int y = top[i] + tap.z, x = left_side[i] + tap.w, at = origin[i] + tap.x;
-                const bool inside = (!DEEP || (unsigned)(front[i] + tap.y) < (unsigned)depth) &&
+                const int position = UNIT * (GATHERED > 1 ? thread + i * THREADS : thread % UNITS);
+                const int y = top[i] + tap_row(tap.y), x = left_side[i] + tap_column(tap.y), at = origin[i] + tap.x;
+                const bool inside = (!DEEP || (unsigned)(front[i] + tap_plane(tap.y)) < (unsigned)depth) &&
                                     (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
-                take(&b_tile[which][k][position], b + at, inside, pad);
+                take<UNIT>(&b_tile[which][k][position], b + at, inside, pad);
 #if LEFT_OUT
                 there[which][k][position] = inside;
 #endif
 #if SAVED
-                take_value(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
+                take_value<UNIT>(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
 #endif
 #if TOLD
-                take_value(&told_tile[which][k][position], told + at, inside, -1);
+                take_value<UNIT>(&told_tile[which][k][position], told + at, inside, -1);
 #endif
             }
         }
+        a += DEPTH * PLANES * padded_rows;
+        taps += DEPTH;
     };
     auto terms_of = [&](int which, int k, int term_number) {
-        VALUE left[PLANES][ROWS], right[POSITIONS];
+        VALUE left[PLANES][ROWS], right[COLUMNS];
 #pragma unroll
         for (int plane = 0; plane < PLANES; plane++)
 #pragma unroll
             for (int i = 0; i < ROWS; i += 4)
                 four(&left[plane][i], &a_tile[which][k][plane][ROW(i)]);
 #pragma unroll
-        for (int j = 0; j < POSITIONS; j += 4)
-            four(&right[j], &b_tile[which][k][POSITION(j)]);
+        for (int j = 0; j < COLUMNS; j += 4)
+            four(&right[j], &b_tile[which][k][COLUMN(j)]);
 #if LEFT_OUT
-        unsigned is_there[POSITIONS / 4];
+        unsigned is_there[COLUMNS / 4];
 #pragma unroll
-        for (int j = 0; j < POSITIONS; j += 4)
-            is_there[j / 4] = *(const unsigned *)&there[which][k][POSITION(j)];
+        for (int j = 0; j < COLUMNS; j += 4)
+            is_there[j / 4] = *(const unsigned *)&there[which][k][COLUMN(j)];
 #endif
 #if OWN
-        VALUE kept[POSITIONS];
-        int of_told[POSITIONS];
+        VALUE kept[COLUMNS];
+        int of_told[COLUMNS];
 #pragma unroll
-        for (int j = 0; j < POSITIONS; j += 4) {
+        for (int j = 0; j < COLUMNS; j += 4) {
 #if SAVED
-            four(&kept[j], &saved_tile[which][k][POSITION(j)]);
+            four(&kept[j], &saved_tile[which][k][COLUMN(j)]);
 #endif
 #if TOLD
-            four(&of_told[j], &told_tile[which][k][POSITION(j)]);
+            four(&of_told[j], &told_tile[which][k][COLUMN(j)]);
 #endif
         }
         const int number = TOLD ? numbers[term_number] : 0;
@@ -179,7 +172,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int j = 0; j < POSITIONS; j++)
+            for (int j = 0; j < COLUMNS; j++)
 #if LEFT_OUT
                 if (is_there[j / 4] >> (j % 4 * 8) & 1)
 #endif
@@ -191,11 +184,13 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #endif
     };
 
-    load(0, 0);
+    if (thread == 0)
+        end_position = first_position, end_row = first_row, end_count = count, end_group = group, end_split = split;
+    load(0);
     copies_arrive();
     __syncthreads();
     for (int tile = 0; tile < tiles - 1; tile++) {
-        load(tile + 1, tile + 1 & 1);
+        load(tile + 1 & 1);
 #pragma unroll
         for (int k = 0; k < DEPTH; k++)
             terms_of(tile & 1, k, first_term + tile * DEPTH + k);
@@ -204,23 +199,23 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     }
     // The last tile may be a part of one.
 #pragma unroll 1
-    for (int k = 0; k < count - (tiles - 1) * DEPTH; k++)
+    for (int k = 0; k < end_count - (tiles - 1) * DEPTH; k++)
         terms_of(tiles - 1 & 1, k, first_term + (tiles - 1) * DEPTH + k);
 
-    result += split * partial_step;
+    result += end_split * partial_step;
 #if ARG
-    arg += split * partial_step;
+    arg += end_split * partial_step;
 #endif
 #pragma unroll
-    for (int j = 0; j < POSITIONS; j++) {
-        const int position = first_position + POSITION(j);
+    for (int j = 0; j < COLUMNS; j++) {
+        const int position = end_position + COLUMN(j);
         const int image = position / length, pixel = position % length, line = pixel / across;
         const int z = DEEP ? line / down : 0, y = DEEP ? line % down : line, x = pixel % across;
-        const int at = r_first + image * r_image + group * r_group + z * r_plane + y * r_row + x * r_column;
+        const int at = r_first + image * r_image + end_group * r_group + z * r_plane + y * r_row + x * r_column;
         if (position < positions && !(FOURS && j % 4))
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
-                const int row = first_row + ROW(i);
+                const int row = end_row + ROW(i);
                 if (row < rows) {
                     RESULT *to = result + at + row * r_filter;
                     if (FOURS) {
@@ -232,7 +227,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
                     } else
                         *to = TO_RESULT(acc_result(sums[i][j]));
 #if ARG
-                    arg[at + row * r_filter] = sums[i][j].at;
+                    arg[at + row * r_filter] = acc_at(sums[i][j], end_split * terms_of_a_split);
 #endif
                 }
             }

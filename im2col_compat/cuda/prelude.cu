@@ -85,12 +85,3 @@ OP_FUNCTION uint16_t to_bfloat16(float value)
     const uint32_t bits = bits_of(value);
     return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
-// Four numbers side by side, as shared memory is read.
-template <class T> struct __align__(16) Four { T at[4]; };
-template <class T> OP_FUNCTION void four(T *to, const T *from)
-{
-    const Four<T> all = *(const Four<T> *)from;
-#pragma unroll
-    for (int n = 0; n < 4; n++)
-        to[n] = all.at[n];
-}

@@ -1,11 +1,11 @@
-// Elements on their way to shared memory, and how the terms of one result become one. The text before this one defines
-//   VALUE, ELEMENT, OF_ELEMENT(v)   as gather.cu has them
+// How the terms of one result become one. The text before this one defines
 //   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP; ADD_FOLD, which calls op_add(acc, term); ADD_OTHERS, what
 //               gradients of a product need, see shares.cu
 //   SUM         the type of sums
 //   START       what ADD_FOLD starts from: if STARTS, else from the first term
 //   LEAST       what no maximum is less than, or what no minimum exceeds
 //   EXP(v) LOG(v) FREXP(v, at)   for v <= 0; for v >= 1; frexp
+//   LEFT_OUT    1: there may be no term
 //   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none. Of ADD_OTHERS: 4 times
 //               the exponent of the product, plus how many terms were zero: 2 for more
 #define ADD_SUM 0
@@ -15,22 +15,6 @@
 #define ADD_LOGSUMEXP 4
 #define ADD_FOLD 5
 #define ADD_OTHERS 6
-
-// Puts an element, or `other` where there is none, into shared memory.
-template <class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)
-{
-    if (is)
-        copy<sizeof(T)>(to, from);
-    else
-        *to = other;
-}
-OP_FUNCTION void take(VALUE *to, const ELEMENT *from, bool is, VALUE other)
-{
-    if (sizeof(ELEMENT) == sizeof(VALUE))
-        take_value(to, (const VALUE *)from, is, other);
-    else
-        *to = is ? (VALUE)OF_ELEMENT(*from) : other;
-}
 
 struct Acc {
     SUM sum;
@@ -74,9 +58,10 @@ OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
     else
         acc.sum = small ? product * 2 : product, acc.at += 4 * (exponent - small);
 #elif ARG
-    const bool better = ADDS == ADD_MAX ? term > acc.sum : term < acc.sum;
-    if (acc.at < 0 || better || (term != term && acc.sum == acc.sum))
-        acc.sum = term, acc.at = k;
+    // A better one, or the first NaN; or the first of all: where no term is left out, acc_at() finds that.
+    const bool better = ADDS == ADD_MAX ? !(term <= acc.sum) : !(term >= acc.sum);
+    const bool taken = (better & (acc.sum == acc.sum)) | (LEFT_OUT && acc.at < 0);
+    acc.sum = taken ? term : acc.sum, acc.at = taken ? k : acc.at;
 #elif ADDS == ADD_SUM
     acc.sum += term;
 #elif ADDS == ADD_MAX
@@ -95,6 +80,14 @@ OP_FUNCTION void acc_add(Acc &acc, const SUM term, const int k)
     acc.most = above > 0 ? term : acc.most;
 #endif
 }
+
+#if ARG
+// first: the first k.
+OP_FUNCTION int acc_at(const Acc &acc, const int first)
+{
+    return ADDS != ADD_OTHERS && !LEFT_OUT && acc.at < 0 ? first : acc.at;
+}
+#endif
 
 OP_FUNCTION SUM acc_result(const Acc &acc)
 {

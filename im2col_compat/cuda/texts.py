@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from im2col_compat.codegen import print_c, ranges
 from im2col_compat.codegen.derive import times
-from im2col_compat.codegen.expression import literal, operand
+from im2col_compat.codegen.expression import constant, gt, is_constant, literal, lt, node, operand, postorder, select
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 
@@ -66,10 +66,13 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
     if traced.grad_w is not None:
         of_others = dict(zip(traced.others, traced.grad_others))
         partials = [traced.grad_x, traced.grad_w] + [of_others[name] for name in planes + scalars]
-        grads = tuple(_function(print_c.c_times_function("op_grad", "g", operands, each, dtype)) for each in partials)
+        products = [times(operand("g", dtype), each) for each in partials]
+        grads = tuple(
+            _function(print_c.c_function("op_grad", [("g", dtype)] + operands, _with_signs(each), dtype))
+            for each in products
+        )
         anything = dict.fromkeys([name for name, _ in operands], (True, True, True))
-        product = times(operand("g", dtype), traced.grad_x)
-        safe = ranges.never_nan(product, dict(anything, g=(False, False, False)))
+        safe = ranges.never_nan(products[0], dict(anything, g=(False, False, False)))
     if reduction.function is not None:
         kind = "int64" if dtypes.is_integer(dtype) else dtype
         add = _function(print_c.c_function("op_add", [("acc", kind), ("term", kind)], traced.add, kind))
@@ -79,6 +82,30 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
         reduction.cuda_reads, reduction.start(dtype), literal(reduction.of_no_terms(op, dtype), dtype) if not add else "0",
         op.pad_value_for(dtype), dtype, element, element if element in dtypes.HALVES else result_dtype, len(planes),
         tuple(name in pointers for name in scalars))  # fmt: skip
+
+
+def _with_signs(expression):
+    """An expression in which a gradient times a sign is a product: v > 0 ? g : v < 0 ? -g : g * 0 as g * ((v > 0) - (v < 0)),
+    which takes four instructions a term with its sum. The values are the same, those of NaN and infinities too."""
+    made = {}
+    for here in postorder(expression):
+        made[here] = node(here.function, here.dtype, [made[arg] for arg in here.args], here.value)
+        found = _sign_of(here)
+        if found is not None:
+            of, g = [made[each] for each in found]
+            zero, one = constant(0, here.dtype), constant(1, here.dtype)
+            made[here] = g * (select(gt(of, zero), one, zero) - select(lt(of, zero), one, zero))
+    return made[expression]
+
+
+def _sign_of(here):
+    """(v, g) of v > 0 ? g : v < 0 ? -g : g * 0, as times() makes it; None of anything else."""
+    if here.function is not select or here.args[0].function is not gt:
+        return None
+    condition, g, other = here.args
+    of, zero = condition.args
+    expected = select(lt(of, zero), -g, g * zero)
+    return (of, g) if is_constant(zero, 0) and g.dtype == zero.dtype and other is expected else None
 
 
 def _function(text):
@@ -155,30 +182,35 @@ def _text(defines, functions, *templates):
     return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
 
 
-def forward(code, tile, deep, left_out, split, arg, adds=None):
+def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
-    defines = (
-        _tile(tile, "POSITION") + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
-    )
+    defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
     defines += _reduction(code, adds or code.adds, arg)
-    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 0), ("SAVED", 0), ("TOLD", 0)]
-    return _text(defines, code.term + code.add, "reduce.cu", "gather.cu")
+    defines += [
+        ("DEEP", int(deep)),
+        ("LEFT_OUT", int(left_out)),
+        ("UNIT", 4 if fours else 1),
+        ("OWN", 0),
+        ("SAVED", 0),
+        ("TOLD", 0),
+    ]
+    return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
 
 
-def grad_x(code, tile, deep, left_out, split):
+def grad_x(code, tile, deep, left_out, fours, split):
     """The kernel `gather`, of the gradient of x."""
-    defines = _tile(tile, "POSITION") + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
-    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("OWN", 1)]
-    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "gather.cu")
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
 
 
 def grad_w(code, number, tile, deep, left_out, split, features_last):
     """The kernel `grad_w`, of the gradient of the weight (number 0) or of a parameter, in the order of Code.grads."""
-    defines = _tile(tile, "TERM") + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
-    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "grad_w.cu")
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "tile.cu", "grad_w.cu")
 
 
 def _depthwise(code, s):
@@ -236,7 +268,8 @@ def transpose(code):
 
 def join(code, arg):
     """The kernel `join`, of splits' results."""
-    return _text(_conversions(code) + _reduction(code, code.adds, arg), "", "reduce.cu", "join.cu")
+    defines = _conversions(code) + _reduction(code, code.adds, arg) + [("LEFT_OUT", 1)]
+    return _text(defines, "", "reduce.cu", "join.cu")
 
 
 def join_gradients(code):
@@ -249,6 +282,5 @@ def fill(code):
     return _text(_conversions(code, GRADIENTS), "", "fill.cu")
 
 
-def _tile(tile, along):
-    names = "TILE_ROWS TILE_{0}S DEPTH ROWS {0}S BLOCKS".format(along).split()
-    return list(zip(names, tile))
+def _tile(tile):
+    return list(zip("TILE_ROWS TILE_COLUMNS DEPTH ROWS COLUMNS BLOCKS".split(), tile))

@@ -8,25 +8,29 @@ Tile = namedtuple("Tile", "rows positions depth rows_each positions_each blocks"
 
 #: Multiprocessors that are to be busy: an H100's.
 PROCESSORS = 132
-#: By how many registers one result takes (1, 2, 4): the tiles, the best first where all are full.
-_FORWARD = {
+#: Bytes of shared memory that a block may have.
+SHARED = 47 * 1024
+
+#: By how many registers one result takes (1, 2, 4): tiles, the best first where all are full. tests/test_cuda_build.py holds
+#: that none of them spills.
+FORWARD = {
     1: (
         Tile(64, 128, 8, 8, 8, 4), Tile(128, 64, 8, 8, 8, 4), Tile(64, 64, 16, 4, 8, 5), Tile(32, 128, 16, 4, 8, 5),
         Tile(16, 128, 16, 4, 8, 8), Tile(4, 512, 8, 4, 8, 8), Tile(128, 16, 16, 8, 4, 8)),
     2: (
-        Tile(64, 64, 16, 4, 8, 4), Tile(32, 128, 16, 4, 8, 4), Tile(16, 128, 16, 4, 8, 6), Tile(4, 256, 8, 4, 4, 8),
-        Tile(128, 16, 16, 4, 4, 4)),
+        Tile(64, 64, 8, 4, 8, 4), Tile(32, 128, 8, 4, 8, 4), Tile(16, 128, 8, 4, 8, 6), Tile(4, 256, 8, 4, 4, 8),
+        Tile(64, 16, 16, 4, 4, 4)),
     4: (
-        Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4), Tile(128, 16, 8, 4, 4, 2)),
+        Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4), Tile(64, 16, 8, 4, 4, 4)),
 }  # fmt: skip
-
-#: The same for the gradient of x, whose results have an operand each in registers, too; and by w, with its terms as positions.
-_GRAD_X = {
+#: Of the gradient of x, whose results have an operand each in registers, too.
+GRAD_X = {
     1: (Tile(64, 64, 8, 4, 8, 4), Tile(32, 128, 8, 4, 8, 4), Tile(16, 128, 8, 4, 8, 8), Tile(4, 256, 8, 4, 4, 8)),
     2: (Tile(64, 32, 8, 4, 4, 4), Tile(32, 64, 8, 4, 4, 4), Tile(4, 256, 8, 4, 4, 4)),
     4: (Tile(32, 64, 8, 4, 4, 2), Tile(4, 256, 8, 4, 4, 2)),
 }
-_GRAD_W = {
+#: Of the gradient of w. Its terms are the tile's positions, and positions are added up.
+GRAD_W = {
     1: (Tile(64, 64, 8, 4, 8, 4), Tile(32, 32, 16, 4, 4, 8), Tile(16, 32, 16, 4, 4, 8)),
     2: (Tile(32, 64, 8, 4, 4, 4), Tile(16, 32, 8, 4, 4, 4)),
     4: (Tile(32, 64, 8, 4, 4, 2), Tile(16, 32, 8, 4, 4, 2)),
@@ -42,35 +46,29 @@ def up(a, b):
     return -(-a // b) * b
 
 
-def forward(rows, positions, terms, groups, registers, splits=True):
-    """(tile, in how many parts the terms are taken). registers: of one result. splits: whether there may be several."""
-    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_FORWARD[registers])))[
-        2:
+def choose(found, rows, positions, terms, groups, row_bytes, position_bytes, splits):
+    """(tile, in how many parts the terms are taken), of the tiles found; None where none fits.
+
+    row_bytes, position_bytes: what a row and a position take of shared memory for one term; splits: whether there may be
+    several.
+    """
+    costs = [
+        _cost(tile, i, rows, positions, terms, groups, splits)
+        for i, tile in enumerate(found)
+        if 2 * tile.depth * (tile.rows * row_bytes + tile.positions * position_bytes) <= SHARED
     ]
-
-
-def grad_x(rows, positions, terms, groups, registers, splits):
-    """The same for the gradient of x."""
-    return min((_cost(tile, i, rows, positions, terms, groups, splits) for i, tile in enumerate(_GRAD_X[registers])))[
-        2:
-    ]
-
-
-def grad_w(rows, terms, positions, groups, registers, planes):
-    """The same for the gradient of w: its terms are the tile's positions, and positions are taken in parts."""
-    found = _GRAD_W[min(4, registers * (2 if planes else 1))]
-    return min((_cost(tile, i, rows, terms, positions, groups, True) for i, tile in enumerate(found)))[2:]
+    return min(costs)[2:] if costs else None
 
 
 def parts(blocks, positions):
-    """In how many parts each of so many blocks takes its positions."""
+    """In how many parts each of so many blocks takes its positions, where a block is a depthwise convolution's filter."""
     return max(1, min(4 * PROCESSORS // blocks, positions // 1024))
 
 
 def _cost(tile, i, rows, positions, terms, groups, splits):
     """(estimated time, place in the list, tile, splits)"""
     blocks = up(rows, tile.rows) // tile.rows * (up(positions, tile.positions) // tile.positions) * groups
-    # Two blocks of 128 threads for each quarter of a multiprocessor; a split has eight depths of terms at least.
+    # Two blocks for each multiprocessor; a split has eight depths of terms at least.
     wanted = PROCESSORS * 2
     parts = 1
     if splits and blocks < wanted:

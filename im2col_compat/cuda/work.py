@@ -30,7 +30,6 @@ Launch = namedtuple("Launch", "text kernel grid threads args")
 Work = namedtuple("Work", "launches buffers")
 
 MOST = 2**31 - 1  # what an int holds
-NOWHERE = -(2**29)  # the row of a tap that is outside of all images
 _SMALL = 256  # threads of the small kernels' blocks
 _ROW = 128  # threads of depthwise.cu's
 _SIDE = 32  # of pack.cu's tiles
@@ -79,8 +78,11 @@ def _forward(code, problem, to, arg, adds):
     _check(s)
     if _is_depthwise(s):
         return _depthwise(code, s, to, arg, adds)
-    registers = _registers(code, arg)
-    tile, splits = tiles.forward(s.filters, s.positions, s.terms, s.groups, registers, not (code.add or adds))
+    size = np.dtype(code.numpy_value).itemsize
+    found = tiles.FORWARD[_class(_registers(code, arg) * (2 if code.planes else 1))]
+    tile, splits = _tile(
+        found, s.filters, s.positions, s.terms, s.groups, size * (1 + code.planes), size + 1, not (code.add or adds)
+    )
     each, splits = _cut(s.terms, splits, tile.depth)
     padded_rows, padded_terms = up(s.filters, tile.rows), splits * each + tile.depth
     x, launches, buffers = _columns(code, s, "x", s.x, s.channels)
@@ -89,7 +91,8 @@ def _forward(code, problem, to, arg, adds):
         code, s.groups, s.filters, s.terms, padded_rows, padded_terms, (s.terms, s.filters * s.terms), order
     )
     results, partial = s.filters * s.groups * s.positions, splits > 1
-    text = texts.forward(code, tile, s.deep, code.pad is None and s.pads, partial, arg is not None, adds)
+    fours = _fours(s, x, tile)
+    text = texts.forward(code, tile, s.deep, code.pad is None and s.pads, fours, partial, arg is not None, adds)
     buffers.update(packed=(packed, code.numpy_value))
     written = ["partial" if partial else to, "partial_arg" if partial and arg else arg or "x"]
     args = ["packed", x.name] + written + ["x"] * 3 + [_taps(s, x.steps, padded_terms), order, _pad(code)]
@@ -110,8 +113,12 @@ def _forward(code, problem, to, arg, adds):
 
 def _registers(code, arg):
     """How many registers one result takes."""
-    words = np.dtype(code.numpy_sum).itemsize // 4 * (2 if code.reads == ("saved",) else 1) + (arg is not None)
-    return 1 if words == 1 else 2 if words == 2 else 4
+    return np.dtype(code.numpy_sum).itemsize // 4 * (2 if code.reads == ("saved",) else 1) + (arg is not None)
+
+
+def _class(registers):
+    """Which of the lists of tiles."""
+    return 1 if registers <= 1 else 2 if registers == 2 else 4
 
 
 # ---------------------------------------------------------------- gradients
@@ -123,7 +130,7 @@ def _grad_x(code, problem):
         return _depthwise_grad_x(code, s)
     phases = [list(_phases(*axis)) for axis in zip(s.image, s.kernel, s.stride, s.dilation, s.before, s.blocks)]
     g, launches, buffers = _columns(code, s, "g", s.y, s.filters)
-    elements, kernel, packed = product(problem.x_shape), s.taps, 0
+    elements, kernel, packed, size = product(problem.x_shape), s.taps, 0, np.dtype(code.numpy_value).itemsize
     parts = [part for part in itertools.product(*phases)]
     if any(not axis.taps for part in parts for axis in part):
         grid = _grid(up(elements, _SMALL) // _SMALL)
@@ -135,7 +142,17 @@ def _grad_x(code, problem):
         length = product(counts)
         positions, terms = s.batch * length, s.filters * product(len(axis.taps) for axis in part)
         whole_image = len(parts) == 1
-        tile, splits = tiles.grad_x(s.channels, positions, terms, s.groups, _gradient_registers(code), whole_image)
+        found = tiles.GRAD_X[_class(_gradient_registers(code) * (2 if code.planes > 1 else 1))]
+        tile, splits = _tile(
+            found,
+            s.channels,
+            positions,
+            terms,
+            s.groups,
+            size * (1 + code.planes),
+            _gradient_bytes(code) + 1,
+            whole_image,
+        )
         each, splits = _cut(terms, splits, tile.depth)
         padded_rows, padded_terms = up(s.channels, tile.rows), splits * each + tile.depth
         o, z, y, x = [
@@ -145,14 +162,14 @@ def _grad_x(code, problem):
         order = _table(lambda: o * s.terms + number, padded_terms)
         numbers = _table(lambda: number, padded_terms)
         moves = [-((k * d - axis.rest) // step) for k, d, axis, step in zip((z, y, x), s.dilation, part, s.stride)]
-        taps = _tap_table(o, moves, g.steps, padded_terms)
+        taps = _tap_table(s, o, moves, g.steps, padded_terms)
         packs, count = _packs(
             code, s.groups, s.channels, terms, padded_rows, padded_terms, (kernel, s.filters * s.terms), order)  # fmt: skip
         packed = max(packed, count)
         left_out = not code.safe and "arg" not in code.reads and any(axis.leaves for axis in part)
         left_out = left_out or "saved" in code.reads and any(axis.leaves for axis in part)
         partial = splits > 1
-        text = texts.grad_x(code, tile, s.deep, left_out, partial)
+        text = texts.grad_x(code, tile, s.deep, left_out, _fours(s, g, tile), partial)
         first = sum(axis.first * step for axis, step in zip(part, s.x[2:]))
         to = s.x._replace(**{n: step * t for n, step, t in zip(("plane", "row", "column"), s.x[2:], s.stride)})
         args = (
@@ -193,7 +210,9 @@ def _grad_w(code, problem, number):
     _check_gradients(code)
     if _is_depthwise(s):
         return _depthwise_grad_w(code, s, number)
-    tile, splits = tiles.grad_w(s.filters, s.terms, s.positions, s.groups, _gradient_registers(code), code.planes)
+    found = tiles.GRAD_W[_class(_gradient_registers(code) * (1, 2, 4)[min(2, code.planes)])]
+    size = np.dtype(code.numpy_value).itemsize + 1
+    tile, splits = _tile(found, s.filters, s.terms, s.positions, s.groups, _gradient_bytes(code), size, True)
     each, splits = _cut(s.positions, splits, tile.depth)
     padded_terms, weights, partial = up(s.terms, tile.positions), s.groups * s.filters * s.terms, splits > 1
     text = texts.grad_w(code, number, tile, s.deep, code.pad is None and s.pads, partial, s.rows_of_features)
@@ -285,9 +304,27 @@ def _check(s):
     for name, count in sorted(elements.items()):
         if count > MOST:
             raise Unservable("{} has 2**31 elements or more".format(name))
-    reach = [size + (k - 1) * d + sum(pair) for size, k, d, pair in zip(s.image, s.kernel, s.dilation, s.pairs)]
-    if max(reach[0], reach[1]) >= -NOWHERE or reach[2] > MOST // 2:
+    reach = [(k - 1) * d for k, d in zip(s.kernel, s.dilation)]
+    most = (511, 1023, 1023) if s.deep else (0, 2**15 - 1, 2**15 - 1)
+    if any(far > limit for far, limit in zip(reach, most)):
+        raise Unservable("the kernel reaches too far")
+    long = [size + far + sum(pair) for size, far, pair in zip(s.image, reach, s.pairs)]
+    if max(long[:2]) >= 2**29 or long[2] >= 2**30:
         raise Unservable("the padded image is too long")
+
+
+def _tile(*sizes):
+    """What tiles.choose() finds."""
+    found = tiles.choose(*sizes)
+    if found is None:
+        raise Unservable("it has too many parameters")
+    return found
+
+
+def _gradient_bytes(code):
+    """What a result takes of shared memory: its gradient, and what code.reads names."""
+    size = np.dtype(code.numpy_value).itemsize
+    return size + size * ("saved" in code.reads) + 4 * ("arg" in code.reads)
 
 
 def _cut(count, parts, depth):
@@ -367,24 +404,36 @@ def _columns(code, s, name, steps, features):
     """(_Gathered, launches, buffers) of x or g, with positions beside each other: rows of features are transposed."""
     if not s.rows_of_features or code.reads and name == "g":
         return _Gathered(name, steps), [], {}
-    grid = _grid(up(features, _SIDE) // _SIDE * (up(s.positions, _SIDE) // _SIDE))
-    ints = (1, 0, s.positions, features, s.positions, features, features, 0)
+    padded = up(s.positions, 4)
+    grid = _grid(up(features, _SIDE) // _SIDE * (up(padded, _SIDE) // _SIDE))
+    ints = (1, 0, s.positions, features, padded, features, features, 0)
     args = [name, "columns", _table(lambda: np.arange(features), features)] + _ints(ints)
     launch = Launch(texts.transpose(code), "pack", grid, _SMALL, args)
-    buffers = {"columns": (s.positions * features, code.numpy_element)}
-    return _Gathered("columns", sizes.Steps(0, s.positions, 0, 0, 1)), [launch], buffers
+    buffers = {"columns": (padded * features, code.numpy_element)}
+    return _Gathered("columns", sizes.Steps(0, padded, 0, 0, 1)), [launch], buffers
+
+
+def _fours(s, gathered, tile):
+    """Whether four positions beside each other are so in memory, at an address that 16 divides, for every tap."""
+    one = s.kernel == s.stride == (1, 1, 1) and not s.pads and s.image == s.blocks == (1, 1, s.length)
+    aligned = gathered.steps.channel % 4 == 0 and (s.length % 4 == 0 or gathered.name == "columns")
+    units = tile.positions // 4
+    return one and aligned and gathered.steps.column == 1 and tiles.threads(tile) <= units * tile.depth
 
 
 def _taps(s, steps, padded_terms):
     """The table of a convolution's taps: for each term where it lies after a position's origin, and its plane, row and
     column."""
     c, z, y, x = [axis.ravel() for axis in np.meshgrid(np.arange(s.channels), *map(np.arange, s.kernel), indexing="ij")]
-    return _tap_table(c, [k * d for k, d in zip((z, y, x), s.dilation)], steps, padded_terms)
+    return _tap_table(s, c, [k * d for k, d in zip((z, y, x), s.dilation)], steps, padded_terms)
 
 
-def _tap_table(channels, moves, steps, padded_terms):
-    table = np.zeros((padded_terms, 4), np.int32)
-    table[:, 2] = NOWHERE
+def _tap_table(s, channels, moves, steps, padded_terms):
+    table = np.zeros((padded_terms, 2), np.int32)
     offset = channels * steps.channel + sum(move * step for move, step in zip(moves, steps[2:]))
-    table[: len(offset)] = np.stack([offset] + list(moves), 1)
+    bits = (0, 10, 11, 11) if s.deep else (0, 0, 16, 16)
+    packed = 0
+    for move, width in zip(moves, bits[1:]):
+        packed = (packed << width) + (move & (1 << width) - 1)
+    table[: len(offset)] = np.stack([offset, (packed + 2**31) % 2**32 - 2**31], 1)
     return table
