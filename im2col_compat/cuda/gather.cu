@@ -19,6 +19,8 @@
 #define TAKEN (DEPTH / STEP)
 #define QUADS_OF_TILE (PLANES * TILE_ROWS * DEPTH / 4)
 #define QUADS ((QUADS_OF_TILE + THREADS - 1) / THREADS)
+// Where an element of b's tiles is. (Flat: one address for all that a thread loads.)
+#define PLACE(which, k, column) (((which)*DEPTH + (k)) * TILE_COLUMNS + (column))
 // Whether results are stored in fours.
 #define FOURS (sizeof(RESULT) == 4 && !ARG && whole)
 
@@ -41,15 +43,15 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
        SCALARS)
 {
     __shared__ __align__(16) VALUE a_tile[2][DEPTH][PLANES][TILE_ROWS];
-    __shared__ __align__(16) VALUE b_tile[2][DEPTH][TILE_COLUMNS];
+    __shared__ __align__(16) VALUE b_tile[2 * DEPTH * TILE_COLUMNS];
 #if LEFT_OUT
-    __shared__ __align__(16) unsigned char there[2][DEPTH][TILE_COLUMNS];
+    __shared__ __align__(16) unsigned char there[2 * DEPTH * TILE_COLUMNS];
 #endif
 #if SAVED
-    __shared__ __align__(16) VALUE saved_tile[2][DEPTH][TILE_COLUMNS];
+    __shared__ __align__(16) VALUE saved_tile[2 * DEPTH * TILE_COLUMNS];
 #endif
 #if TOLD
-    __shared__ __align__(16) int told_tile[2][DEPTH][TILE_COLUMNS];
+    __shared__ __align__(16) int told_tile[2 * DEPTH * TILE_COLUMNS];
 #endif
     // What is needed at the end: in the loop, registers are scarce.
     __shared__ int end_position, end_row, end_count, end_group, end_split;
@@ -114,25 +116,25 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
                     copy<16>(to + 2, from + 2);
             }
         }
+        const int first = PLACE(which, k_of_thread, UNIT * (thread % UNITS));
 #pragma unroll
         for (int n = 0; n < TAKEN; n++) {
             const int2 tap = taps[n * STEP];
 #pragma unroll
             for (int i = 0; i < GATHERED; i++) {
-                const int k = k_of_thread + n * STEP;
-                const int position = UNIT * (GATHERED > 1 ? thread + i * THREADS : thread % UNITS);
                 const int y = top[i] + tap_row(tap.y), x = left_side[i] + tap_column(tap.y), at = origin[i] + tap.x;
+                const int to = first + n * STEP * TILE_COLUMNS + i * UNIT * THREADS;
                 const bool inside = (!DEEP || (unsigned)(front[i] + tap_plane(tap.y)) < (unsigned)depth) &&
                                     (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
-                take<UNIT>(&b_tile[which][k][position], b + at, inside, pad);
+                take<UNIT>(&b_tile[to], b + at, inside, pad);
 #if LEFT_OUT
-                there[which][k][position] = inside;
+                there[to] = inside;
 #endif
 #if SAVED
-                take_value<UNIT>(&saved_tile[which][k][position], saved + at, inside, (VALUE)0);
+                take_value<UNIT>(&saved_tile[to], saved + at, inside, (VALUE)0);
 #endif
 #if TOLD
-                take_value<UNIT>(&told_tile[which][k][position], told + at, inside, -1);
+                take_value<UNIT>(&told_tile[to], told + at, inside, -1);
 #endif
             }
         }
@@ -148,12 +150,12 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
                 four(&left[plane][i], &a_tile[which][k][plane][ROW(i)]);
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 4)
-            four(&right[j], &b_tile[which][k][COLUMN(j)]);
+            four(&right[j], &b_tile[PLACE(which, k, COLUMN(j))]);
 #if LEFT_OUT
         unsigned is_there[COLUMNS / 4];
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 4)
-            is_there[j / 4] = *(const unsigned *)&there[which][k][COLUMN(j)];
+            is_there[j / 4] = *(const unsigned *)&there[PLACE(which, k, COLUMN(j))];
 #endif
 #if OWN
         VALUE kept[COLUMNS];
@@ -161,10 +163,10 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 4) {
 #if SAVED
-            four(&kept[j], &saved_tile[which][k][COLUMN(j)]);
+            four(&kept[j], &saved_tile[PLACE(which, k, COLUMN(j))]);
 #endif
 #if TOLD
-            four(&of_told[j], &told_tile[which][k][COLUMN(j)]);
+            four(&of_told[j], &told_tile[PLACE(which, k, COLUMN(j))]);
 #endif
         }
         const int number = TOLD ? numbers[term_number] : 0;

@@ -53,9 +53,11 @@ def choose(found, rows, positions, terms, groups, row_bytes, position_bytes, spl
     several.
     """
     costs = [
-        _cost(tile, i, rows, positions, terms, groups, splits)
+        (_cost(tile, parts, rows, positions, terms, groups), i, tile, parts)
         for i, tile in enumerate(found)
         if 2 * tile.depth * (tile.rows * row_bytes + tile.positions * position_bytes) <= SHARED
+        for parts in (_PARTS if splits else (1,))
+        if parts == 1 or parts * 8 * tile.depth <= terms
     ]
     return min(costs)[2:] if costs else None
 
@@ -65,15 +67,22 @@ def parts(blocks, positions):
     return max(1, min(4 * PROCESSORS // blocks, positions // 1024))
 
 
-def _cost(tile, i, rows, positions, terms, groups, splits):
-    """(estimated time, place in the list, tile, splits)"""
-    blocks = up(rows, tile.rows) // tile.rows * (up(positions, tile.positions) // tile.positions) * groups
-    # Two blocks for each multiprocessor; a split has eight depths of terms at least.
-    wanted = PROCESSORS * 2
-    parts = 1
-    if splits and blocks < wanted:
-        parts = max(1, min(wanted // blocks, terms // (8 * tile.depth)))
-    busy = min(1.0, blocks * parts / float(wanted))
-    # A thread's results pay for what it reads of shared memory.
-    reads = 1.0 + 2.0 * (tile.rows_each + tile.positions_each) / (tile.rows_each * tile.positions_each)
-    return blocks * tile.rows * tile.positions * reads / busy, i, tile, parts
+#: In how many parts terms may be taken.
+_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+#: What costs as much as so many terms of a result: the start and the end of a block; another part's result, to be written, read
+#: and added.
+_AROUND, _JOINED = 24, 44
+
+
+def _cost(tile, parts, rows, positions, terms, groups):
+    """The estimated time, in terms that a multiprocessor computes."""
+    blocks = up(rows, tile.rows) // tile.rows * (up(positions, tile.positions) // tile.positions) * groups * parts
+    # Results pay for what a thread reads of shared memory, what a block reads of the caches, and for gathering.
+    reads = 1.0 + 0.75 * (tile.rows_each + tile.positions_each) / (tile.rows_each * tile.positions_each)
+    reads += 7.5 / tile.rows + 4.5 / tile.positions
+    each = tile.rows * tile.positions * reads * (up(-(-terms // parts), tile.depth) + _AROUND)
+    # What is left after whole rounds doesn't fill the multiprocessors: few blocks wait for memory.
+    rounds, rest = divmod(blocks, PROCESSORS * tile.blocks)
+    last = -(-rest // PROCESSORS)
+    time = each * (rounds * tile.blocks + (last + 0.6 * (1 - float(last) / tile.blocks) if last else 0))
+    return time + (_JOINED * parts * rows * groups * float(positions) / PROCESSORS if parts > 1 else 0)
