@@ -165,7 +165,7 @@ def test_launches(gpu, core, capsys):
     assert core.compiled == ["text", "other text"] and len(core.loaded) == 2
     assert core.streams == [7] and core.devices == [None] and len(core.launches) == 4
     assert core.launches[0][3][3] == core.launches[2][3][3]
-    assert core.options[0] == {"arch": "sm_90", "std": "c++17", "fma": False}
+    assert core.options[0] == {"arch": "sm_90", "std": "c++17"}
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "compiled l1 for sm_90" in told[0]
 
@@ -270,7 +270,7 @@ class Module(object):
         self.__dict__.update(names)
 
 
-def reason(monkeypatch, cuda="13.0", available=True, core=None, nvrtc=None):
+def reason(monkeypatch, cuda="13.0", available=True, core=None, nvrtc=None, python=(2, 7)):
     def found(name):
         module = {"cuda.core": core, "cuda.bindings.nvrtc": nvrtc}[name]
         if isinstance(module, Exception):
@@ -281,6 +281,7 @@ def reason(monkeypatch, cuda="13.0", available=True, core=None, nvrtc=None):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(device.importlib, "import_module", found)
     monkeypatch.setattr(device, "_reasons", [])
+    monkeypatch.setattr(device, "PYTHON", python)
     return device.missing()
 
 
@@ -292,6 +293,7 @@ def test_missing(monkeypatch):
     install = "pip install 'cuda-core[cu13]'"
     assert "built without CUDA" in reason(monkeypatch, cuda=None) and "im2col_compat[cuda]" in reason(monkeypatch, None)
     assert "no GPU" in reason(monkeypatch, available=False)
+    assert "Python 9.9" in reason(monkeypatch, python=(9, 9))
     text = reason(monkeypatch, core=ImportError("No module named 'cuda'"))
     assert "cuda.core" in text and "No module named" in text and install in text
     text = reason(monkeypatch, "12.8", core=old)

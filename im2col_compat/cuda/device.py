@@ -7,6 +7,7 @@ current stream of the operands' device, so that they are ordered, recorded and c
 import importlib
 import os
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -17,8 +18,10 @@ from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Tensor, torch
 
-#: What the compiler is told beside the architecture. Sums and products are rounded as on a CPU, unless a text says fma.
-OPTIONS = {"std": "c++17", "fma": False}
+#: What the compiler is told beside the architecture. It may make one instruction of a product and a sum, as PyTorch's does.
+OPTIONS = {"std": "c++17"}
+#: The first that there is a cuda.core for.
+PYTHON = (3, 10)
 #: How many Works are kept ready to be launched.
 MOST_READY = 256
 MOST_STREAMS = 1000
@@ -40,6 +43,8 @@ def missing():
 
 
 def _why_missing():
+    if torch is None:
+        return "there is no PyTorch"
     cuda = getattr(getattr(torch, "version", None), "cuda", None)
     if not cuda:
         return (
@@ -48,6 +53,8 @@ def _why_missing():
         )
     if not torch.cuda.is_available():
         return "PyTorch finds no GPU, or no driver of one"
+    if sys.version_info < PYTHON:
+        return "cuda.core needs Python {}.{}".format(*PYTHON)
     install = "pip install 'cuda-core[cu{}]'".format(cuda.split(".")[0])
     try:
         core = importlib.import_module("cuda.core")
@@ -68,7 +75,7 @@ def _line(error):
 
 
 def _core():
-    return importlib.import_module("cuda.core")
+    return sys.modules.get("cuda.core") or importlib.import_module("cuda.core")
 
 
 def _nvrtc_version():

@@ -19,7 +19,7 @@ from kernels import wanted
 from page import replace
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
-#: Arithmetic for each load from shared memory, at least, in the loops of these ops' forward on sm_90.
+#: Arithmetic for each load of 16 bytes from shared memory, at least, in the loops of these ops' forward on sm_90.
 LEAST = {"l1": 28, "max_plus": 28}
 TOOLS = next(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/cuobjdump"), None)
 
@@ -29,7 +29,7 @@ def machine_code(text, architecture):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "kernel.cubin")
         with open(path, "wb") as file:
-            file.write(device.compiled(text, architecture))
+            file.write(device.cubin(text, architecture, []))
         environment = dict(os.environ, PATH=os.pathsep.join([str(TOOLS.parent), os.environ["PATH"]]))
         shown = subprocess.run(
             [str(TOOLS), "-res-usage", "-sass", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
@@ -56,7 +56,8 @@ def inner_loop(lines):
         return {}
     start, end = max(inner, key=lambda loop: loop[1] - loop[0])
     names = [re.sub(r"^@!?U?P\w+\s+", "", line) for _, line in lines[start : end + 1]]
-    return collections.Counter(name.split()[0].split(".")[0] for name in names)
+    names = [name.split()[0] for name in names]
+    return collections.Counter("LDS.128" if "LDS" in name and "128" in name else name.split(".")[0] for name in names)
 
 
 #: Instructions that compute terms and reductions. Integers' also compute addresses.
@@ -101,27 +102,28 @@ def problems_of(kernel, architecture, found):
         wrong.append("{}: {} bytes of local memory".format(where, local))
     least = LEAST.get(kernel.op) if architecture == "sm_90" and kernel.dtype == "float32" else None
     if least and kernel.what == "forward" and kernel.sizes == "3x3" and kernel.kernel == "gather":
-        ratio = sum(arithmetic(kernel, loop).values()) / max(1, loop["LDS"])
+        ratio = sum(arithmetic(kernel, loop).values()) / max(1, loop["LDS.128"])
         if ratio < least:
-            wrong.append("{}: {:.1f} arithmetic instructions for each load from shared memory".format(where, ratio))
+            wrong.append("{}: {:.1f} arithmetic instructions for each load of 16 bytes".format(where, ratio))
     return wrong
 
 
 def row(kernel, found):
     registers, shared, _, loop = found["sm_90"]
     counted = arithmetic(kernel, loop)
-    others = sum(loop.values()) - sum(counted.values()) - loop.get("LDS", 0)
-    ratio = sum(counted.values()) / loop["LDS"] if loop.get("LDS") else 0
+    wide, narrow = loop.get("LDS.128", 0), loop.get("LDS", 0)
+    others = sum(loop.values()) - sum(counted.values()) - wide - narrow
+    ratio = sum(counted.values()) / wide if wide else 0
     return [
         kernel.op, kernel.dtype, kernel.what, kernel.kernel, kernel.sizes, tile(kernel.text),
         " / ".join(str(found[architecture][0]) for architecture in ARCHITECTURES), "{:.1f}".format(shared / 1024),
         ", ".join("{} {}".format(count, name) for name, count in sorted(counted.items(), key=lambda p: -p[1])) or "-",
-        str(loop.get("LDS", 0)), str(others), "{:.0f}".format(ratio) if ratio else "-",
+        "{} + {}".format(wide, narrow), str(others), "{:.0f}".format(ratio) if ratio else "-",
     ]  # fmt: skip
 
 
 HEAD = [
-    "op", "dtype", "what", "kernel", "first needed for", "tile, of a thread", "registers", "shared KiB", "arithmetic", "shared loads",
+    "op", "dtype", "what", "kernel", "first needed for", "tile, of a thread", "registers", "shared KiB", "arithmetic", "loads of 16 bytes + others",
     "other", "ratio",
 ]  # fmt: skip
 
