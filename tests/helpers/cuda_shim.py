@@ -13,9 +13,11 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMPILER = shutil.which("g++") if hasattr(shutil, "which") else None
-#: Compiling takes longer than running. Arrays with an index outside of them end the program: these need no library.
-FLAGS = ["-O0", "-std=c++17", "-w", "-fwrapv", "-shared", "-fPIC", "-nostdinc++"]
-FLAGS += ["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+#: Compiling takes longer than running, and linking the C++ library longer than that. Arrays with an index outside of
+#: them end the program: these flags need no library.
+FLAGS = ["-O0", "-std=c++17", "-w", "-fwrapv", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti", "-nostdinc++"]
+FLAGS += ["-nostdlib", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+LIBRARIES = ["-lm", "-lc"]
 GUARD = 1024
 _loaded = {}
 
@@ -74,7 +76,7 @@ def _library(source):
             mine = "{}.{}".format(base, os.getpid())
             with open(mine + ".cpp", "w") as file:
                 file.write(source)
-            subprocess.check_call([COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"])
+            subprocess.check_call([COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"] + LIBRARIES)
             os.rename(mine + ".so", base + ".so")
             os.remove(mine + ".cpp")
         _loaded[digest] = ctypes.CDLL(base + ".so")
