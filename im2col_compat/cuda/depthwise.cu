@@ -1,5 +1,6 @@
-// Results where each group has one channel and few filters: memory is the limit, so a thread has ALONG neighbouring results in
-// registers, and reads each pixel once for all of them. The text before this one defines reduce.cu's Acc, and
+// Results where each group has one channel and few filters: memory is the limit, so a thread has ALONG neighbouring
+// results in registers, and reads each pixel once for all of them. The text before this one defines reduce.cu's Acc,
+// and
 //   ALONG                                            a thread's results
 //   KERNEL_Y KERNEL_X STRIDE_Y STRIDE_X DILATION_Y DILATION_X
 //   OF_PLANES(at), OF_PLANES_DECLARED, WEIGHTS(i)     as in grad_w.cu; the latter of here[plane]
@@ -8,8 +9,8 @@
 
 // planes: images times groups times filters of a group.
 extern "C" __global__ void __launch_bounds__(128)
-depthwise(OF_PLANES_DECLARED const ELEMENT *x, RESULT *result, int *arg, VALUE pad, int planes, int groups, int filters, int height,
-          int width, int down, int across, int before_y, int before_x SCALARS)
+depthwise(OF_PLANES_DECLARED const ELEMENT *x, RESULT *result, int *arg, VALUE pad, int planes, int groups, int filters,
+          int height, int width, int down, int across, int before_y, int before_x SCALARS)
 {
     TAKE_SCALARS
     const int runs = (across + ALONG - 1) / ALONG;

@@ -1,12 +1,13 @@
-// The gradient of the weight, or of a parameter beside it, where each group has one channel and few filters. A block has a filter
-// and a part of its positions; join.cu adds the parts up. The text before this one defines what depthwise_grad_x.cu wants.
+// The gradient of the weight, or of a parameter beside it, where each group has one channel and few filters. A block
+// has a filter and a part of its positions; join.cu adds the parts up. The text before this one defines what
+// depthwise_grad_x.cu wants.
 #define AREA (KERNEL_Y * KERNEL_X)
 
 // filters: of a group; blocks: filters of all groups, and splits.
 extern "C" __global__ void __launch_bounds__(256)
-depthwise_grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told, RESULT *partial,
-                 VALUE pad, int positions, int positions_of_a_split, int groups, int filters, int height, int width, int down,
-                 int across, int before_y, int before_x SCALARS)
+depthwise_grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told,
+                 RESULT *partial, VALUE pad, int positions, int positions_of_a_split, int groups, int filters,
+                 int height, int width, int down, int across, int before_y, int before_x SCALARS)
 {
     __shared__ VALUE shared[256];
     TAKE_SCALARS

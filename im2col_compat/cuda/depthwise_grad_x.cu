@@ -1,11 +1,11 @@
-// The gradient of x where each group has one channel and few filters. The text before this one defines what depthwise.cu wants, and
-// PARTIAL, SAVED and TOLD as in gather.cu.
+// The gradient of x where each group has one channel and few filters. The text before this one defines what
+// depthwise.cu wants, and PARTIAL, SAVED and TOLD as in gather.cu.
 
 // planes: images times groups.
 extern "C" __global__ void __launch_bounds__(128)
-depthwise_grad_x(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told, RESULT *result,
-                 int planes, int groups, int filters, int height, int width, int down, int across, int before_y, int before_x
-                 SCALARS)
+depthwise_grad_x(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told,
+                 RESULT *result, int planes, int groups, int filters, int height, int width, int down, int across,
+                 int before_y, int before_x SCALARS)
 {
     TAKE_SCALARS
     const int runs = (width + ALONG - 1) / ALONG;
@@ -39,8 +39,8 @@ depthwise_grad_x(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VA
                     const int column = first + i + before_x - kx * DILATION_X;
                     if (column >= 0 && column % STRIDE_X == 0 && column / STRIDE_X < across) {
                         const long long from = of_row + column / STRIDE_X;
-                        PARTIAL(sums[i].sum, OF_ELEMENT(g[from]), SAVED ? saved[from] : (VALUE)0, TOLD ? told[from] : 0, k,
-                                WEIGHTS(i), mine[i]);
+                        PARTIAL(sums[i].sum, OF_ELEMENT(g[from]), SAVED ? saved[from] : (VALUE)0,
+                                TOLD ? told[from] : 0, k, WEIGHTS(i), mine[i]);
                     }
                 }
             }

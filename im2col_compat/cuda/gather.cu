@@ -1,11 +1,13 @@
-// Results of an op, or the gradient of its input, as an implicit matrix product: result[row][position] is, over all k, the
-//   reduction of op_term(a[k][row], b[k][position])                  rows are filters, b the image
-//   sum of the PARTIAL of a[k][row], own[row][position], b[k][position]     with OWN: rows are channels, b the results' gradient
-// a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. Columns of the tile are positions. The
-// text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
-//   DEPTH                  how many k a block has in shared memory at a time
+// Results of an op, or the gradient of its input, as an implicit matrix product: result[row][position] is, over all
+// k, the
+//   reduction of op_term(a[k][row], b[k][position])                        rows are filters, b is the image
+//   sum of the PARTIAL of a[k][row], own[row][position], b[k][position]    with OWN: rows are channels, b is the gradient
+// a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. Columns of the tile are
+// positions. The text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
+//   DEPTH                              how many k a block has in shared memory at a time
 //   BLOCKS                             blocks that a multiprocessor is to hold
-//   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all arguments of op_term before x, of left[plane][i]
+//   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all that op_term takes before x, of
+//                                      left[plane][i]
 //   SCALARS, TAKE_SCALARS              more parameters of the kernel; statements that make their values
 //   RESULT, TO_RESULT(v)               the type of results in memory, and how a SUM becomes one
 //   UNIT                               4: positions lie in fours at addresses of 16 bytes, all in the image; else 1
@@ -24,25 +26,23 @@
 // Whether results are stored in fours.
 #define FOURS (sizeof(RESULT) == 4 && !ARG && whole)
 
-// a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles.
-// taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column in one int;
-// padded to whole tiles. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does.
-// Of positions: positions in all; of an image, length, and down rows of across positions a plane.
-// Of b: depth, height, width, and for each dimension how far positions are apart and how far before the image the first
-// is; then the elements from image to image, and so on.
-// Of the result: elements from image to image and so on; whether positions are neighbours in fours, whole and aligned; where the
-// first is.
+// a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles. taps: for each k, how many
+// elements after the position's origin its element lies, and its plane, row and column in one int; padded to whole
+// tiles. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does. Of positions: positions in
+// all; of an image, length, and down rows of across positions a plane. Of b: depth, height, width, and for each
+// dimension how far positions are apart and how far before the image the first is; then the elements from image to
+// image, and so on. Of the result: elements from image to image and so on; whether positions are neighbours in fours,
+// whole and aligned; where the first is.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved, const int *told,
-       const int2 *taps, const int *numbers, VALUE pad,
+gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved,
+       const int *told, const int2 *taps, const int *numbers, VALUE pad,
        int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
        int positions, int length, int down, int across,
-       int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y, int before_x,
-       int b_image, int b_group, int b_plane, int b_row, int b_column, int kernel,
-       int r_image, int r_group, int r_filter, int r_plane, int r_row, int r_column, int whole, int r_first
-       SCALARS)
+       int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y,
+       int before_x, int b_image, int b_group, int b_plane, int b_row, int b_column, int kernel,
+       int r_image, int r_group, int r_filter, int r_plane, int r_row, int r_column, int whole, int r_first SCALARS)
 {
-    __shared__ __align__(16) VALUE a_tile[2][DEPTH][PLANES][TILE_ROWS];
+    __shared__ __align__(16) VALUE a_tile[2 * DEPTH * PLANES * TILE_ROWS];
     __shared__ __align__(16) VALUE b_tile[2 * DEPTH * TILE_COLUMNS];
 #if LEFT_OUT
     __shared__ __align__(16) unsigned char there[2 * DEPTH * TILE_COLUMNS];
@@ -54,7 +54,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     __shared__ __align__(16) int told_tile[2 * DEPTH * TILE_COLUMNS];
 #endif
     // What is needed at the end: in the loop, registers are scarce.
-    __shared__ int end_position, end_row, end_count, end_group, end_split;
+    __shared__ int end_position, end_row, end_rest, end_group, end_split;
     TAKE_SCALARS
     const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
     const int lane_y = warp / WARPS_X * WARP_Y + lane / WARP_X, lane_x = warp % WARPS_X * WARP_X + lane % WARP_X;
@@ -63,7 +63,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     const int group = turn / splits, split = turn % splits;
     const int first_position = blockIdx.x % across_tiles * TILE_COLUMNS, first_row = blockIdx.y * TILE_ROWS;
     const int first_term = split * terms_of_a_split;
-    const int count = min(terms_of_a_split, terms - first_term), tiles = (count + DEPTH - 1) / DEPTH;
+    const int count = min(terms_of_a_split, terms - first_term), whole_tiles = (count - 1) / DEPTH;
 
     // Where this thread's positions begin.
     const int k_of_thread = GATHERED > 1 ? 0 : thread / UNITS;
@@ -79,8 +79,9 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
         if (position >= positions)
             top[i] = NOWHERE;
     }
-    taps += first_term + k_of_thread;
-    a += ((long long)group * padded_terms + first_term) * (PLANES * padded_rows) + first_row;
+    // Where the next tile is, of taps and a.
+    int next_tap = first_term + k_of_thread;
+    int next_a = (group * padded_terms + first_term) * (PLANES * padded_rows) + first_row;
 
     Acc sums[ROWS][COLUMNS];
 #pragma unroll
@@ -109,8 +110,8 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
         for (int i = 0; i < QUADS; i++) {
             const int quad = thread + i * THREADS, line = quad / (TILE_ROWS / 4), row = quad % (TILE_ROWS / 4) * 4;
             if (QUADS_OF_TILE % THREADS == 0 || quad < QUADS_OF_TILE) {
-                VALUE *to = &a_tile[which][line / PLANES][line % PLANES][row];
-                const VALUE *from = a + line * padded_rows + row;
+                VALUE *to = &a_tile[which * (4 * QUADS_OF_TILE) + 4 * quad];
+                const VALUE *from = a + (next_a + line * padded_rows + row);
                 copy<16>(to, from);
                 if (sizeof(VALUE) == 8)
                     copy<16>(to + 2, from + 2);
@@ -119,7 +120,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
         const int first = PLACE(which, k_of_thread, UNIT * (thread % UNITS));
 #pragma unroll
         for (int n = 0; n < TAKEN; n++) {
-            const int2 tap = taps[n * STEP];
+            const int2 tap = taps[next_tap + n * STEP];
 #pragma unroll
             for (int i = 0; i < GATHERED; i++) {
                 const int y = top[i] + tap_row(tap.y), x = left_side[i] + tap_column(tap.y), at = origin[i] + tap.x;
@@ -138,8 +139,8 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #endif
             }
         }
-        a += DEPTH * PLANES * padded_rows;
-        taps += DEPTH;
+        next_a += DEPTH * PLANES * padded_rows;
+        next_tap += DEPTH;
     };
     auto terms_of = [&](int which, int k, int term_number) {
         VALUE left[PLANES][ROWS], right[COLUMNS];
@@ -147,7 +148,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
         for (int plane = 0; plane < PLANES; plane++)
 #pragma unroll
             for (int i = 0; i < ROWS; i += 4)
-                four(&left[plane][i], &a_tile[which][k][plane][ROW(i)]);
+                four(&left[plane][i], &a_tile[((which * DEPTH + k) * PLANES + plane) * TILE_ROWS + ROW(i)]);
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 4)
             four(&right[j], &b_tile[PLACE(which, k, COLUMN(j))]);
@@ -179,30 +180,36 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
                 if (is_there[j / 4] >> (j % 4 * 8) & 1)
 #endif
 #if OWN
-                    PARTIAL(sums[i][j].sum, right[j], kept[j], of_told[j], (first_row + ROW(i)) * kernel + number, WEIGHTS(i),
-                            mine[i][j]);
+                    PARTIAL(sums[i][j].sum, right[j], kept[j], of_told[j], (first_row + ROW(i)) * kernel + number,
+                            WEIGHTS(i), mine[i][j]);
 #else
                     acc_add(sums[i][j], op_term(WEIGHTS(i), right[j]), term_number);
 #endif
     };
 
-    if (thread == 0)
-        end_position = first_position, end_row = first_row, end_count = count, end_group = group, end_split = split;
+    if (thread == 0) {
+        end_position = first_position, end_row = first_row, end_group = group, end_split = split;
+        end_rest = count - whole_tiles * DEPTH;
+    }
     load(0);
     copies_arrive();
     __syncthreads();
-    for (int tile = 0; tile < tiles - 1; tile++) {
-        load(tile + 1 & 1);
+    int which = 0, first_k = first_term;
+#pragma unroll 1
+    for (int left = whole_tiles; left; left--) {
+        load(which ^ 1);
 #pragma unroll
         for (int k = 0; k < DEPTH; k++)
-            terms_of(tile & 1, k, first_term + tile * DEPTH + k);
+            terms_of(which, k, first_k + k);
+        which ^= 1, first_k += DEPTH;
         copies_arrive();
         __syncthreads();
     }
     // The last tile may be a part of one.
+    const int rest = end_rest;
 #pragma unroll 1
-    for (int k = 0; k < end_count - (tiles - 1) * DEPTH; k++)
-        terms_of(tiles - 1 & 1, k, first_term + (tiles - 1) * DEPTH + k);
+    for (int k = 0; k < rest; k++)
+        terms_of(which, k, first_k + k);
 
     result += end_split * partial_step;
 #if ARG

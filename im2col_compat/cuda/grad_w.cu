@@ -1,14 +1,14 @@
-// The gradient of the weight, or of a parameter beside it: grad[row][term] is the sum over positions of the PARTIAL of
-// w[row][term], g[row][position] and x[term][position], in splits of the positions, which join.cu adds up. Rows are filters. The
-// text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
+// The gradient of the weight, or of a parameter beside it: grad[row][term] is the sum over positions of the PARTIAL
+// of w[row][term], g[row][position] and x[term][position], in splits of the positions, which join.cu adds up. Rows
+// are filters. The text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
 //   DEPTH                  how many positions a block has in shared memory at a time
 //   OF_PLANES(at)                  the weight and the parameters beside it, which lie alike, at one place
 //   OF_PLANES_DECLARED             the kernel's parameters that these are
 //   WEIGHTS(i)                     all arguments of op_term before x, of mine[i][j][plane]
 //   FEATURES_LAST                  1: neighbours in memory are rows, and terms; 0: positions
 //   BLOCKS, PLANES, SCALARS, TAKE_SCALARS, RESULT, TO_RESULT, LEFT_OUT, PARTIAL, SAVED, TOLD as in gather.cu
-// Loads: a thread has one position of each tile, and each ACROSS-th row and term. 4 more a line, so that a warp's stores meet few
-// banks twice.
+// Loads: a thread has one position of each tile, and each ACROSS-th row and term. 4 more a line, so that a warp's
+// stores meet few banks twice.
 #define ACROSS (THREADS / DEPTH)
 #define G_TAKEN ((TILE_ROWS + ACROSS - 1) / ACROSS)
 #define X_TAKEN ((TILE_COLUMNS + ACROSS - 1) / ACROSS)
@@ -18,8 +18,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told, RESULT *partial,
        const int2 *taps, VALUE pad, int rows, int terms, int positions_of_a_split, int splits, long long partial_step,
        int positions, int length, int down, int across,
-       int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y, int before_x,
-       int x_image, int x_group, int x_plane, int x_row, int x_column,
+       int depth, int height, int width, int stride_z, int stride_y, int stride_x, int before_z, int before_y,
+       int before_x, int x_image, int x_group, int x_plane, int x_row, int x_column,
        int g_image, int g_group, int g_filter, int g_plane, int g_row, int g_column SCALARS)
 {
     __shared__ __align__(16) VALUE g_tile[2][DEPTH][TILE_ROWS + 4];
@@ -74,7 +74,8 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
 
     auto load = [&](int which) {
         const bool real = position < positions;
-        const long long of_position = first_of_rows + (long long)image * g_image + at_z * g_plane + at_y * g_row + at_x * g_column;
+        const long long of_image = first_of_rows + (long long)image * g_image;
+        const long long of_position = of_image + at_z * g_plane + at_y * g_row + at_x * g_column;
 #pragma unroll
         for (int i = 0; i < G_TAKEN; i++) {
             const int row = my_row + i * ACROSS;

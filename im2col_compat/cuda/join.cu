@@ -1,5 +1,5 @@
-// The splits' results become one, in a fixed order. The text before this one defines RESULT and TO_RESULT, as gather.cu has
-// them, and reduce.cu's Acc.
+// The splits' results become one, in a fixed order. The text before this one defines RESULT and TO_RESULT, as
+// gather.cu has them, and reduce.cu's Acc.
 
 extern "C" __global__ void __launch_bounds__(256)
 join(const SUM *partial, const int *partial_arg, RESULT *result, int *arg, int splits, long long step)

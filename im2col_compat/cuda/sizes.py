@@ -1,11 +1,11 @@
-"""How a problem's operands lie for the kernels: every image in three dimensions, with the steps between its elements."""
+"""How a problem's operands lie for the kernels: images in three dimensions, and the steps between their elements."""
 
 from collections import namedtuple
 
 from im2col_compat.problem import dense, product
 
-#: An operand of positions, x or the result, in elements: from image to image, from channel to channel, and from plane to
-#: plane, row to row and column to column.
+#: An operand of positions, x or the result, in elements: from image to image, from channel to channel, and from plane
+#: to plane, row to row and column to column.
 Steps = namedtuple("Steps", "image channel plane row column")
 
 _FIELDS = "batch groups filters channels image kernel dilation stride pairs blocks x y rows_of_features"
@@ -50,5 +50,5 @@ def of(problem):
     if last:
         x, y = Steps(0, 1, 0, 0, channels), Steps(0, 1, 0, 0, filters)
     return Sizes(
-        problem.batch, problem.groups, problem.filters, problem.channels, image, kernel, dilation, stride, pairs, blocks,
-        x, y, last)  # fmt: skip
+        problem.batch, problem.groups, problem.filters, problem.channels, image, kernel, dilation, stride, pairs,
+        blocks, x, y, last)  # fmt: skip

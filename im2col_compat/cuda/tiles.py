@@ -2,8 +2,8 @@
 
 from collections import namedtuple
 
-#: rows, positions: a block's results; depth: terms in shared memory at a time; rows_each, positions_each: a thread's results;
-#: blocks: how many a multiprocessor is to hold, which bounds a thread's registers.
+#: rows, positions: a block's results; depth: terms in shared memory at a time; rows_each, positions_each: a thread's
+#: results; blocks: how many a multiprocessor is to hold, which bounds a thread's registers.
 Tile = namedtuple("Tile", "rows positions depth rows_each positions_each blocks")
 
 #: Multiprocessors that are to be busy: an H100's.
@@ -11,8 +11,8 @@ PROCESSORS = 132
 #: Bytes of shared memory that a block may have.
 SHARED = 47 * 1024
 
-#: By how many registers one result takes (1, 2, 4): tiles, the best first where all are full. tests/test_cuda_build.py holds
-#: that none of them spills.
+#: By how many registers one result takes (1, 2, 4): tiles, the best first where all are full.
+#: None of them may spill.
 FORWARD = {
     1: (
         Tile(64, 128, 8, 8, 8, 4), Tile(128, 64, 8, 8, 8, 4), Tile(64, 64, 16, 4, 8, 5), Tile(32, 128, 16, 4, 8, 5),
@@ -49,8 +49,8 @@ def up(a, b):
 def choose(found, rows, positions, terms, groups, row_bytes, position_bytes, splits):
     """(tile, in how many parts the terms are taken), of the tiles found; None where none fits.
 
-    row_bytes, position_bytes: what a row and a position take of shared memory for one term; splits: whether there may be
-    several.
+    row_bytes, position_bytes: what a row and a position take of shared memory for one term; splits: whether there may
+    be several.
     """
     costs = [
         (_cost(tile, parts, rows, positions, terms, groups), i, tile, parts)
@@ -63,14 +63,14 @@ def choose(found, rows, positions, terms, groups, row_bytes, position_bytes, spl
 
 
 def parts(blocks, positions):
-    """In how many parts each of so many blocks takes its positions, where a block is a depthwise convolution's filter."""
+    """In how many parts each of so many blocks takes its positions, a block being a depthwise convolution's filter."""
     return max(1, min(4 * PROCESSORS // blocks, positions // 1024))
 
 
 #: In how many parts terms may be taken.
 _PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-#: What costs as much as so many terms of a result: the start and the end of a block; another part's result, to be written, read
-#: and added.
+#: What costs as much as so many terms of a result: the start and the end of a block; another part's result, to be
+#: written, read and added.
 _AROUND, _JOINED = 24, 44
 
 

@@ -1,5 +1,5 @@
-// CUDA's words for a C++ compiler. A block's threads are contexts of one thread, which take turns at each barrier. Shared memory
-// is static, and full of garbage at first.
+// CUDA's words for a C++ compiler. A block's threads are contexts of one thread, which take turns at each barrier.
+// Shared memory is static, and full of garbage at first.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-"""CUDA kernels on the CPU: the very texts, compiled as C++ with cuda_shim.h. Operands lie between guards: what is read outside
-them shows as NaN, and what is written there is an error."""
+"""CUDA kernels on the CPU: the very texts, compiled as C++ with cuda_shim.h. Operands lie between guards: what is read
+outside them shows as NaN, and what is written there is an error."""
 
 import ctypes
 import hashlib
@@ -13,8 +13,11 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMPILER = shutil.which("g++") if hasattr(shutil, "which") else None
-#: Compiling takes longer than running. Arrays with an index outside of them end the program: these need no library.
-FLAGS = "-O0 -std=c++17 -w -fwrapv -shared -fPIC -nostdinc++ -fsanitize=bounds -fsanitize-undefined-trap-on-error".split()
+#: Compiling takes longer than running, and linking the C++ library longer than that. Arrays with an index outside of
+#: them end the program: these flags need no library.
+FLAGS = ["-O0", "-std=c++17", "-w", "-fwrapv", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti", "-nostdinc++"]
+FLAGS += ["-nostdlib", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+LIBRARIES = ["-lm", "-lc"]
 GUARD = 1024
 _loaded = {}
 
@@ -53,9 +56,8 @@ def kernel(text, name):
         source += "static {} argument_{};\n".format(kind, each)
     passed = ", ".join("argument_" + each for each in names)
     source += "static void shim_call() {{ {}({}); }}\n".format(name, passed)
-    source += 'extern "C" void shim_{}(int gx, int gy, int gz, int threads, {})\n{{\n'.format(
-        name, ", ".join(parameters)
-    )
+    sizes = "int gx, int gy, int gz, int threads, "
+    source += 'extern "C" void shim_{}({})\n{{\n'.format(name, sizes + ", ".join(parameters))
     source += "".join("    argument_{0} = {0};\n".format(each) for each in names)
     source += "    shim_run(gx, gy, gz, threads, shim_call);\n}\n"
     function = getattr(_library(source), "shim_" + name)
@@ -74,7 +76,7 @@ def _library(source):
             mine = "{}.{}".format(base, os.getpid())
             with open(mine + ".cpp", "w") as file:
                 file.write(source)
-            subprocess.check_call([COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"])
+            subprocess.check_call([COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"] + LIBRARIES)
             os.rename(mine + ".so", base + ".so")
             os.remove(mine + ".cpp")
         _loaded[digest] = ctypes.CDLL(base + ".so")
