@@ -50,7 +50,11 @@ def run(code, **environment):
     if not _servers:
         _servers.append(
             subprocess.Popen(
-                [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", close_fds=True
+                [sys.executable, "-c", _SERVER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd="/",
+                close_fds=True,
             )
         )
         atexit.register(_servers[0].stdin.close)
