@@ -7,12 +7,16 @@ CALLS ?= 100000
 SEED ?= 0
 
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/*.pyi)
+SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test demo study features bench bench-cuda sanitize matrix clean
+.PHONY: test test-cuda-build demo study features bench cuda bench-cuda sanitize matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
+
+# Compiles the kernels for GPUs, without one, and looks at the code; writes the table in docs/cuda.md.
+test-cuda-build: $(VENV)/installed $(VENV)/cuda/tools
+	$(VENV)/cuda/bin/python tests/cuda/build.py
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
@@ -30,9 +34,14 @@ features: $(VENV)/installed $(VENV)/test-tools
 bench: $(VENV)/installed $(VENV)/bench-tools
 	$(BIN)/python tests/bench/bench.py --output docs
 
-# Writes docs/cuda.md, where there is a GPU. TORCH names a build for it.
-bench-cuda: $(VENV)/installed
-	$(BIN)/python tests/bench/cuda.py --output docs
+# All that needs a GPU, in ten minutes at most: tests, compute-sanitizer, and the figures in docs/cuda.md; TORCH names a build
+# for CUDA. Where there is no network, and the package is installed: python tests/cuda/run.py.
+cuda: $(VENV)/installed $(VENV)/test-tools $(VENV)/cuda-core
+	$(BIN)/python tests/cuda/run.py
+
+# The figures alone.
+bench-cuda: $(VENV)/installed $(VENV)/cuda-core
+	$(BIN)/python tests/cuda/speed.py
 
 # All legs, and the page; or some: make matrix LEGS="py2.7-torch1.0.0 py3.13-numpy2"
 matrix: $(VENV)/matrix-tools
@@ -51,8 +60,21 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 
+$(VENV)/cuda-core: $(VENV)/base
+	$(BIN)/pip install --quiet "cuda-core[cu$$($(BIN)/python -c "import torch; print((torch.version.cuda or '13').split('.')[0])")]"
+	touch $@
+
 $(VENV)/test-tools: $(VENV)/base
 	$(BIN)/pip install --quiet pytest pytest-xdist hypothesis expecttest matplotlib scikit-learn
+	touch $@
+
+# The same packages and the compiler of CUDA, which the tests are to do without.
+$(VENV)/cuda/tools: $(VENV)/base
+	$(PYTHON) -m venv $(VENV)/cuda
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > base.pth
+	mv base.pth $$($(VENV)/cuda/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+	$(VENV)/cuda/bin/pip install --quiet cuda-core cuda-bindings \
+		nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

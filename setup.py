@@ -63,11 +63,13 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=["im2col_compat"] + ["im2col_compat." + room for room in ("codegen", "compat", "engines", "paths", "terms")],
-    package_data={"im2col_compat": ["py.typed", "*.pyi"]},
+    packages=["im2col_compat"] + ["im2col_compat." + room for room in ("codegen", "compat", "cuda", "engines", "paths", "terms")],
+    package_data={"im2col_compat": ["py.typed", "*.pyi"], "im2col_compat.cuda": ["*.cu"]},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
     # NumPy 1.13 is the first whose functions tell an operand that they are called, so that ops with them can be traced.
     install_requires=["cffi>=1.10", "numpy>=1.13", 'pycparser<2.22; python_version < "3.8"'],
+    # Kernels for GPUs. What it needs in turn, bindings and NVRTC, comes with builds of PyTorch for CUDA, or with its own extras.
+    extras_require={"cuda": ['cuda-core>=1; python_version >= "3.10"']},
     cmdclass={"build_ext": OptionalBuildExt},
     options=options,
     zip_safe=False,

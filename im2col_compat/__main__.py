@@ -11,6 +11,7 @@ from im2col_compat import __version__, backend, drawing, lowlevel
 from im2col_compat.codegen import kernels
 from im2col_compat.compat import memory
 from im2col_compat.compat.probes import torch, torch_missing
+from im2col_compat.cuda import device
 from im2col_compat.engines import choose as backends
 
 
@@ -24,6 +25,7 @@ def report():
     lines += [("C library", library)]
     lines += [("engine {!r}".format(str(name)), backends.why_missing(name) or "available") for name in backends.NAMES]
     lines += [("engine chosen", _chosen()), ("C kernels", lowlevel.missing or kernels.LEVELS[kernels.level()])]
+    lines += [("CUDA kernels", device.missing() or "available")]
     lines += [("threads", memory.threads())]
     return ["{:<17}{}".format(name + ":", value) for name, value in lines]
 

@@ -149,12 +149,14 @@ class Op(object):
         """
         return cls(table_sources.of(table, signed, bits, name), add, identity, pad_value)
 
-    def explain(self, dtype="float32"):
-        """How conv2d, linear and matmul evaluate this op for CPU operands of a dtype (its name), as text.
+    def explain(self, dtype="float32", device="cpu"):
+        """How conv2d, linear and matmul evaluate this op for operands of a dtype (its name) on a device, as text.
 
-        That is the path, the reason for it, and the C of the op's functions. Compiles them where that is needed.
+        That is the path, the reason for it, and the C of the op's functions. Compiles them for a CPU where that is
+        needed. device: "cpu", "cuda", or what PyTorch calls another; where kernels for a GPU lack something, the text says
+        what to install.
         """
-        return choose.explain(self, dtype)
+        return choose.explain(self, dtype, device)
 
     def replace(self, **changes):
         """This op with some of the constructor's arguments changed: ``ops.adder.replace(normalize_grad_w=0.2)``.

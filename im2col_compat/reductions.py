@@ -26,6 +26,7 @@ class Reduction(object):
     scales = False  # whether terms times a number give the result times that number, as is supposed of a user's add
     adds = False  # whether it is a sum, from which may be subtracted what its terms have too much; supposed as well
     saves_result = False  # whether C's gradients need the result
+    cuda_reads = ()  # what CUDA's gradients read of each result, beside its gradient: "saved", a number, and "arg", an int
     c_adds = ()  # what the C template's add is, where no function says so: names, parameters, text
     better = "<"  # how C compares a term with the best one so far
     grad_calls = lowlevel.GRAD_X, lowlevel.GRAD_W  # the C calls for the gradients of x and of w
@@ -107,6 +108,7 @@ class Extremum(Reduction):
     """max and min: the gradient goes to the first k that attains the result, and NaN propagates."""
 
     finite_terms = scales = True
+    cuda_reads = ("arg",)
 
     def __init__(self, add, better, loser):
         # loser: which of a dtype's bounds never wins
@@ -140,6 +142,7 @@ class Product(Reduction):
 
     add = "prod"
     saves_result, in_order = True, False
+    cuda_reads = ("saved", "arg")
     c_adds = (
         ("op_add", ("acc", "term"), "acc * term"),
         ("op_add_acc", ("g", "acc", "term"), "g * term"),
@@ -169,6 +172,7 @@ class LogSumExp(Reduction):
 
     add = "logsumexp"
     saves_result, in_order = True, False
+    cuda_reads = ("saved",)
 
     def result_dtype(self, dtype):
         if dtypes.is_integer(dtype):

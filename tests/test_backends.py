@@ -337,6 +337,7 @@ def test_report():
         "engine 'torch'",
         "engine 'ffi'",
         "engine 'slices'",
+        "CUDA kernels",
         "threads",
         im2col_compat.__version__,
     ):

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept: the directory, who may write there, their names, and whether they are whole.
+"""Where compiled libraries, and cubins for GPUs, are kept: the directory, who may write there, their names, and whether they are whole.
 
 Every file has a trailer, the digest of what precedes it, since a truncated library would crash the process that
 loads it. The digest tells of damage and not of an author: that nobody else has written a file follows from where it
@@ -39,7 +39,7 @@ MOST = 256 << 20
 STALE = 24 * 3600
 #: What such directories' names start with.
 _WORK = "im2col_compat.tmp-"
-_LIBRARY = re.compile(r"[0-9a-f]{64}\.so$")
+_LIBRARY = re.compile(r"[0-9a-f]{64}\.(so|cubin)$")
 
 _temporary = None  # (the directory that a process made and removes, the process)
 
@@ -51,7 +51,16 @@ def name(source, flags, command, identity):
     machine = os.uname()[4] if hasattr(os, "uname") else platform.machine()  # which starts a process on old Pythons
     processor = _processor() if any("native" in word for word in command + flags) else None
     depends = (_MAGIC, source, flags, command, identity, sys.platform, machine, struct.calcsize("P"), libc(), processor)
-    return hashlib.sha256(repr(depends).encode("utf-8")).hexdigest() + ".so"
+    return _digest(depends) + ".so"
+
+
+def cubin_name(*depends):
+    """The same of a cubin."""
+    return _digest((_MAGIC,) + depends) + ".cubin"
+
+
+def _digest(depends):
+    return hashlib.sha256(repr(depends).encode("utf-8")).hexdigest()
 
 
 def libc():
@@ -90,20 +99,30 @@ def _trailer(content):
 def intact(path):
     """Whether the file is there as it was written, and nobody else can have written it. OSError where it can't be
     loaded from its place."""
+    return _content(path, True) is not None
+
+
+def content(path):
+    """What was written to the file; None where it isn't intact. It is to be loaded from memory."""
+    return _content(path, False)
+
+
+def _content(path, loads):
     try:
         descriptor = os.open(path, os.O_RDONLY | _OPTIONS)
     except EnvironmentError:
-        return False
+        return None
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode) or (hasattr(os, "geteuid") and not _only_ours(info)):
-            return False
+            return None
         with os.fdopen(os.dup(descriptor), "rb") as stream:
             content = stream.read()
         if len(content) <= _TRAILER or content[-_TRAILER:] != _trailer(content[:-_TRAILER]):
-            return False
-        check_loads(descriptor, os.path.dirname(path))
-        return True
+            return None
+        if loads:
+            check_loads(descriptor, os.path.dirname(path))
+        return content[:-_TRAILER]
     finally:
         os.close(descriptor)
 

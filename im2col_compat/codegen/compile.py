@@ -22,7 +22,7 @@ MOST_OUTPUT = 1 << 20
 #: What compilers read from the environment that changes what they make.
 VARIABLES = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")
 
-_now = getattr(time, "monotonic", time.time)
+now = getattr(time, "monotonic", time.time)
 _memo = {}  # (source, flags, environment): path
 _refused = {}  # (compiler, flags): None, or why they aren't taken, whatever the source
 _given_up = {}  # (compiler, kind): the reason
@@ -99,7 +99,7 @@ def digest(source, flags, directory):
     cache.write(text, "wb", source.encode("utf-8"))
     status, output = run(words + flags + ("-E", "-P", "-o", result, text), directory)
     if not os.path.isfile(result):
-        raise CannotCompile("{} failed: {}".format(os.path.basename(words[0]), _complaint(status, output)))
+        raise CannotCompile("{} failed: {}".format(os.path.basename(words[0]), complaint(status, output)))
     with open(result, "rb") as stream:
         return hashlib.sha256(stream.read()).hexdigest()
 
@@ -118,9 +118,9 @@ def _find(source, flags, environment, what, kind):
             if not cache.intact(path):
                 if (compiler, kind) in _given_up:
                     raise CannotCompile(_given_up[compiler, kind])
-                started = _now()
+                started = now()
                 _compile(source, flags, compiler, path, fails)
-                _announce(what, _now() - started, directory, "; ".join(reasons))
+                announce(what, now() - started, directory, "; ".join(reasons))
             return path
         except _CutOff as error:
             _given_up[compiler, kind] = str(error)
@@ -276,11 +276,11 @@ def _make(source, flags, words, folder):
     status, output = run(words + options + (text,) + libraries, folder)
     # Where this process ignores SIGCHLD the status is 0, whatever happened.
     if status != 0 or not os.path.isfile(result) or not os.path.getsize(result):
-        return "{} failed: {}".format(os.path.basename(words[0]), _complaint(status, output))
+        return "{} failed: {}".format(os.path.basename(words[0]), complaint(status, output))
     return None
 
 
-def _complaint(status, output):
+def complaint(status, output):
     """The line of a compiler's output that says most."""
     text = output if isinstance(output, str) else output.decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -288,7 +288,7 @@ def _complaint(status, output):
     return (errors or lines[-1:] or ["exit status {}".format(status)])[0]
 
 
-def _announce(what, seconds, directory, why):
+def announce(what, seconds, directory, why):
     """One line on sys.stderr. why: what was wrong with the cache directory, or ""."""
     if os.environ.get(QUIET_VARIABLE, "0") in ("", "0"):
         place = directory if not why else "{} until this process ends: {}".format(directory, why)

@@ -7,6 +7,9 @@ from im2col_compat.codegen.expression import (
     C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, literal, negation, node, operand, postorder,
     select)  # fmt: skip
 
+#: How functions are declared. (CUDA's are declared in another way.)
+INLINE = "static inline __attribute__((always_inline))"
+
 
 def _lowered(expression, lower=None):
     """An expression in terms of what C has. lower: nodes of which it is known, and what they are in these terms."""
@@ -40,8 +43,8 @@ def functions(expression):
 
 def definition(kind, name, parameters, lines):
     """C of a function, from the texts of its type, its parameters and its statements."""
-    return "static inline __attribute__((always_inline)) {} {}({}) {{\n{}}}\n".format(
-        kind, name, ", ".join(parameters), "".join("    {}\n".format(line) for line in lines)
+    return "{} {} {}({}) {{\n{}}}\n".format(
+        INLINE, kind, name, ", ".join(parameters), "".join("    {}\n".format(line) for line in lines)
     )
 
 

@@ -301,7 +301,8 @@ class _Session(object):
         kind = "array" if isinstance(value, np.ndarray) else "tensor"
         if self.captures is not None:
             _refuse_larger("{}: ".format(self.argument), value)
-        if self.captures is None or not self.arrays.owns(value) or not self.arrays.in_memory(value):
+        has_kernels = self.arrays.owns(value) and (self.arrays.in_memory(value) or self.arrays.on_gpu(value))
+        if self.captures is None or not has_kernels:
             self.fail("it uses a captured {}".format(kind))
         found = self.arrays.dtype(value)
         same_kind = len(value.shape) == 0 and ex.is_float(found) and ex.is_float(dtype)

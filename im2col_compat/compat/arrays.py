@@ -42,6 +42,10 @@ class _Arrays(object):
         """The bytes that a call on x's device may use, of what is allowed on a CPU and on a GPU."""
         return on_cpu
 
+    def on_gpu(self, *arrays):
+        """Whether kernels on a GPU can read the elements of all of these, now."""
+        return False
+
     def extremes(self, x):
         """The least and the greatest of x's integers."""
         return int(x.min()), int(x.max())
@@ -243,6 +247,16 @@ class _Torch(_Arrays):
             if type(x) not in _PLAIN or not _is_cpu(x) or not self.is_dense_kind(x) or _is_zero(x):
                 return False
         return True
+
+    def on_gpu(self, *tensors):
+        return self.are_plain_on_gpu(*tensors) and not (graphs.capturing() or graphs.transforming())
+
+    def are_plain_on_gpu(self, *tensors):
+        """Whether these are plain tensors of a CUDA device, or samples of such."""
+        for x in tensors:
+            if not x.is_cuda or type(x) not in _PLAIN or not self.is_dense_kind(x) or _is_zero(x):
+                return False
+        return not VARIABLES
 
     def alike(self, x, y):
         if VARIABLES:

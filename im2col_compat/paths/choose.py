@@ -8,7 +8,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, kernels, native, once, products
+from im2col_compat.paths import blocks, cuda, kernels, native, once, products, recorded
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -64,10 +64,10 @@ def computed(op, problem, arrays, weights, x):
     if before is not None:
         weights, x = once.operands(op, before[1], weights, x)
         op = before[0]
-    found = kernels_on(op, problem, arrays, weights, x)
-    if found is not None:
-        return kernels.run(op, problem, found, arrays, weights, x)
-    return blocks.run(op, problem, arrays, weights, x)
+    path, found = kernels_on(op, problem, arrays, weights, x)
+    if found is None:
+        return path.run(op, problem, arrays, weights, x)
+    return path.run(op, problem, found, arrays, weights, x)
 
 
 def _check_alike(op, problem, arrays, names, w, x, b):
@@ -101,26 +101,41 @@ def kernels_for(op, dtype, arrays, scalars=()):
 
 
 def kernels_on(op, problem, arrays, weights, x):
-    """The C kernels for these operands; None where tensor operations evaluate the op."""
+    """(the path, its kernels for these operands); (blocks, None) where tensor operations evaluate the op."""
     if engines.forced() is not None or 0 in problem.w_shape or 0 in problem.x_shape:
-        return None
-    w, scalars = weights[0], ()
+        return blocks, None
+    w, scalars, path = weights[0], (), kernels
     if len(weights) > 1:
-        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if kernels.is_scalar(t))
-    if arrays.in_memory(x, *weights) or arrays is TORCH and kernels.takes_samples(x, *weights):
+        scalars = tuple(name for name, t in zip(op.term.names, weights[1:]) if recorded.is_scalar(t))
+    if arrays.in_memory(x, *weights) or arrays is TORCH and recorded.takes_samples(TORCH.are_plain_on_cpu, x, *weights):
         found, reason = kernels_for(op, arrays.dtype(x), arrays, scalars)
-        if found is not None and found.captured and arrays is TORCH and graphs.transformed():
-            found, reason = None, "torch.func's transforms can't follow the tensors that its functions capture"
     elif arrays is TORCH and graphs.tracing():
         text = "{}(): torch.jit.trace can't record {} with sizes that may change. torch.compile and torch.export can"
         raise RuntimeError(text.format(problem.function, op))
+    elif arrays is TORCH and (
+        arrays.on_gpu(x, *weights) or recorded.takes_samples(arrays.are_plain_on_gpu, x, *weights)
+    ):
+        path = cuda
+        found, reason = cuda.kernels_for(op, problem, x, scalars)
     else:
         found, reason = None, _why_not(arrays, w, x)
+    if found is not None and found.captured and arrays is TORCH:
+        reason = _cannot_capture(path, [value for value in found.captured if arrays.owns(value)])
+        found = found if reason is None else None
     if found is None and op.term.only_kernels:
         raise RuntimeError("{}: {}".format(op, reason))
     if found is None and arrays.has_memory(x):
         _announce(op, problem, reason)
-    return found
+    return (blocks, None) if found is None else (path, found)
+
+
+def _cannot_capture(path, tensors):
+    """Why kernels don't take tensors that functions capture; None where they do."""
+    if graphs.transformed():
+        return "torch.func's transforms can't follow the tensors that its functions capture"
+    if path is kernels and not TORCH.in_memory(*tensors):
+        return "its functions capture a tensor of another device"
+    return None
 
 
 def _why_not(arrays, w, x):
@@ -150,10 +165,10 @@ def plus(op, arrays, result, bias, problem):
     return result + bias if op.reduction.saves_result else arrays.add(result, bias)
 
 
-def explain(op, dtype):
+def explain(op, dtype, device="cpu"):
     """The text of Op.explain: which path an op takes, why, and its functions in C."""
-    arrays = TORCH or NUMPY
-    lines = ["{} on {}:".format(op, dtype)]
+    arrays, kind = TORCH or NUMPY, str(device).split(":")[0]
+    lines = ["{} on {}{}:".format(op, dtype, "" if kind == "cpu" else " on " + kind)]
     dtype = "float32" if dtype in dtypes.HALVES else dtype  # which they are widened to
     forced = engines.forced()
     if op.is_dot and arrays is TORCH:
@@ -162,21 +177,46 @@ def explain(op, dtype):
         lines.append("tensor operations, in blocks: the engine {!r} is forced.".format(forced))
     else:
         traced = None if arrays is NUMPY or op.is_named else op.term.product(op, dtype)
-        before = op.term.split(op, dtype) if traced is None and arrays is TORCH and not op.is_named else None
-        if before is not None:
-            op, parts = before[0], before[1].parts
-            lines.append("Computed once an element, before:")
-            lines += ["{} = {}".format(name, parts[name]) for name in sorted(parts) if parts[name].args]
-        found, reason = (None, None) if traced is not None else kernels_for(op, dtype, arrays)
-        with_kernels = found is not None and found.product is not None and found.pack is None and arrays is TORCH
-        if traced is not None or with_kernels:
-            factors_ = "w: {}\nx: {}".format(*factors.pair((traced or found.product).term))
-            lines.append("PyTorch's own conv2d, linear and matmul of\n" + factors_)
-        if found is None and traced is None:
-            lines.append("tensor operations, in blocks: {}.".format(reason))
-        elif found is not None:
-            lines.append("{}C kernels, {}.".format("Gradients: " if with_kernels else "", found.origin))
-            if found.pack is None or found.texts is not None:
-                text = op.term.explained(op, dtype, arrays, found)
-                lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+        if traced is not None:
+            lines.append(_of_factors(traced))
+        else:
+            before = op.term.split(op, dtype) if arrays is TORCH and not op.is_named else None
+            if before is not None:
+                op, parts = before[0], before[1].parts
+                lines.append("Computed once an element, before:")
+                lines += ["{} = {}".format(name, parts[name]) for name in sorted(parts) if parts[name].args]
+            explained = {"cpu": _explain_c, "cuda": _explain_cuda}.get(kind, _explain_others)
+            lines += explained(op, dtype, arrays, kind)
     return "\n".join(lines)
+
+
+def _of_factors(traced):
+    return "PyTorch's own conv2d, linear and matmul of\nw: {}\nx: {}".format(*factors.pair(traced.term))
+
+
+def _explain_c(op, dtype, arrays, kind):
+    found, reason = kernels_for(op, dtype, arrays)
+    if found is None:
+        return [_in_blocks(reason)]
+    is_product = found.product is not None and found.pack is None and arrays is TORCH
+    lines = [_of_factors(found.product)] if is_product else []
+    lines.append("{}C kernels, {}.".format("Gradients: " if is_product else "", found.origin))
+    if found.pack is None or found.texts is not None:
+        text = op.term.explained(op, dtype, arrays, found)
+        lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
+    return lines
+
+
+def _explain_cuda(op, dtype, arrays, kind):
+    found, reason = cuda.kernels_of(op, dtype)
+    if found is None:
+        return [_in_blocks(reason)]
+    return ["CUDA kernels, compiled by NVRTC for each kind of GPU.", cuda.explained(op, found)]
+
+
+def _explain_others(op, dtype, arrays, kind):
+    return [_in_blocks("there are no kernels for the device {}".format(kind))]
+
+
+def _in_blocks(reason):
+    return "tensor operations, in blocks: {}.".format(reason)

@@ -8,9 +8,10 @@ import numpy as np
 from im2col_compat import lowlevel
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, graphs, memory
-from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
-from im2col_compat.compat.probes import VARIABLES, Function
-from im2col_compat.paths import blocks, copies, layout, merged, products
+from im2col_compat.compat.arrays import NUMPY, TORCH, raw
+from im2col_compat.compat.probes import VARIABLES
+from im2col_compat.paths import copies, layout, products, recorded
+from im2col_compat.paths.recorded import expanded, is_scalar, order_of, others_of, summed
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -23,7 +24,7 @@ LEAST = 300000
 def run(op, problem, kernels, arrays, weights, x):
     """The result for weights and x, of the problem's shapes."""
     if len(weights) > 1 or kernels.traced is not None:
-        problem, weights, x = _expanded(problem, arrays, weights, x)
+        problem, weights, x = expanded(problem, arrays, weights, x)
     operands = (x,) + weights
     if kernels.traced is not None:
         # One without dimensions may be of another dtype, as its gradient is then.
@@ -49,18 +50,6 @@ def run_parts(op, problem, kernels, arrays, w, x):
         _call(lowlevel.FORWARD, how, kernels.address, addresses, (itemsize, kernels.result_itemsize))
     _check_divisions(op, kernels, divisions)
     return result
-
-
-def takes_samples(*operands):
-    """Whether torch.func maps over operands so that kernels take all samples as one problem."""
-    if graphs.transform() is None or not graphs.only_maps() or not TORCH.are_plain_on_cpu(*operands):
-        return False
-    return all([graphs.unwrapped(operand).numel() > 0 for operand in operands])
-
-
-def is_scalar(tensor):
-    """Whether a parameter is one number for all weights."""
-    return product(int(size) for size in tensor.shape) == 1
 
 
 def _forward(op, problem, kernels, arrays, operands):
@@ -103,21 +92,10 @@ def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
         _call(lowlevel.FORWARD, packed.layout, packed.address, addresses, itemsizes)
 
 
-def _others(kernels, operands):
-    """What C takes beside a weight: each parameter's tensor, and each captured number or tensor, in their order."""
-    tensors = iter(operands[2:])
-    params = [next(tensors) for _ in range(len(operands) - 2 - _captured_tensors(kernels))]
-    return params + [value if parameters.is_number(value) else next(tensors) for value in kernels.captured]
-
-
-def _captured_tensors(kernels):
-    return sum(not parameters.is_number(value) for value in kernels.captured)
-
-
 def _beside(arrays, kernels, w, operands):
     """(planes, scalars) as C takes them: the dense weight with its parameters that have a number for each weight, and those
     of one number for all, in an array."""
-    others = _others(kernels, operands)
+    others = others_of(kernels, operands)
     planes = [value for value in others if not parameters.is_number(value) and not is_scalar(value)]
     if planes:
         shape = tuple(int(size) for size in w.shape)
@@ -139,20 +117,6 @@ def _check_divisions(op, kernels, before):
     """RuntimeError where they have done so since. It may have been another thread's call of the same op."""
     if _divisions(kernels) != before:
         raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(op))
-
-
-def _expanded(problem, arrays, weights, x):
-    """(problem, weights, x) with parameters: of a matmul, expanded where each has batches that the other repeats."""
-    if problem.groups == 1 or problem.is_conv:
-        return problem, weights, x
-    batch = layout.leading(problem)
-    shapes = [batch + shape[-2:] for shape in (problem.w_shape, problem.x_shape)]
-    weights = tuple(
-        w if i and is_scalar(w) else arrays.expand(arrays.reshape(w, problem.w_shape), shapes[0])
-        for i, w in enumerate(weights)
-    )
-    x = arrays.expand(arrays.reshape(x, problem.x_shape), shapes[1])
-    return problem._replace(w_shape=shapes[0], x_shape=shapes[1]), weights, x
 
 
 def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1, saved=0):
@@ -206,146 +170,7 @@ def _turns(call, how, alone):
         yield how, 0, 0, 0, 0, 0
 
 
-@autograd.new_style
-class _Kernels(Function):
-    """Of x, the weight, its parameters and captured tensors."""
-
-    @staticmethod
-    def forward(*inputs):
-        op, problem, kernels = inputs[-3:]
-        return _forward(op, problem, kernels, TORCH, inputs[:-3])
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.others = inputs[-3:]
-        autograd.save_operands(ctx, inputs[:-3], output, inputs[-3].reduction.saves_result)
-
-    @staticmethod
-    def vmap(info, dims, *inputs):
-        op, problem, kernels = inputs[-3:]
-        varies = [dim is not None for dim in dims[:-3]]
-        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, any(varies[1:]), varies[0])
-        operands = [_samples(t, dim) for t, dim in zip(inputs, dims[:-3])]
-        x = x_merged.merge(operands[0])
-        weights = tuple(w_merged.merge(_of_shape(t, problem.w_shape, dim)) for t, dim in zip(operands[1:], dims[1:]))
-        kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
-        return y_merged.split(run(op, larger, kernels, TORCH, weights, x), problem.result_shape), 0
-
-    @staticmethod
-    def backward(ctx, grad):
-        operands, y = tuple(autograd.saved(ctx)), None
-        op, problem, kernels = ctx.others
-        if op.reduction.saves_result:
-            operands, y = operands[:-1], operands[-1]
-        needs, most = ctx.needs_input_grad[: len(operands)], op.reduction.most_taps
-        recorded = graphs.transform() is not None or autograd.recording(grad, *operands)
-        packed_alone = kernels.address is None and not op.term.only_kernels
-        if not graphs.only_maps() or most is not None and problem.taps > most or packed_alone:
-            found = autograd.derivatives(_by_tensors(op, problem, kernels), operands, needs, (grad,), recorded)
-            return tuple(found) + (None,) * 3
-        if not kernels.has_gradients:
-            why = "its functions are not tensors', and it has no grad_w and grad_x"
-            raise RuntimeError("this op has no gradient: " + why)
-        if recorded:
-            y = None if y is None else autograd.leaf(y, False)
-            found = iter(autograd.apply_function(_Gradients, operands + (grad,), y, op, problem, kernels, needs))
-        else:
-            found = iter([quiet(tensor) for tensor in _gradients(op, problem, kernels, operands, grad, y, needs)])
-        return tuple(next(found) if need else None for need in needs) + (None,) * 3
-
-
-def _samples(tensor, dim):
-    """A tensor with vmap's dimension first, or one that all samples share."""
-    return tensor if dim is None else tensor.movedim(dim, 0)
-
-
-def _of_shape(samples, shape, dim):
-    """A weight's or a parameter's samples, each in the weight's shape."""
-    lead = () if dim is None else (samples.shape[0],)
-    return samples.expand(lead + tuple(shape)) if samples.dim() == len(lead) + len(shape) else samples
-
-
-def _sample_shape(tensor, dim):
-    shape = list(tensor.shape)
-    if dim is not None:
-        del shape[dim]
-    return shape
-
-
-def _by_tensors(op, problem, kernels):
-    """What tensor operations make of operands, as autograd.derivatives takes it."""
-    if not _captured_tensors(kernels):
-        return lambda x, *weights: (blocks.run(op, problem, TORCH, weights, x),)
-    op = op.of_expressions(kernels.traced)  # which takes what is captured as parameters
-    ones = (1,) * len(problem.w_shape)
-    return lambda x, w, *others: (
-        blocks.run(op, problem, TORCH, (w,) + tuple(t.reshape(ones) if is_scalar(t) else t for t in others), x),
-    )
-
-
-@autograd.new_style
-class _Gradients(Function):
-    """The gradients that are needed, by kernels, where they may be differentiated in turn: tensor operations do that."""
-
-    @staticmethod
-    def forward(*inputs):
-        grad, y, op, problem, kernels, needs = inputs[-6:]
-        return tuple(_gradients(op, problem, kernels, inputs[:-6], grad, y, needs))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.others = inputs[-4:]
-        ctx.save_for_backward(*inputs[:-5])
-
-    @staticmethod
-    def vmap(info, dims, *inputs):
-        op, problem, kernels, needs = inputs[-4:]
-        operands, y, dims, y_dim = inputs[:-5], inputs[-5], dims[:-5], dims[-5]
-        shapes = [_sample_shape(t, dim) for t, dim, need in zip(operands, dims, needs) if need]
-        # A gradient for each sample needs its operand for each.
-        varies = [dim is not None or need for dim, need in zip(dims, needs)]
-        larger, w_merged, x_merged, y_merged = merged.of(problem, info.batch_size, any(varies[1:]), varies[0])
-        samples = [_samples(t, dim) for t, dim in zip(operands, dims)]
-        of_weights = [_of_shape(t, problem.w_shape, dim) for t, dim in zip(samples[1:-1], dims[1:-1])]
-        how = [x_merged] + [w_merged] * len(of_weights) + [y_merged]
-        moved = [one.merge(t) for one, t in zip(how, samples[:1] + of_weights + samples[-1:])]
-        y = None if y is None else y_merged.merge(_samples(y, y_dim))
-        merged_shapes = [tuple(t.shape) for t, need in zip(moved, needs) if need]
-        weights, x = tuple(moved[1:-1]), moved[0]
-        kernels, _ = op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())
-        if len(weights) > 1 or kernels.captured:
-            larger, weights, x = _expanded(larger, TORCH, weights, x)
-        found = autograd.apply_function(_Gradients, (x,) + weights + (moved[-1],), y, op, larger, kernels, needs)
-        parts = zip([one for one, need in zip(how, needs) if need], found, merged_shapes, shapes)
-        parts = tuple(_sum_to_sample(one, d.sum_to_size(whole), shape) for one, d, whole, shape in parts)
-        return parts, (0,) * len(parts)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        operands = tuple(autograd.saved(ctx))
-        op, problem, kernels, needs = ctx.others
-
-        def first(*operands):
-            operands, grad = operands[:-1], operands[-1]
-            found = autograd.derivatives(_by_tensors(op, problem, kernels), operands, needs, (grad,), True)
-            wanted = [(d, t) for d, t, need in zip(found, operands, needs) if need]
-            return tuple(TORCH.tensor(TORCH.full(t, t.shape, 0)) if d is None else d for d, t in wanted)
-
-        create_graph = autograd.recording(grads[0], *operands)
-        found = autograd.derivatives(first, operands, ctx.needs_input_grad[: len(operands)], grads, create_graph)
-        return tuple(found) + (None,) * 5
-
-
-def _sum_to_sample(how, merged_gradient, shape):
-    """Gradients of samples that were merged; a parameter of one number for all has the sum of its weights'."""
-    split = how.split(merged_gradient, how.samples[1:])
-    whole = split.reshape(split.shape[:1] + tuple(how.samples[1:]))
-    if product(shape) == product(how.samples[1:]):
-        return whole.reshape(split.shape[:1] + tuple(shape))
-    return whole.reshape(split.shape[0], -1).sum(1).reshape(split.shape[:1] + tuple(shape))
-
-
-def _gradients(op, problem, kernels, operands, grad, y, needs):
+def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
     """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
     found = products.gradients(op, problem, kernels, needs, operands, grad)
     needs = [need and one is None for need, one in zip(needs, found)]
@@ -369,7 +194,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     """The same, of parameters and captured tensors too."""
     x, w = raw(operands[0]), TORCH.dense(operands[1])
     planes, scalars = _beside(TORCH, kernels, w, operands)
-    order = _order(kernels, operands)
+    order = order_of(kernels, operands)
     wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
     dx = _zeros(x, x.shape, kernels) if needs[0] else None
     dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
@@ -388,24 +213,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
         if i is not None and needs[1 + i]:
             part = dw if len(order) == 1 else dw[bit]
             like = raw(operands[1 + i])
-            found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else _summed(part, like)
-
-
-def _summed(part, like):
-    """The sum of a gradient's parts, in the shape of what it is the gradient of: one number for all."""
-    total = like.new(1).fill_(part.sum()) if VARIABLES else part.sum()
-    return total.view(*like.shape) if len(like.shape) else total.reshape(())
-
-
-def _order(kernels, operands):
-    """For each number that C takes beside an input, which of the operands after x it is; None where it isn't one."""
-    others, places = _others(kernels, operands), []
-    place = 1
-    for value in others:
-        places.append(None if parameters.is_number(value) else place)
-        place += not parameters.is_number(value)
-    alone = [parameters.is_number(value) or is_scalar(value) for value in others]
-    return [0] + [p for p, one in zip(places, alone) if not one] + [p for p, one in zip(places, alone) if one]
+            found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else summed(part, like)
 
 
 def _zeros(like, shape, kernels):
@@ -449,3 +257,15 @@ def _add_gradients_in_parts(op, problem, kernels, w, x, grad, y, to):
             if found is not sums:
                 total = autograd.sum_to(found[of], sums[of].shape)
                 sums[of].copy_(total) if first else sums[of].add_(total)
+
+
+def _serves_gradients(op, problem, kernels, operands, needs):
+    most, packed_alone = op.reduction.most_taps, kernels.address is None and not op.term.only_kernels
+    return (most is None or problem.taps <= most) and not packed_alone
+
+
+def _again(op, problem, kernels, weights, x):
+    return op.term.kernels(op, kernels.dtype, TORCH, c_kernels.level())[0]
+
+
+_Kernels = recorded.of(run, _forward, _gradients, _serves_gradients, _again)

@@ -11,7 +11,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
 from im2col_compat.paths import choose, native, once, products
-from im2col_compat.paths.kernels import run_parts
+from im2col_compat.paths import kernels as c_kernels
 from im2col_compat.problem import product
 
 
@@ -74,13 +74,13 @@ def _in_place(op, problem, arrays, weights, x):
     op = op.padding_with(None if pads else 0)
     if products.of(op, part, arrays, x) is not None:
         return None
-    kernels = choose.kernels_on(op, part, arrays, weights, x)
-    if kernels is None or kernels.pack is not None or kernels.product is not None or kernels.traced is not None:
+    path, kernels = choose.kernels_on(op, part, arrays, weights, x)
+    if path is not c_kernels or kernels.pack is not None or kernels.product is not None or kernels.traced is not None:
         return None
     (w, w_strides), (x, x_strides) = arrays.placed(weights[0]), arrays.placed(x)
     if w_strides is not None or x_strides is not None:
         return None
-    return arrays.tensor(run_parts(op, problem, kernels, arrays, w, x))
+    return arrays.tensor(c_kernels.run_parts(op, problem, kernels, arrays, w, x))
 
 
 # ---------------------------------------------------------------- the weight

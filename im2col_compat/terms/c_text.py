@@ -56,5 +56,8 @@ class CTerm(Function):
             return None, reason
         return kernels.compiled(template.of_texts(op, dtype, scalars), dtype, level, repr(op))
 
+    def gpu_found(self, op, dtype, make, scalars=()):
+        return None, "C texts are compiled for CPUs alone"
+
     def is_recordable(self, op, dtype):
         return True

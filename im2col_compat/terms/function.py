@@ -21,6 +21,8 @@ from im2col_compat.terms import elementwise, named
 #: How many pieces of C one function may give: where it captures what changes its operations, each call gives another.
 MOST_SOURCES = 16
 MOST_TRACES = 1000  # how many results of tracing are kept
+#: What keys of kernels for a GPU have in place of an instruction set.
+GPU = "gpu"
 #: The most values along each axis of an operand that functions are tried on.
 SAMPLED = 8
 
@@ -110,6 +112,23 @@ class Function(object):
         found = named.kernels(op, dtype, level)
         if found is not None:
             return found, None
+        return self._made(op, dtype, arrays, level, scalars, _compiled)
+
+    def gpu_kernels(self, op, dtype, make, scalars=()):
+        """The same for a GPU, of tensors. make(op, traced, dtype, level, scalars) gives the pair."""
+        key = (op.name,) if op.is_named else fingerprint.of(op)
+        if key is None:
+            return self.gpu_found(op, dtype, make, scalars)
+        key += (dtype, GPU) + scalars
+        return _found.get(key, lambda: self.gpu_found(op, dtype, make, scalars))
+
+    def gpu_found(self, op, dtype, make, scalars=()):
+        """What gpu_kernels() returns and remembers."""
+        reason = c_kernels.unfit(op, dtype)
+        return (None, reason) if reason is not None else self._made(op, dtype, TORCH, GPU, scalars, make)
+
+    def _made(self, op, dtype, arrays, level, scalars, make):
+        """The pair that is made of what the op's functions are traced to, remembered by that."""
         try:
             traced = symbols.trace(op, dtype, arrays, symbols.FEW)
             key, most = self._key(op, traced, dtype, level, scalars), MOST_SOURCES
@@ -121,7 +140,7 @@ class Function(object):
         reason = None if _traced.has(key) else changing(op, key, most)
         if reason is not None:
             return None, reason
-        found, reason = _traced.get(key, lambda: _compiled(op, traced, dtype, level, scalars))
+        found, reason = _traced.get(key, lambda: make(op, traced, dtype, level, scalars))
         return (found._replace(traced=traced) if found and traced.captured else found), reason
 
     def product(self, op, dtype):

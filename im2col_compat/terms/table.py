@@ -173,6 +173,9 @@ class Lookup(Function):
         pack = functools.partial(_packed, self.multiply, added.address, op.reduction.fuses_products, level)
         return Kernels(None, dtype, added.result_dtype, added.origin, added.texts, pack, None), None
 
+    def gpu_found(self, op, dtype, make, scalars=()):
+        return None, "tables are looked up by tensor operations there"
+
     def explained(self, op, dtype, arrays, kernels):
         return kernels.texts.functions
 

@@ -1,0 +1,292 @@
+"""Kernels' texts: an op's functions, printed as on the CPU, and a tile's sizes, before the templates (*.cu)."""
+
+import io
+import os
+from collections import namedtuple
+
+from im2col_compat.codegen import print_c, ranges
+from im2col_compat.codegen.derive import times
+from im2col_compat.codegen.expression import constant, gt, is_constant, literal, lt, node, operand, postorder, select
+from im2col_compat.compat import dtypes
+from im2col_compat.compat.memo import Memo
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_templates = Memo(20)
+#: dtype: the type of tiles in CUDA, which shared memory is read and copied as
+_VALUES = {"float32": "float", "float64": "double", "int64": "int64_t"}
+_VALUES.update({dtype: "int32_t" for dtype in ("int8", "int16", "int32", "uint8")})
+DTYPES = tuple(_VALUES)
+_NUMPY = {"float": "float32", "double": "float64", "int32_t": "int32", "int64_t": "int64"}
+#: What a kernel writes.
+RESULTS, PARTIAL, GRADIENTS, PARTIAL_GRADIENTS = "results", "partial", "gradients", "partial gradients"
+
+_FIELDS = "term add grads safe adds reads start least pad dtype element result_dtype planes scalars"
+
+
+class Code(namedtuple("Code", _FIELDS)):
+    """An op's functions in C, and what the templates must be told of them.
+
+    term, add: C source of op_term, and of the op_add of a function, else ""
+    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if there
+        are none
+    safe: whether op_grad with respect to x is 0 for a gradient of 0, whatever the operands
+    adds: the reduction's name; reads: what its gradients read of each result, beside its gradient: "saved", "arg"
+    start, least: what a function starts from, in C, or None; what doesn't win against anything
+    pad: the pad value; None where padded taps are left out
+    dtype: of arithmetic; element: of w and x in memory, "float16" or "bfloat16" where that differs; result_dtype
+    planes: how many parameters there are with a number for each weight, beside it
+    scalars: for each parameter of one number whether it comes as a pointer
+    """
+
+    __slots__ = ()
+
+    value = property(lambda self: _VALUES[self.dtype])
+    sum_dtype = property(lambda self: "float32" if self.result_dtype in dtypes.HALVES else self.result_dtype)
+
+    #: The type of sums.
+    sum = property(lambda self: _VALUES[self.sum_dtype])
+    #: NumPy's names of VALUE, SUM, ELEMENT and RESULT; halves are the integers of their bits.
+    numpy_value = property(lambda self: _NUMPY[self.value])
+    numpy_sum = property(lambda self: _NUMPY[self.sum])
+    numpy_element = property(lambda self: _bits(self.element))
+    numpy_result = property(lambda self: _bits(self.result_dtype))
+
+
+def _bits(dtype):
+    return "uint16" if dtype in dtypes.HALVES else dtype
+
+
+def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
+    """The Code of a traced op.
+
+    scalars: its parameters that are one number for all; pointers: those of its scalars, captured ones included, that are
+    read from memory; element: the dtype of operands in memory, if it is a half.
+    """
+    apart = op.term.are_scalars(scalars, len(traced.others))
+    planes = [name for name, is_scalar in zip(traced.others, apart) if not is_scalar]
+    scalars = [name for name, is_scalar in zip(traced.others, apart) if is_scalar]
+    operands = [(name, dtype) for name in ["w"] + planes + scalars + ["x"]]
+    reduction, grads, safe, add = op.reduction, (), False, ""
+    if traced.grad_w is not None:
+        of_others = dict(zip(traced.others, traced.grad_others))
+        partials = [traced.grad_x, traced.grad_w] + [of_others[name] for name in planes + scalars]
+        products = [times(operand("g", dtype), each) for each in partials]
+        grads = tuple(
+            _function(print_c.c_function("op_grad", [("g", dtype)] + operands, _with_signs(each), dtype))
+            for each in products
+        )
+        anything = dict.fromkeys([name for name, _ in operands], (True, True, True))
+        safe = ranges.never_nan(products[0], dict(anything, g=(False, False, False)))
+    if reduction.function is not None:
+        kind = "int64" if dtypes.is_integer(dtype) else dtype
+        add = _function(print_c.c_function("op_add", [("acc", kind), ("term", kind)], traced.add, kind))
+    element, result_dtype = element or dtype, reduction.result_dtype(dtype)
+    least = "0" if add else literal(reduction.of_no_terms(op, dtype), dtype)
+    term = _function(print_c.c_function("op_term", operands, traced.term, dtype))
+    return Code(
+        term, add, grads, safe, reduction.c_name, reduction.cuda_reads, reduction.start(dtype), least,
+        op.pad_value_for(dtype), dtype, element, element if element in dtypes.HALVES else result_dtype, len(planes),
+        tuple(name in pointers for name in scalars))  # fmt: skip
+
+
+def _with_signs(expression):
+    """An expression in which a gradient times a sign is a product: v > 0 ? g : v < 0 ? -g : g * 0 as
+    g * ((v > 0) - (v < 0)). A term and its sum are four instructions then. The values are the same, of NaN and infinities
+    too."""
+    made = {}
+    for here in postorder(expression):
+        made[here] = node(here.function, here.dtype, [made[arg] for arg in here.args], here.value)
+        found = _sign_of(here)
+        if found is not None:
+            of, g = [made[each] for each in found]
+            zero, one = constant(0, here.dtype), constant(1, here.dtype)
+            made[here] = g * (select(gt(of, zero), one, zero) - select(lt(of, zero), one, zero))
+    return made[expression]
+
+
+def _sign_of(here):
+    """(v, g) of v > 0 ? g : v < 0 ? -g : g * 0, as times() makes it; None of anything else."""
+    if here.function is not select or here.args[0].function is not gt:
+        return None
+    condition, g, other = here.args
+    of, zero = condition.args
+    expected = select(lt(of, zero), -g, g * zero)
+    return (of, g) if is_constant(zero, 0) and g.dtype == zero.dtype and other is expected else None
+
+
+def _function(text):
+    return text.replace(print_c.INLINE, "OP_FUNCTION")
+
+
+def template(name):
+    """The text of one of the files beside this one."""
+    return _templates.get(name, lambda: _read(name))
+
+
+def _read(name):
+    with io.open(os.path.join(_HERE, name), encoding="utf-8") as text:
+        return str(text.read())
+
+
+def _defines(pairs):
+    return "".join("#define {} {}\n".format(*pair) for pair in pairs)
+
+
+def _c_type(dtype):
+    return "uint16_t" if dtype in dtypes.HALVES else dtypes.C_TYPES[dtype]
+
+
+def _conversions(code, kind=RESULTS):
+    """What the templates are told of types, where they write results, gradients, or partial ones of either."""
+    stored = {RESULTS: code.result_dtype, PARTIAL: code.sum_dtype, GRADIENTS: code.element}.get(kind, code.dtype)
+    result = code.sum if kind == PARTIAL else code.value if kind == PARTIAL_GRADIENTS else _c_type(stored)
+    return [
+        ("VALUE", code.value),
+        ("ELEMENT", _c_type(code.element)),
+        ("OF_ELEMENT(v)", "of_{}(v)".format(code.element) if code.element in dtypes.HALVES else "(VALUE)(v)"),
+        ("SUM", code.sum if kind in (RESULTS, PARTIAL) else code.value),
+        ("RESULT", result),
+        ("TO_RESULT(v)", "to_{}(v)".format(stored) if stored in dtypes.HALVES else "({})(v)".format(result)),
+    ]
+
+
+def _operands(code, plane):
+    """What the templates are told of the weight's parameters. plane: the C of one of them, a format."""
+    value = code.value
+    declared = [
+        ("const {} *at_scalar_{}" if at else "const {} scalar_{}").format(value, i) for i, at in enumerate(code.scalars)
+    ]
+    taken = ["const {0} scalar_{1} = *at_scalar_{1};".format(value, i) for i, at in enumerate(code.scalars) if at]
+    weights = [plane.format(i) for i in range(1 + code.planes)]
+    weights += ["scalar_{}".format(i) for i in range(len(code.scalars))]
+    return [
+        ("PLANES", 1 + code.planes),
+        ("SCALARS", "".join(", " + one for one in declared)),
+        ("TAKE_SCALARS", " ".join(taken)),
+        ("WEIGHTS(i)", ", ".join(weights)),
+    ]
+
+
+def _reduction(code, adds, arg=False):
+    f, exp = ("f", "__expf") if code.dtype == "float32" else ("", "exp")
+    return [
+        ("START", code.start or 0),
+        ("STARTS", int(code.start is not None)),
+        ("LEAST", code.least),
+        ("EXP(v)", exp + "(v)"),
+        ("LOG(v)", "log{}(v)".format(f)),
+        ("EXACT_EXP(v)", "exp{}(v)".format(f)),
+        ("FREXP(v, at)", "frexp{}(v, at)".format(f)),
+        ("LDEXP(v, power)", "ldexp{}(v, power)".format(f)),
+        ("ARG", int(arg)),
+        ("ADDS", "ADD_" + adds.upper()),
+        ("SHARES", "ADD_" + code.adds.upper()),
+    ]
+
+
+def _text(defines, functions, *templates):
+    return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
+
+
+def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
+    """The kernel `gather`, of results. adds: another reduction than the op's."""
+    defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
+    defines += _reduction(code, adds or code.adds, arg)
+    defines += [
+        ("DEEP", int(deep)),
+        ("LEFT_OUT", int(left_out)),
+        ("UNIT", 4 if fours else 1),
+        ("OWN", 0),
+        ("SAVED", 0),
+        ("TOLD", 0),
+    ]
+    return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
+
+
+def grad_x(code, tile, deep, left_out, fours, split):
+    """The kernel `gather`, of the gradient of x."""
+    defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
+
+
+def grad_w(code, number, tile, deep, left_out, split, features_last):
+    """The kernel `grad_w`, of the gradient of the weight (number 0) or of a parameter, in the order of Code.grads."""
+    defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
+    defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "tile.cu", "grad_w.cu")
+
+
+def _depthwise(code, s):
+    """What the templates of depthwise convolutions are told. s: Sizes."""
+    names = "KERNEL_Y KERNEL_X STRIDE_Y STRIDE_X DILATION_Y DILATION_X".split()
+    return [("ALONG", along(s))] + list(zip(names, s.kernel[1:] + s.stride[1:] + s.dilation[1:])) + _beside(code)
+
+
+def along(s):
+    """How many neighbouring results a thread of a depthwise convolution has."""
+    return 4 if s.stride[2] == 1 else 2
+
+
+def _beside(code):
+    """What templates are told that read weights where they are."""
+    names = ["w"] + ["plane_{}".format(i) for i in range(code.planes)]
+    return [
+        ("OF_PLANES(at)", ", ".join("OF_ELEMENT({}[at])".format(name) for name in names)),
+        ("OF_PLANES_DECLARED", "".join("const ELEMENT *{}, ".format(name) for name in names)),
+    ]
+
+
+def depthwise(code, s, left_out, arg, adds=None):
+    """The kernel `depthwise`, of results."""
+    defines = _depthwise(code, s) + _conversions(code) + _operands(code, "here[{}]")
+    defines += _reduction(code, adds or code.adds, arg) + [("LEFT_OUT", int(left_out))]
+    return _text(defines, code.term + code.add, "reduce.cu", "depthwise.cu")
+
+
+def depthwise_grad_x(code, s):
+    """The kernel `depthwise_grad_x`."""
+    defines = (
+        _depthwise(code, s) + _conversions(code, GRADIENTS) + _operands(code, "here[{}]") + _reduction(code, "sum")
+    )
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "depthwise_grad_x.cu")
+
+
+def depthwise_grad_w(code, number, s, left_out, split):
+    """The kernel `depthwise_grad_w`, of the gradient that grad_w() is told to give."""
+    defines = _depthwise(code, s) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines += _operands(code, "here[{}]") + _reduction(code, "sum") + [("LEFT_OUT", int(left_out))]
+    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "depthwise_grad_w.cu")
+
+
+def pack(code):
+    """The kernel `pack`, of weights."""
+    return _text(_conversions(code)[:3], "", "pack.cu")
+
+
+def transpose(code):
+    """The kernel `pack`, of an operand that stays in its dtype."""
+    kind = _c_type(code.element)
+    return _text([("VALUE", kind), ("ELEMENT", kind), ("OF_ELEMENT(v)", "(v)")], "", "pack.cu")
+
+
+def join(code, arg):
+    """The kernel `join`, of splits' results."""
+    defines = _conversions(code) + _reduction(code, code.adds, arg) + [("LEFT_OUT", 1)]
+    return _text(defines, "", "reduce.cu", "join.cu")
+
+
+def join_gradients(code):
+    """The kernel `join`, of splits' gradients."""
+    return _text(_conversions(code, GRADIENTS) + _reduction(code, "sum"), "", "reduce.cu", "join.cu")
+
+
+def fill(code):
+    """The kernel `fill`, of gradients."""
+    return _text(_conversions(code, GRADIENTS), "", "fill.cu")
+
+
+def _tile(tile):
+    return list(zip("TILE_ROWS TILE_COLUMNS DEPTH ROWS COLUMNS BLOCKS".split(), tile))

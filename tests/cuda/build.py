@@ -1,0 +1,161 @@
+"""Compiles the kernels for GPUs by NVRTC, without a GPU, and looks at the machine code. make test-cuda-build
+
+It fails where a kernel keeps registers in local memory, or where an inner loop isn't what it should be. It writes the table in
+docs/cuda.md. It needs cuda-core, NVRTC, cuobjdump and nvdisasm, which are on PyPI.
+"""
+
+import collections
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from im2col_compat.cuda import device
+from kernels import wanted
+from page import replace
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+#: Arithmetic for each load of 16 bytes from shared memory, at least, in the loops of these ops' forward on sm_90.
+LEAST = {"l1": 28, "max_plus": 28}
+TOOLS = next(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/cuobjdump"), None)
+
+
+def machine_code(text, architecture):
+    """(registers, bytes of shared memory, bytes of local memory, instructions of the inner loop) of a text's only kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "kernel.cubin")
+        with open(path, "wb") as file:
+            file.write(device.cubin(text, architecture, []))
+        environment = dict(os.environ, PATH=os.pathsep.join([str(TOOLS.parent), os.environ["PATH"]]))
+        shown = subprocess.run(
+            [str(TOOLS), "-res-usage", "-sass", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
+            universal_newlines=True, env=environment).stdout  # fmt: skip
+    numbers = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", shown))
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", shown)
+    local = int(numbers["STACK"]) + int(numbers["LOCAL"])
+    local += sum(4 for _, line in lines if re.search(r"\b(LDL|STL)\b", line))
+    return int(numbers["REG"]), int(numbers["SHARED"]), local, inner_loop(lines)
+
+
+def inner_loop(lines):
+    """{instruction: how many} of the longest loop that has none inside; {} where there is no loop."""
+    places = {int(address, 16): i for i, (address, _) in enumerate(lines)}
+    loops = []
+    for i, (_, line) in enumerate(lines):
+        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
+        start = places.get(int(target.group(1), 16)) if target else None
+        # The end of a kernel jumps to itself.
+        if start is not None and start < i:
+            loops.append((start, i))
+    inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
+    if not inner:
+        return {}
+    start, end = max(inner, key=lambda loop: loop[1] - loop[0])
+    names = [re.sub(r"^@!?U?P\w+\s+", "", line) for _, line in lines[start : end + 1]]
+    names = [name.split()[0] for name in names]
+    return collections.Counter("LDS.128" if "LDS" in name and "128" in name else name.split(".")[0] for name in names)
+
+
+#: Instructions that compute terms and reductions. Integers' also compute addresses.
+FLOATS = re.compile(r"(F|D)(ADD|MUL|FMA|MNMX|SETP|SET|SEL)$|MUFU$")
+INTEGERS = re.compile(r"(U?IADD3?|IMAD|IMNMX|VIADD|VIMNMX|IABS|ISETP|SEL|LOP3|VABSDIFF\w*)$")
+
+
+def arithmetic(kernel, loop):
+    kind = FLOATS if kernel.dtype.startswith("float") else INTEGERS
+    return {name: count for name, count in loop.items() if kind.match(name)}
+
+
+def look(job):
+    kernel, architecture = job
+    try:
+        return machine_code(kernel.text, architecture)
+    except Exception as error:  # another process can't always be told of it as it is
+        return "{}: {}".format(type(error).__name__, error)
+
+
+def tile(text):
+    """A kernel's tile, in words: a block's results, and a thread's."""
+    found = dict(re.findall(r"#define (\w+) (\d+)$", text, re.M))
+    if "TILE_ROWS" not in found:
+        return ""
+    across, each = [
+        next((found[n] for n in names if n in found), "")
+        for names in (("TILE_POSITIONS", "TILE_TERMS"), ("POSITIONS", "TERMS"))
+    ]
+    return "{} x {}, {} x {}".format(found["TILE_ROWS"], across, found["ROWS"], each)
+
+
+def problems_of(kernel, architecture, found):
+    """What is wrong with a kernel's code."""
+    where = "{} of {} on {} ({}), {}, {}".format(
+        kernel.kernel, kernel.op, kernel.dtype, kernel.what, kernel.sizes, architecture
+    )
+    if isinstance(found, str):
+        return ["{}: {}".format(where, found)]
+    wrong, (registers, shared, local, loop) = [], found
+    if local:
+        wrong.append("{}: {} bytes of local memory".format(where, local))
+    least = LEAST.get(kernel.op) if architecture == "sm_90" and kernel.dtype == "float32" else None
+    if least and kernel.what == "forward" and kernel.sizes == "3x3" and kernel.kernel == "gather":
+        ratio = sum(arithmetic(kernel, loop).values()) / max(1, loop["LDS.128"])
+        if ratio < least:
+            wrong.append("{}: {:.1f} arithmetic instructions for each load of 16 bytes".format(where, ratio))
+    return wrong
+
+
+def row(kernel, found):
+    registers, shared, _, loop = found["sm_90"]
+    counted = arithmetic(kernel, loop)
+    wide, narrow = loop.get("LDS.128", 0), loop.get("LDS", 0)
+    others = sum(loop.values()) - sum(counted.values()) - wide - narrow
+    ratio = sum(counted.values()) / wide if wide else 0
+    return [
+        kernel.op, kernel.dtype, kernel.what, kernel.kernel, kernel.sizes, tile(kernel.text),
+        " / ".join(str(found[architecture][0]) for architecture in ARCHITECTURES), "{:.1f}".format(shared / 1024),
+        ", ".join("{} {}".format(count, name) for name, count in sorted(counted.items(), key=lambda p: -p[1])) or "-",
+        "{} + {}".format(wide, narrow), str(others), "{:.0f}".format(ratio) if ratio else "-",
+    ]  # fmt: skip
+
+
+HEAD = [
+    "op", "dtype", "what", "kernel", "first needed for", "tile, of a thread", "registers", "shared KiB", "arithmetic", "loads of 16 bytes + others",
+    "other", "ratio",
+]  # fmt: skip
+
+
+def main():
+    if TOOLS is None:
+        raise SystemExit("there is no cuobjdump beside this Python: make test-cuda-build installs it")
+    kernels = wanted()
+    jobs = [(kernel, architecture) for kernel in kernels for architecture in ARCHITECTURES]
+    with multiprocessing.Pool() as pool:
+        found = pool.map(look, jobs, chunksize=1)
+    wrong = [
+        line for (kernel, architecture), one in zip(jobs, found) for line in problems_of(kernel, architecture, one)
+    ]
+    print("\n".join(wrong))
+    print(
+        "{} kernels for {}: {} passed, {} failed".format(
+            len(kernels), ", ".join(ARCHITECTURES), len(jobs) - len(wrong), len(wrong)
+        )
+    )
+    if wrong:
+        sys.exit(1)
+    rows = [row(kernel, dict(zip(ARCHITECTURES, found[3 * i : 3 * i + 3]))) for i, kernel in enumerate(kernels)]
+    table = "\n".join("| {} |".format(" | ".join(cells)) for cells in [HEAD, ["---"] * len(HEAD)] + rows)
+    version = ".".join(map(str, device._nvrtc_version()))
+    replace(
+        "compiled",
+        "NVRTC {} compiled these. Registers are for sm_75, sm_80 and sm_90, the rest is for sm_90.\n\n{}".format(
+            version, table
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""The path by kernels on a GPU, without one: helpers/cuda_stand_in.py stands in for it."""
+
+import warnings
+
+import numpy as np
+import pytest
+from helpers import cuda_shim as shim
+from helpers.tensors import VARIABLES, torch
+
+from im2col_compat import Op, conv2d, conv_transpose2d, linear, matmul, ops, use_backend
+from im2col_compat.compat import graphs
+from im2col_compat.compat.warn import SlowPathWarning
+from im2col_compat.cuda import device, launches
+from im2col_compat.paths import choose
+
+if torch is None or VARIABLES or shim.COMPILER is None:
+    pytest.skip("needs PyTorch of today, and g++", allow_module_level=True)
+
+from helpers.cuda_stand_in import StandIn  # noqa: E402
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Tensors are on a GPU from now on."""
+
+    def begin():
+        return StandIn(monkeypatch)
+
+    return begin
+
+
+def tensors(*shapes, **options):
+    """Tensors of small multiples of a quarter, of which sums are exact."""
+    rng, dtype = np.random.RandomState(len(shapes)), options.get("dtype", "float32")
+    return [torch.from_numpy(rng.randint(-8, 9, shape) / 4.0).to(getattr(torch, dtype)) for shape in shapes]
+
+
+def leaves(values):
+    return [value.clone().requires_grad_() for value in values]
+
+
+def step(call, values):
+    """The result of call(*values), and the gradients of all of them for a loss that weighs results."""
+    values = leaves(values)
+    result = call(*values)
+    weights = torch.arange(result.numel(), dtype=result.dtype).view(result.shape) % 5 - 2
+    found = torch.autograd.grad((result * weights).sum(), values)
+    return [result.detach()] + list(found)
+
+
+def same_there(gpu, call, values, exact=True):
+    """The stand-in, after call gave the same results and gradients on it as on a CPU."""
+    expected = step(call, values)
+    stand_in = gpu()
+    for here, there in zip(expected, step(call, values)):
+        assert here.shape == there.shape and here.dtype == there.dtype
+        torch.testing.assert_close(there, here, **(dict(rtol=0, atol=0) if exact else dict(rtol=1e-4, atol=1e-5)))
+    return stand_in
+
+
+X, W = (2, 4, 5, 6), (6, 2, 3, 2)
+
+
+def convolve(op, **options):
+    return lambda x, w: conv2d(x, w, None, (2, 1), (1, 2), (1, 2), 2, op, **options)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        ops.l1,
+        ops.max_plus,
+        Op(lambda w, x: w + x, "prod"),
+        Op(lambda w, x: abs(w - x), pad_value=None),
+        Op(lambda w, x: w * x, lambda acc, term: 0.5 * acc + term, identity=1),
+    ],
+    ids=["l1", "max_plus", "prod", "left out", "own add"],
+)
+def test_results_and_gradients(gpu, op):
+    """Of every reduction; gradients by kernels, or by tensor operations where there are none."""
+    stand_in = same_there(gpu, convolve(op), tensors(X, W), exact=op.add not in ("prod",))
+    assert "gather" in stand_in.works[0]
+
+
+def test_logsumexp(gpu):
+    """Exponentials are a GPU's."""
+    op = Op(lambda w, x: w - x, "logsumexp")
+    assert same_there(gpu, convolve(op), tensors(X, W), exact=False).works
+
+
+SCALED = Op(lambda w, x, t, u: abs(w - x * t) * u)
+
+
+def test_parameters(gpu):
+    """One for each weight, one for each filter, one for all, and a number; each has its gradient."""
+    values = tensors(X, W, W, (1, 1, 1, 1))
+
+    def call(x, w, t, u):
+        return conv2d(x, w, None, 1, 1, 1, 2, SCALED, params={"t": t, "u": u})
+
+    stand_in = same_there(gpu, call, values)
+    assert stand_in.works[0].count("pack") == 2
+    x, w, t = values[0], values[1], values[2][:, :1, :1, :1]
+    found = conv2d(x, w, None, 1, 1, 1, 2, SCALED, params={"t": t, "u": 0.5})
+    expected = conv2d(x, w, None, 1, 1, 1, 2, SCALED, params={"t": t.expand(W).clone(), "u": torch.full(W, 0.5)})
+    assert torch.equal(found, expected)
+
+
+def test_captured(gpu):
+    """What functions capture is read at each call: a schedule changes numbers, not texts. A tensor gets its gradient."""
+    settings, values = {"alpha": 0.5}, tensors(X, W, (1,))
+
+    def call(x, w, beta):
+        return convolve(Op(lambda w, x: abs(w - x) * settings["alpha"] + beta))(x, w)
+
+    stand_in = same_there(gpu, call, values)
+    texts = set(stand_in.texts)
+    settings["alpha"] = 0.25
+    assert not torch.equal(call(*values), stand_in.first)
+    assert set(stand_in.texts) == texts and len(stand_in.works) > 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int8", "int32"])
+def test_dtypes(gpu, dtype):
+    """Results are exact, rounded once, and sums of integers are int64."""
+    x, w = [(4 * t).to(getattr(torch, dtype)) for t in tensors(X, W)]
+    expected = convolve("l1")(x, w)
+    stand_in = gpu()
+    found = convolve("l1")(x, w)
+    assert found.dtype == expected.dtype and torch.equal(found, expected)
+    assert stand_in.works
+
+
+def test_dtypes_without_kernels(gpu):
+    """What there are no kernels for goes to tensor operations."""
+    x, w = [t.to(torch.complex64) for t in tensors(X, W)]
+    call = convolve(Op(lambda w, x: (w - x) * (w + x)))
+    expected = call(x, w)
+    stand_in = gpu()
+    assert torch.equal(call(x, w), expected)
+    assert not stand_in.works
+
+
+@pytest.mark.parametrize(
+    "call, shapes",
+    [
+        (lambda x, w: linear(x, w, op="l1"), [(2, 3, 5), (4, 5)]),
+        (lambda x, w: matmul(w, x, op="l1"), [(5, 7), (3, 2, 4, 5)]),
+        (lambda x, w: matmul(w, x, op="l1"), [(3, 1, 5, 4), (1, 2, 6, 5)]),
+        (lambda x, w: conv_transpose2d(x, w, None, 2, 1, 1, 1, 1, op="l1"), [(1, 2, 3, 4), (2, 3, 3, 2)]),
+        (lambda x, w: conv2d(x, w, op="l1"), [(4, 5, 6), (3, 4, 2, 2)]),
+    ],
+    ids=["linear", "matmul", "both repeated", "transposed", "one image"],
+)
+def test_functions(gpu, call, shapes):
+    """linear, matmul of batches that one or both operands repeat, and the parts of a transposed convolution."""
+    assert same_there(gpu, call, tensors(*shapes)).works
+
+
+def test_operands_that_are_not_dense(gpu):
+    """Views, tensors with channels last, and repeated ones."""
+    x, w, whole = tensors(X, W, (2, 4, 10, 6))
+    call = convolve("l1")
+    pairs = [
+        (x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), w),
+        (whole[:, :, ::2], w.flip(0)),
+        (x[:1].expand(X), w[:, :1].expand(W)),
+    ]
+    expected = [call(*pair) for pair in pairs]
+    stand_in = gpu()
+    for pair, one in zip(pairs, expected):
+        assert torch.equal(call(*pair), one)
+    assert len(stand_in.works) == 3
+
+
+def test_second_derivatives(gpu):
+    """First derivatives are kernels', second ones tensor operations'."""
+    gpu()
+    op = Op(lambda w, x, t: t * (w - x) ** 3)
+    x, w, t = [v.double().requires_grad_() for v in tensors((1, 1, 3, 2), (1, 1, 2, 2), (1, 1, 1, 1))]
+
+    def call(x, w, t):
+        return conv2d(x, w, op=op, params={"t": t})
+
+    assert torch.autograd.gradgradcheck(call, (x, w, t))
+    gradients = torch.autograd.grad(call(x, w, t).sum(), (x, w, t), create_graph=True)
+    assert torch.autograd.gradcheck(call, (x, w, t)) and all(gradient.requires_grad for gradient in gradients)
+
+
+@pytest.mark.skipif(not hasattr(torch, "func"), reason="needs torch.func")
+def test_transforms(gpu):
+    """vmap's samples are one call of the kernels; torch.func.grad's are kernels' too."""
+    samples, w = tensors((3,) + X, W)
+
+    def loss(w, x):
+        return convolve("l1")(x, w).square().sum()
+
+    expected = torch.func.vmap(torch.func.grad(loss), (None, 0))(w, samples)
+    stand_in = gpu()
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(w, samples)
+    torch.testing.assert_close(found, expected)
+    assert stand_in.works
+
+
+@pytest.mark.skipif(not graphs.HAS_LIBRARY, reason="needs PyTorch 2.4")
+def test_the_operator_of_graphs(gpu):
+    """What torch.compile records computes with kernels, gradients included."""
+    x, w = tensors(X, W)
+    expected = step(convolve("l1"), (x, w))
+    stand_in = gpu()
+    numbers = [2, 1, 1, 2, 1, 2, 1, 2, 2]  # stride, dilation, padding before and after, groups
+    found = step(lambda x, w: torch.ops.im2col_compat.dot(x, w, numbers, "conv", "l1"), (x, w))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
+    assert stand_in.works
+
+
+# ---------------------------------------------------------------- what isn't there
+WHY = "cuda.core can't be imported (no module): pip install 'cuda-core[cu13]'"
+
+
+def test_missing(gpu):
+    """Tensor operations compute, and it is said why and what to install, once, where it takes long."""
+    x, w = tensors((2, 16, 40, 40), (16, 16, 3, 3))
+    op = Op(lambda w, x: abs(w - x) * 0.25)
+    expected = conv2d(x, w, op=op)
+    stand_in = gpu()
+    stand_in.why_missing = WHY
+    with pytest.warns(SlowPathWarning) as caught:
+        assert torch.equal(conv2d(x, w, op=op), expected)
+    assert "pip install 'cuda-core[cu13]'" in str(caught[0].message) and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conv2d(x, w, op=op)
+    assert not stand_in.works
+
+
+def test_explain(monkeypatch, gpu):
+    """The path on a GPU, why, what to install, and the functions in C."""
+    product, mine = Op(lambda w, x: w * x * x), Op(lambda w, x: abs(w - x) * 3)
+    monkeypatch.setattr(device, "missing", lambda: WHY)
+    assert "tensor operations" in mine.explain("float32", device="cuda") and WHY in ops.l1.explain(device="cuda:1")
+    assert "own conv2d" in product.explain(device="cuda") and "own conv2d" in ops.dot.explain(device="cuda")
+    monkeypatch.setattr(device, "missing", lambda: None)
+    text = mine.explain("float32", device=torch.device("cuda"))
+    assert "CUDA kernels" in text and "fabsf(w - x)" in text and "on cuda" in text
+    assert "complex64" in mine.explain("complex64", device="cuda")
+    assert "tensor operations" in Op(lambda w, x: w * x.sum()).explain(device="cuda")
+    assert "mps" in mine.explain(device="mps")
+    with use_backend("slices"):
+        assert "slices" in mine.explain(device="cuda")
+
+
+def test_refused(gpu):
+    """What NVRTC doesn't compile, and sizes that kernels don't take, go to tensor operations."""
+    x, w = tensors(X, W)
+    expected = step(convolve("l1"), (x, w))
+    stand_in = gpu()
+    stand_in.refusals["gather"] = "NVRTC failed: no such architecture"
+    assert all(torch.equal(one, other) for one, other in zip(step(convolve("l1"), (x, w)), expected))
+    assert not stand_in.works
+
+
+def test_sizes_beyond(gpu, monkeypatch):
+    """Operands with more elements than an int counts are left to tensor operations."""
+    x, w = tensors((1, 2, 7, 9), (2, 2, 3, 3))
+    expected = conv2d(x, w, op="l1")
+    stand_in = gpu()
+    monkeypatch.setattr(launches, "MOST", x.numel() - 1)
+    assert torch.equal(conv2d(x, w, op="l1"), expected) and not stand_in.works
+
+
+def test_what_kernels_do_not_take(gpu):
+    """C texts are an error, tables are looked up by tensor operations, and a forced engine goes without kernels."""
+    x, w = tensors(X, W)
+    table = Op.from_table(lambda w, x: w * x, signed=True, bits=4)
+    codes = [(t * 2).to(torch.int8) for t in (x, w)]
+    expected, plain = convolve(table)(*codes), convolve("l1")(x, w)
+    stand_in = gpu()
+    assert torch.equal(convolve(table)(*codes), expected)
+    with pytest.raises(RuntimeError) as info:
+        convolve(Op.from_c("fabs(w - x)"))(x, w)
+    assert "CPU" in str(info.value)
+    with use_backend("slices"):
+        assert torch.equal(convolve("l1")(x, w), plain)
+    assert not stand_in.works
+
+
+def test_cpu_tensors_ask_for_no_gpu(monkeypatch):
+    """Nothing of this is looked at for CPU tensors."""
+    x, w = tensors(X, W)
+    monkeypatch.setattr(choose.cuda, "kernels_for", None)
+    monkeypatch.setattr(device, "missing", None)
+    convolve("l1")(x, w)
