@@ -424,6 +424,7 @@ def test_products_of_differences():
 
 
 @needs_torch
+@pytest.mark.skipif(lowlevel.missing is not None, reason="needs the C library")
 def test_products_with_much_padding():
     """The padded image of a product isn't made where it is huge: a dilation as large leaves few blocks."""
     x, w = make("tensor", random(1, 2, 4), requires_grad=True), make("tensor", random(3, 2, 2), requires_grad=True)
