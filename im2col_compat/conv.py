@@ -32,14 +32,15 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and block, op.add over channel,
     kernel row, kernel column of op.multiply(weight, input), in input's dtype (int64 for sums of integers; but "dot"
-    keeps the dtype and wraps in it, as PyTorch and NumPy do). Differentiable, twice where the op is. C kernels compute it
-    where they serve the op, the dtype and the device (``Op.explain`` tells). Then extra memory, beside the result and the
-    gradients, stays under 16 MiB a thread, with the exceptions that the guide names. Else tensor operations compute it,
-    and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with the exceptions named
-    there.
+    keeps the dtype and wraps in it, as PyTorch and NumPy do). Differentiable, twice where the op is. Kernels compute it
+    where they serve the op, the dtype and the device (``Op.explain`` tells). Then extra memory, beside the result and
+    the gradients, stays under 16 MiB a thread of a CPU, with the exceptions that the guide names. Else tensor operations
+    compute it, and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with the
+    exceptions named there.
 
-    Raises what F.conv2d raises: TypeError for arguments of a wrong type, and for params that are missing or unknown, RuntimeError for
-    shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands that a table lacks.
+    Raises what F.conv2d raises: TypeError for arguments of a wrong type, and for params that are missing or unknown,
+    RuntimeError for shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands
+    that a table lacks.
     """
     return _conv(2, input, weight, bias, stride, padding, dilation, groups, op, params)
 

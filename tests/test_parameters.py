@@ -436,6 +436,32 @@ def test_vmap(which):
 
 
 @needs_torch
+def test_products_of_differences():
+    """What is subtracted within a product's factors is subtracted of tensors, by operators where there is no torch.sub."""
+    x, w = make("tensor", random(1, 2, 4), requires_grad=True), make("tensor", random(3, 2, 2), requires_grad=True)
+    y = conv1d(x, w, op=Op(lambda w, x: (1 - w) * (x - 0.5)))
+    np.testing.assert_allclose(values(y), values(torch.nn.functional.conv1d(x - 0.5, 1 - w)), rtol=1e-10)
+    y.sum().backward()
+    np.testing.assert_allclose(values(w.grad).sum(), -3 * (values(x)[:, :, :-1] + values(x)[:, :, 1:] - 1).sum())
+
+
+@needs_torch
+@pytest.mark.parametrize("path", PATHS)
+def test_gradients_of_abs(path):
+    """Python's abs() has a gradient, also of what doesn't take it: 0.3's Variables."""
+    x, w, t = [make("tensor", random(*shape), requires_grad=True) for shape in ((1, 2, 4), (3, 2, 2), (3, 1, 1))]
+    found = []
+    for absolute in (abs, torch.abs):
+        op = Op(lambda w, x, t: t * absolute(w - x), lambda acc, term: 0.5 * acc + term)
+        with forced(path):
+            y = conv1d(x, w, op=op, params={"t": t})
+            found.append([y] + list(torch.autograd.grad([(y * y).sum()], [x, w, t])))
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(values(one), values(other))
+
+
+@needs_torch
+@pytest.mark.skipif(lowlevel.missing is not None, reason="needs the C library")
 def test_products_with_much_padding():
     """The padded image of a product isn't made where it is huge: a dilation as large leaves few blocks."""
     x, w = make("tensor", random(1, 2, 4), requires_grad=True), make("tensor", random(3, 2, 2), requires_grad=True)

@@ -1,4 +1,4 @@
-"""Where compiled libraries, and cubins for GPUs, are kept: the directory, who may write there, their names, and whether they are whole.
+"""Where compiled libraries, and cubins for GPUs, are kept: the directory, who may write there, and whether they are whole.
 
 Every file has a trailer, the digest of what precedes it, since a truncated library would crash the process that
 loads it. The digest tells of damage and not of an author: that nobody else has written a file follows from where it

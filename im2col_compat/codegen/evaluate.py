@@ -4,6 +4,8 @@ Of an op whose functions capture tensors, second derivatives go this way: with r
 can't be called with other tensors, but its expression can.
 """
 
+import operator
+
 import numpy as np
 
 from im2col_compat.codegen.expression import (
@@ -148,11 +150,13 @@ def _chosen(node, compared):
 
 
 def _called(function):
-    """PyTorch's functions that compute one."""
+    """What computes a function of tensors: PyTorch's functions, or Python's operator (0.3 has no torch.sub)."""
     for name in function.names[:1] + function.functional + [function.name]:
         for module in (torch, torch.nn.functional):
             if callable(getattr(module, name, None)):
                 yield getattr(module, name)
+    for name in function.python:
+        yield getattr(operator, "__{}__".format(name))
 
 
 def _shape(tensors):

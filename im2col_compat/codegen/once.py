@@ -1,4 +1,7 @@
-"""Parts of a term that are of one operand alone, and take a call or a division: computed once an element, not once a term."""
+"""Parts of a term that are of one operand alone, and take a call or a division.
+
+They are computed once an element, and not once a term.
+"""
 
 from collections import namedtuple
 

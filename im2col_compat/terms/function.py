@@ -206,11 +206,14 @@ class Function(object):
                 self._try(op, arrays, operands, True)
             return op, weights, x, captures
         except Exception:
-            by_arrays = None if arrays is NUMPY else _by_arrays(op, operands)
-            if by_arrays is None:
+            other = None
+            if arrays is TORCH:
+                other = _by_expressions(op, operands) if _requires_grad(weights, x) else None
+                other = other or _by_arrays(op, operands)
+            if other is None:
                 symbols.refuse_captured(op)
                 raise
-            return by_arrays, weights, x, False
+            return other, weights, x, False
 
     def _try(self, op, arrays, operands, requires_grad):
         """Call each function once; whether a result requires grad."""
@@ -466,6 +469,19 @@ def _sum_to(value, shape):
         if size == 1 and value.shape[axis] != 1:
             value = value.sum(axis, keepdim=True)
     return value
+
+
+def _by_expressions(op, operands):
+    """An op like this one, made of what a symbol understands and a tensor doesn't (0.3's Variables: abs()), which has a
+    gradient; None where that is nothing, or has none."""
+    try:
+        traced = symbols.trace(op, TORCH.dtype(operands[0]), TORCH)
+        new = None if traced.grad_w is None else op.of_expressions(traced)
+        if new is not None:
+            new.term._try(new, TORCH, operands, True)
+        return new
+    except Exception:
+        return None
 
 
 def _by_arrays(op, operands):
