@@ -83,11 +83,7 @@ def tile(text):
     found = dict(re.findall(r"#define (\w+) (\d+)$", text, re.M))
     if "TILE_ROWS" not in found:
         return ""
-    across, each = [
-        next((found[n] for n in names if n in found), "")
-        for names in (("TILE_POSITIONS", "TILE_TERMS"), ("POSITIONS", "TERMS"))
-    ]
-    return "{} x {}, {} x {}".format(found["TILE_ROWS"], across, found["ROWS"], each)
+    return "{TILE_ROWS} x {TILE_COLUMNS}, {ROWS} x {COLUMNS}".format(**found)
 
 
 def problems_of(kernel, architecture, found):
