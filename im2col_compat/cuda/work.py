@@ -1,7 +1,7 @@
 """A problem as launches of kernels: which grids, tables and temporary buffers.
 
 Executors need to know no more than this: they compile each text, keep each table where the device reads it, and launch.
-Operands are dense, and begin at addresses that 16 divides; they are called
+Operands are dense; they and the buffers begin at addresses that 16 divides. They are called
 
     w, plane0, ...      the weight, and the parameters that have a number for each of its own; of its shape
     x                   the input
