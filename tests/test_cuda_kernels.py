@@ -456,6 +456,18 @@ def test_the_same_work(tiled):
     assert work.forward(L1.code(), problem) is work.forward(code_of(ops.l1.replace(pad_value=2)), problem)
 
 
+def test_planes_of_padding(tiled):
+    """A volume of one plane, with planes of padding around it."""
+    tiled(NARROW, 2)
+    problem = conv_problem(3, (2, 2, 1, 3, 4), (2, 2, 1, 2, 2), None, 1, ((2, 1), (0, 0), (1, 0)), 1, 1)
+    rng, how = np.random.RandomState(0), (1, ((2, 1), (0, 0), (1, 0)), 1, 1)
+    x, w, g = [rng.randint(-8, 8, t) / 4.0 for t in (problem.x_shape, problem.w_shape, problem.result_shape)]
+    expected, _ = LEFT_OUT.reduced(*LEFT_OUT.terms(x, w, how, [])[3:])
+    assert np.array_equal(forward(LEFT_OUT.code(), problem, x=x, w=w), expected.reshape(problem.result_shape))
+    (dx,) = run(work.grad_x(LEFT_OUT.code(), problem), LEFT_OUT.code(), {"dx": (x.shape, "float32")}, x=x, w=w, g=g)
+    assert np.array_equal(dx, LEFT_OUT.gradients(x, w, how, [], g)[0])
+
+
 WRITES = """
 extern "C" __global__ void __launch_bounds__(32)
 writes(const float *x, float *y, int from, int to)
