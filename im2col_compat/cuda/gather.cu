@@ -34,7 +34,7 @@
 // elements from image to image, and so on. kernel: how many taps the kernel has.
 // Of the result: the elements from image to image, and so on; whether positions lie in fours at addresses of 16 bytes;
 // where the first is.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT(BLOCKS))
 gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved,
        const int *told, const int2 *taps, const int *numbers, VALUE pad,
        int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
