@@ -27,8 +27,8 @@ class Code(namedtuple("Code", _FIELDS)):
     """An op's functions in C, and what the templates must be told of them.
 
     term, add: C source of op_term, and of the op_add of a function, else ""
-    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if there
-        are none
+    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if
+        there are none
     safe: whether op_grad with respect to x is 0 for a gradient of 0, whatever the operands
     adds: the reduction's name; reads: what its gradients read of each result, beside its gradient: "saved", "arg"
     start, least: what a function starts from, in C, or None; what doesn't win against anything
@@ -59,8 +59,8 @@ def _bits(dtype):
 def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
     """The Code of a traced op.
 
-    scalars: its parameters that are one number for all; pointers: those of its scalars, captured ones included, that are
-    read from memory; element: the dtype of operands in memory, if it is a half.
+    scalars: its parameters that are one number for all; pointers: those of its scalars, captured ones included, that
+    are read from memory; element: the dtype of operands in memory, if it is a half.
     """
     apart = op.term.are_scalars(scalars, len(traced.others))
     planes = [name for name, is_scalar in zip(traced.others, apart) if not is_scalar]
@@ -91,8 +91,8 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
 
 def _with_signs(expression):
     """An expression in which a gradient times a sign is a product: v > 0 ? g : v < 0 ? -g : g * 0 as
-    g * ((v > 0) - (v < 0)). A term and its sum are four instructions then. The values are the same, of NaN and infinities
-    too."""
+    g * ((v > 0) - (v < 0)). A term and its sum are four instructions then. The values are the same, of NaN and
+    infinities too."""
     made = {}
     for here in postorder(expression):
         made[here] = node(here.function, here.dtype, [made[arg] for arg in here.args], here.value)

@@ -22,8 +22,8 @@ from im2col_compat.compat.memo import Memo
 from im2col_compat.cuda import depthwise, sizes, texts, tiles
 from im2col_compat.cuda.launches import (
     SMALL, Launch, Unservable, Work, check, check_gradients, columns_of, cut, grid_of, ints_of, is_whole, join_of,
-    joined, packs_of, pad_of, padded, reads_fours, reads_of, scalars_of, steps_of, tap_table, taps_of, tile_of, to_steps,
-    weights_of)  # fmt: skip
+    joined, packs_of, pad_of, padded, reads_fours, reads_of, scalars_of, steps_of, tap_table, taps_of, tile_of,
+    to_steps, weights_of)  # fmt: skip
 from im2col_compat.cuda.tiles import up
 from im2col_compat.problem import product
 
@@ -31,8 +31,8 @@ _works = Memo(256)
 
 
 def forward(code, problem, arg=False):
-    """The Work that fills y from w and x. arg: whether arg, too, gets which term gave each maximum or minimum: the first
-    of several, -1 where there is none. Unservable where kernels don't take it; so all of these."""
+    """The Work that fills y from w and x. arg: whether arg, too, gets which term gave each maximum or minimum: the
+    first of several, -1 where there is none. Unservable where kernels don't take it; so all of these."""
     return _remembered(_forward, code, problem, "y", "arg" if arg else None, None)
 
 
