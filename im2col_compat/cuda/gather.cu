@@ -4,6 +4,7 @@
 // a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. Columns of the tile are
 // positions. The text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
 //   DEPTH                              how many k a block has in shared memory at a time
+//   UNROLLED                           how many k of the inner loop are written one after the other
 //   BLOCKS                             blocks that a multiprocessor is to hold
 //   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all that op_term takes before x, of
 //                                      left[plane][i]
@@ -199,7 +200,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll 1
     for (int left = whole_tiles; left; left--) {
         load(which ^ 1);
-#pragma unroll
+#pragma unroll UNROLLED
         for (int k = 0; k < DEPTH; k++)
             terms_of(which, k, first_k + k);
         which ^= 1, first_k += DEPTH;

@@ -6,7 +6,7 @@
 //   OF_PLANES_DECLARED             the kernel's parameters that these are
 //   WEIGHTS(i)                     all arguments of op_term before x, of mine[i][j][plane]
 //   FEATURES_LAST                  1: neighbours in memory are rows, and terms; 0: positions
-//   BLOCKS, PLANES, SCALARS, TAKE_SCALARS, RESULT, TO_RESULT, LEFT_OUT, PARTIAL, SAVED, TOLD as in gather.cu
+//   UNROLLED, BLOCKS, PLANES, SCALARS, TAKE_SCALARS, RESULT, TO_RESULT, LEFT_OUT, PARTIAL, SAVED, TOLD as in gather.cu
 // Loads: a thread has one position of each tile, and each ACROSS-th row and term. 4 more a line, so that a warp's
 // stores meet few banks twice.
 #define ACROSS (THREADS / DEPTH)
@@ -157,7 +157,7 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
     __syncthreads();
     for (int tile = 0; tile < tiles - 1; tile++) {
         load(tile + 1 & 1);
-#pragma unroll
+#pragma unroll UNROLLED
         for (int k = 0; k < DEPTH; k++)
             terms_of(tile & 1, k);
         copies_arrive();

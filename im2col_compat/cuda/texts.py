@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections import namedtuple
 
 from im2col_compat.codegen import print_c, ranges
@@ -188,6 +189,15 @@ def _text(defines, functions, *templates):
     return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
 
 
+#: What costs many instructions in C: a division, or a function of the C library but fabs.
+_HEAVY = re.compile(r"/|\b(?!fabsf?\(|op_)[a-z]\w*\(")
+
+
+def _unrolled(tile, functions, is_heavy):
+    """How many terms of the inner loop are written one after the other: of heavy ones, whose compiling takes long, one."""
+    return [("UNROLLED", 1 if is_heavy or _HEAVY.search(functions) else tile.depth)]
+
+
 def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
     defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
@@ -200,6 +210,7 @@ def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
         ("SAVED", 0),
         ("TOLD", 0),
     ]
+    defines += _unrolled(tile, code.term + code.add, adds is not None or code.reads == ("saved",))
     return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
 
 
@@ -208,6 +219,7 @@ def grad_x(code, tile, deep, left_out, fours, split):
     defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
+    defines += _unrolled(tile, code.term + code.grads[0], "saved" in code.reads)
     return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
 
 
@@ -216,6 +228,7 @@ def grad_w(code, number, tile, deep, left_out, split, features_last):
     defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
+    defines += _unrolled(tile, code.term + code.grads[1 + number], "saved" in code.reads)
     return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "tile.cu", "grad_w.cu")
 
 
