@@ -257,6 +257,43 @@ def test_depthwise(tiled):
             assert np.array_equal(run(made, case.code(), results, x=x, w=w, g=g)[0], each)
 
 
+def each_tile(found):
+    return sorted({tile for several in found.values() for tile in several})
+
+
+#: One that is no multiple of any tile, and one whose positions are read in fours.
+SEVERAL = conv_problem(1, (2, 9, 142), (67, 9, 2), None, 1, 0, 1, 1)
+FOURS = matmul_problem((67, 18), (18, 284))
+
+
+@pytest.mark.parametrize("tile", each_tile(tiles.FORWARD), ids=str)
+def test_tiles(tiled, tile):
+    """Every tile that there is, for results."""
+    tiled(tile)
+    rng = np.random.RandomState(0)
+    for problem in [SEVERAL] + [FOURS] * (
+        tile in ((64, 128, 8, 8, 8, 4), (4, 512, 8, 4, 8, 8), (128, 16, 16, 8, 4, 8))
+    ):
+        x, w = [rng.randint(-20, 20, shape) / 4.0 for shape in (problem.x_shape, problem.w_shape)]
+        columns = x[None] if problem is FOURS else oracle.unfold(x, (2,))
+        expected = abs(w.reshape(1, 67, 18, 1) - columns.reshape(-1, 1, 18, columns.shape[2])).sum(2)
+        assert np.array_equal(forward(L1.code(), problem, x=x, w=w), expected.reshape(problem.result_shape))
+
+
+@pytest.mark.parametrize("tile", each_tile(tiles.GRAD_X) + each_tile(tiles.GRAD_W), ids=str)
+def test_tiles_of_gradients(tiled, tile):
+    """Every tile that there is, for gradients."""
+    tiled(tile)
+    rng, how = np.random.RandomState(0), (1, ((0, 0),), 1, 1)
+    x, w, g = [rng.randint(-8, 8, t) / 4.0 for t in (SEVERAL.x_shape, SEVERAL.w_shape, SEVERAL.result_shape)]
+    wanted = zip(("dx", "dw"), (work.grad_x, work.grad_w), L1.gradients(x, w, how, [], g))
+    for i, (name, make, expected) in enumerate(wanted):
+        if tile in each_tile((tiles.GRAD_X, tiles.GRAD_W)[i]):
+            results = {name: (expected.shape, "float32")}
+            found = run(make(L1.code(), SEVERAL), L1.code(), results, x=x, w=w, g=g)[0]
+            assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     "dtype, add",
     [(dtype, "sum") for dtype in sorted(set(texts.DTYPES) - {"float32"})]
@@ -417,3 +454,44 @@ def test_the_same_work(tiled):
     """Tables are the same objects as before: an executor needs to upload them once."""
     problem = convolution("plain")[0]
     assert work.forward(L1.code(), problem) is work.forward(code_of(ops.l1.replace(pad_value=2)), problem)
+
+
+def test_planes_of_padding(tiled):
+    """A volume of one plane, with planes of padding around it."""
+    tiled(NARROW, 2)
+    problem = conv_problem(3, (2, 2, 1, 3, 4), (2, 2, 1, 2, 2), None, 1, ((2, 1), (0, 0), (1, 0)), 1, 1)
+    rng, how = np.random.RandomState(0), (1, ((2, 1), (0, 0), (1, 0)), 1, 1)
+    x, w, g = [rng.randint(-8, 8, t) / 4.0 for t in (problem.x_shape, problem.w_shape, problem.result_shape)]
+    expected, _ = LEFT_OUT.reduced(*LEFT_OUT.terms(x, w, how, [])[3:])
+    assert np.array_equal(forward(LEFT_OUT.code(), problem, x=x, w=w), expected.reshape(problem.result_shape))
+    (dx,) = run(work.grad_x(LEFT_OUT.code(), problem), LEFT_OUT.code(), {"dx": (x.shape, "float32")}, x=x, w=w, g=g)
+    assert np.array_equal(dx, LEFT_OUT.gradients(x, w, how, [], g)[0])
+
+
+WRITES = """
+extern "C" __global__ void __launch_bounds__(32)
+writes(const float *x, float *y, int from, int to)
+{
+    if (threadIdx.x == 0)
+        y[to] = x[from];
+}
+"""
+
+
+def test_what_lies_outside_is_found():
+    """The helper that runs kernels sees reads and writes beside operands and buffers."""
+
+    def launched(begin, end):
+        launch = work.Launch(WRITES, "writes", (1, 1, 1), 32, ["x", "buffer", np.int32(begin), np.int32(end)])
+        shim.run(work.Work([launch], {"buffer": (4, "float32")}), {"x": operand(np.zeros(4), "float32")})
+
+    launched(3, 3)
+    for end in (-1, 4):
+        with pytest.raises(AssertionError, match="wrote outside buffer"):
+            launched(0, end)
+    x, _ = shim.guarded((4,), "float32")
+    y, whole = shim.guarded((4,), "float32")
+    x[...] = y[...] = 0
+    launch = work.Launch(WRITES, "writes", (1, 1, 1), 32, ["x", "y", np.int32(4), np.int32(0)])
+    shim.run(work.Work([launch], {}), {"x": x, "y": y})
+    assert np.isnan(y[0]) and shim.is_whole(whole)

@@ -1,10 +1,10 @@
-// Results of an op, or the gradient of its input, as an implicit matrix product: result[row][position] is, over all
-// k, the
-//   reduction of op_term(a[k][row], b[k][position])                        rows are filters, b is the image
-//   sum of the PARTIAL of a[k][row], own[row][position], b[k][position]    with OWN: rows are channels, b is the gradient
+// Results of an op, or the gradient of its input, as an implicit matrix product. result[row][position] is, over all k,
+//   the reduction of op_term(a[k][row], b[k][position])                        rows are filters, b is the image
+//   the sum of the PARTIAL of a[k][row], own[row][position], b[k][position]    with OWN: rows are channels, b is g
 // a: the weights and their parameters, packed by pack.cu. b is gathered by a table of taps. Columns of the tile are
 // positions. The text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
 //   DEPTH                              how many k a block has in shared memory at a time
+//   UNROLLED                           how many k of the inner loop are written one after the other
 //   BLOCKS                             blocks that a multiprocessor is to hold
 //   PLANES, WEIGHTS(i)                 the weight and parameters beside it; all that op_term takes before x, of
 //                                      left[plane][i]
@@ -26,14 +26,16 @@
 // Whether results are stored in fours.
 #define FOURS (sizeof(RESULT) == 4 && !ARG && whole)
 
-// a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles. taps: for each k, how many
-// elements after the position's origin its element lies, and its plane, row and column in one int; padded to whole
-// tiles. numbers: which tap of the kernel k is, for TOLD. own: lies as the result does. Of positions: positions in
-// all; of an image, length, and down rows of across positions a plane. Of b: depth, height, width, and for each
-// dimension how far positions are apart and how far before the image the first is; then the elements from image to
-// image, and so on. Of the result: elements from image to image and so on; whether positions are neighbours in fours,
-// whole and aligned; where the first is.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+// a: [group][padded_terms][PLANES][padded_rows], padded with zeros to whole tiles.
+// own: lies as the result does. saved, told: as b.
+// taps: for each k, how many elements after the position's origin its element lies, and its plane, row and column in
+// one int. numbers: which tap of the kernel k is, for TOLD.
+// Of positions: how many in all; in an image, length; down rows of across positions a plane.
+// Of b: its size; for each dimension how far positions are apart, and how far before the image the first is; the
+// elements from image to image, and so on. kernel: how many taps the kernel has.
+// Of the result: the elements from image to image, and so on; whether positions lie in fours at addresses of 16 bytes;
+// where the first is.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT(BLOCKS))
 gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT *own, const VALUE *saved,
        const int *told, const int2 *taps, const int *numbers, VALUE pad,
        int rows, int padded_rows, int terms, int padded_terms, int terms_of_a_split, int splits, long long partial_step,
@@ -198,7 +200,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll 1
     for (int left = whole_tiles; left; left--) {
         load(which ^ 1);
-#pragma unroll
+#pragma unroll UNROLLED
         for (int k = 0; k < DEPTH; k++)
             terms_of(which, k, first_k + k);
         which ^= 1, first_k += DEPTH;

@@ -1,12 +1,12 @@
 // The gradient of the weight, or of a parameter beside it: grad[row][term] is the sum over positions of the PARTIAL
 // of w[row][term], g[row][position] and x[term][position], in splits of the positions, which join.cu adds up. Rows
 // are filters. The text before this one defines the op's functions, reduce.cu's Acc, what tile.cu wants, and
-//   DEPTH                  how many positions a block has in shared memory at a time
+//   DEPTH                          how many positions a block has in shared memory at a time
 //   OF_PLANES(at)                  the weight and the parameters beside it, which lie alike, at one place
 //   OF_PLANES_DECLARED             the kernel's parameters that these are
 //   WEIGHTS(i)                     all arguments of op_term before x, of mine[i][j][plane]
 //   FEATURES_LAST                  1: neighbours in memory are rows, and terms; 0: positions
-//   BLOCKS, PLANES, SCALARS, TAKE_SCALARS, RESULT, TO_RESULT, LEFT_OUT, PARTIAL, SAVED, TOLD as in gather.cu
+//   UNROLLED, BLOCKS, PLANES, SCALARS, TAKE_SCALARS, RESULT, TO_RESULT, LEFT_OUT, PARTIAL, SAVED, TOLD as in gather.cu
 // Loads: a thread has one position of each tile, and each ACROSS-th row and term. 4 more a line, so that a warp's
 // stores meet few banks twice.
 #define ACROSS (THREADS / DEPTH)
@@ -14,7 +14,7 @@
 #define X_TAKEN ((TILE_COLUMNS + ACROSS - 1) / ACROSS)
 
 // taps: as in gather.cu, padded to whole tiles of terms. g, saved and told lie alike, by the steps g_image and so on.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT(BLOCKS))
 grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told, RESULT *partial,
        const int2 *taps, VALUE pad, int rows, int terms, int positions_of_a_split, int splits, long long partial_step,
        int positions, int length, int down, int across,
@@ -157,7 +157,7 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
     __syncthreads();
     for (int tile = 0; tile < tiles - 1; tile++) {
         load(tile + 1 & 1);
-#pragma unroll
+#pragma unroll UNROLLED
         for (int k = 0; k < DEPTH; k++)
             terms_of(tile & 1, k);
         copies_arrive();

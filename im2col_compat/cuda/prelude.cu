@@ -36,8 +36,10 @@ OP_FUNCTION float lesser(float a, float b)
 }
 
 // Copies to shared memory, past the registers where the processor can: they are there after copies_arrive() and
-// __syncthreads(). Of 4, 8 or 16 bytes.
+// __syncthreads(). Of 4, 8 or 16 bytes. RESIDENT: how many blocks a multiprocessor is to hold, of so many where copies
+// need no registers.
 #if __CUDA_ARCH__ >= 800
+#define RESIDENT(blocks) (blocks)
 template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
 {
     const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
@@ -48,6 +50,7 @@ template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
 }
 OP_FUNCTION void copies_arrive() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #else
+#define RESIDENT(blocks) ((blocks) > 1 ? (blocks)-1 : 1)
 template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
 {
     if (bytes == 16)

@@ -1,13 +1,13 @@
 // How the terms of one result become one. The text before this one defines
-//   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP; ADD_FOLD, which calls op_add(acc, term); ADD_OTHERS,
-//               what gradients of a product need, see shares.cu
+//   ADDS        ADD_SUM, ADD_MAX, ADD_MIN, ADD_PROD, ADD_LOGSUMEXP; ADD_FOLD, which calls op_add(acc, term);
+//               ADD_OTHERS, what gradients of a product need, see shares.cu
 //   SUM         the type of sums
 //   START       what ADD_FOLD starts from: if STARTS, else from the first term
 //   LEAST       what no maximum is less than, or what no minimum exceeds
 //   EXP(v) LOG(v) FREXP(v, at)   for v <= 0; for v >= 1; frexp
 //   LEFT_OUT    1: there may be no term
-//   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none. Of ADD_OTHERS:
-//               4 times the exponent of the product, plus how many terms were zero, 2 for more
+//   ARG         1: keep which term gave a maximum or minimum, the first of several; -1 if there was none. Of
+//               ADD_OTHERS: 4 times the exponent of the product, plus how many terms were zero, 2 for more
 #define ADD_SUM 0
 #define ADD_MAX 1
 #define ADD_MIN 2

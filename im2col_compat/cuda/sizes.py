@@ -25,7 +25,8 @@ class Sizes(namedtuple("Sizes", _FIELDS)):
     terms = property(lambda self: self.channels * product(self.kernel))
     length = property(lambda self: product(self.blocks))
     positions = property(lambda self: self.batch * product(self.blocks))
-    deep = property(lambda self: self.image[0] > 1 or self.kernel[0] > 1)
+    #: Whether there are several planes, of the image or of padding.
+    deep = property(lambda self: max(self.image[0], self.kernel[0], self.blocks[0]) > 1 or any(self.pairs[0]))
 
     @property
     def pads(self):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections import namedtuple
 
 from im2col_compat.codegen import print_c, ranges
@@ -27,8 +28,8 @@ class Code(namedtuple("Code", _FIELDS)):
     """An op's functions in C, and what the templates must be told of them.
 
     term, add: C source of op_term, and of the op_add of a function, else ""
-    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if there
-        are none
+    grads: C source of op_grad with respect to x, to w, and to each parameter, those beside the weight first; () if
+        there are none
     safe: whether op_grad with respect to x is 0 for a gradient of 0, whatever the operands
     adds: the reduction's name; reads: what its gradients read of each result, beside its gradient: "saved", "arg"
     start, least: what a function starts from, in C, or None; what doesn't win against anything
@@ -59,8 +60,8 @@ def _bits(dtype):
 def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
     """The Code of a traced op.
 
-    scalars: its parameters that are one number for all; pointers: those of its scalars, captured ones included, that are
-    read from memory; element: the dtype of operands in memory, if it is a half.
+    scalars: its parameters that are one number for all; pointers: those of its scalars, captured ones included, that
+    are read from memory; element: the dtype of operands in memory, if it is a half.
     """
     apart = op.term.are_scalars(scalars, len(traced.others))
     planes = [name for name, is_scalar in zip(traced.others, apart) if not is_scalar]
@@ -91,8 +92,8 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
 
 def _with_signs(expression):
     """An expression in which a gradient times a sign is a product: v > 0 ? g : v < 0 ? -g : g * 0 as
-    g * ((v > 0) - (v < 0)). A term and its sum are four instructions then. The values are the same, of NaN and infinities
-    too."""
+    g * ((v > 0) - (v < 0)). A term and its sum are four instructions then. The values are the same, of NaN and
+    infinities too."""
     made = {}
     for here in postorder(expression):
         made[here] = node(here.function, here.dtype, [made[arg] for arg in here.args], here.value)
@@ -188,6 +189,15 @@ def _text(defines, functions, *templates):
     return template("prelude.cu") + _defines(defines) + functions + "".join(template(name) for name in templates)
 
 
+#: What costs many instructions in C: a division, or a function of the C library but fabs.
+_HEAVY = re.compile(r"/|\b(?!fabsf?\(|op_)[a-z]\w*\(")
+
+
+def _unrolled(tile, functions, is_heavy):
+    """How many terms of the inner loop are written one after the other: of heavy ones, whose compiling takes long, one."""
+    return [("UNROLLED", 1 if is_heavy or _HEAVY.search(functions) else tile.depth)]
+
+
 def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
     defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
@@ -200,6 +210,7 @@ def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
         ("SAVED", 0),
         ("TOLD", 0),
     ]
+    defines += _unrolled(tile, code.term + code.add, adds is not None or code.reads == ("saved",))
     return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
 
 
@@ -208,6 +219,7 @@ def grad_x(code, tile, deep, left_out, fours, split):
     defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
+    defines += _unrolled(tile, code.term + code.grads[0], "saved" in code.reads)
     return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
 
 
@@ -216,6 +228,7 @@ def grad_w(code, number, tile, deep, left_out, split, features_last):
     defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
+    defines += _unrolled(tile, code.term + code.grads[1 + number], "saved" in code.reads)
     return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "tile.cu", "grad_w.cu")
 
 

@@ -1,7 +1,7 @@
 """A problem as launches of kernels: which grids, tables and temporary buffers.
 
 Executors need to know no more than this: they compile each text, keep each table where the device reads it, and launch.
-Operands are dense, and begin at addresses that 16 divides; they are called
+Operands are dense; they and the buffers begin at addresses that 16 divides. They are called
 
     w, plane0, ...      the weight, and the parameters that have a number for each of its own; of its shape
     x                   the input
@@ -22,8 +22,8 @@ from im2col_compat.compat.memo import Memo
 from im2col_compat.cuda import depthwise, sizes, texts, tiles
 from im2col_compat.cuda.launches import (
     SMALL, Launch, Unservable, Work, check, check_gradients, columns_of, cut, grid_of, ints_of, is_whole, join_of,
-    joined, packs_of, pad_of, padded, reads_fours, reads_of, scalars_of, steps_of, tap_table, taps_of, tile_of, to_steps,
-    weights_of)  # fmt: skip
+    joined, packs_of, pad_of, padded, reads_fours, reads_of, scalars_of, steps_of, tap_table, taps_of, tile_of,
+    to_steps, weights_of)  # fmt: skip
 from im2col_compat.cuda.tiles import up
 from im2col_compat.problem import product
 
@@ -31,8 +31,8 @@ _works = Memo(256)
 
 
 def forward(code, problem, arg=False):
-    """The Work that fills y from w and x. arg: whether arg, too, gets which term gave each maximum or minimum: the first
-    of several, -1 where there is none. Unservable where kernels don't take it; so all of these."""
+    """The Work that fills y from w and x. arg: whether arg, too, gets which term gave each maximum or minimum: the
+    first of several, -1 where there is none. Unservable where kernels don't take it; so all of these."""
     return _remembered(_forward, code, problem, "y", "arg" if arg else None, None)
 
 
