@@ -3,6 +3,7 @@
 make cuda, or, where im2col_compat is installed already, python tests/cuda/run.py. Exit status 1 if a test fails.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,12 +13,24 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+#: Most of the tests' time is NVRTC's.
+WORKERS = ["-n", "6", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
 #: name, seconds at most, command
 PARTS = [
     (
         "tests",
         240,
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=20", "tests/test_cuda.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--maxfail=20",
+            *WORKERS,
+            "tests/test_cuda.py",
+        ],
     ),
     ("sanitizer", 100, ["compute-sanitizer", "--error-exitcode", "1", sys.executable, str(HERE / "sanitize.py")]),
     ("speed", 230, [sys.executable, str(HERE / "speed.py"), "--seconds", "190"]),

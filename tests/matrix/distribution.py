@@ -29,7 +29,7 @@ def main(folder):
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
-    package = sources("im2col_compat", ".py", ".pyi", "py.typed")
+    package = sources("im2col_compat", ".py", ".pyi", "py.typed", ".cu")
     build = sources("ffi", ".c", ".h", ".py", "README.md")
     check(sdist.name, {name for name in files if ".egg-info/" not in name}, TOP | package | build)
 
