@@ -82,7 +82,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #if ADDS == DOT_LOGSUMEXP
     SUM most[TILE_ROWS][LANES];
 #endif
-    const uint8_t *const whole = (const uint8_t *)(mask + depth * LANES);
+    const uint8_t *const whole = masked ? (const uint8_t *)(mask + depth * LANES) : 0;
     ELEMENT one = 1;
     int64_t k = 0;
     int i, j;

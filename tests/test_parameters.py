@@ -379,6 +379,14 @@ def test_captured_tensors_of_other_dtypes(dtypes):
     )
 
 
+@needs_today
+def test_captured_tensors_on_meta():
+    """Functions aren't tried on operands without values."""
+    t = torch.tensor(0.5, requires_grad=True)
+    x, w = torch.ones(1, 2, 4, device="meta"), torch.ones(3, 2, 2, device="meta")
+    assert conv1d(x, w, op=lambda w, x: t * (w - x)).shape == (1, 3, 3)
+
+
 @needs_torch
 @pytest.mark.parametrize("path", PATHS)
 def test_larger_captured_tensors_are_refused(path):

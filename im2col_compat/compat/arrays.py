@@ -208,6 +208,7 @@ def _no(x):
 _names = ("is_conj", "is_neg", "_is_zerotensor") if hasattr(Tensor, "resolve_neg") else ("",) * 3
 _is_conj, _is_neg, _is_zero = [getattr(Tensor, name, _no) for name in _names]
 _is_quantized = operator.attrgetter("is_quantized") if hasattr(Tensor, "is_quantized") else _no
+_is_meta = operator.attrgetter("is_meta") if hasattr(Tensor, "is_meta") else _no
 # is_cpu came with 1.11.
 if hasattr(Tensor, "is_cpu"):
     _is_cpu = operator.attrgetter("is_cpu")
@@ -340,7 +341,7 @@ class _Torch(_Arrays):
             return True
         if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not _DISPATCH:
             return False
-        return not (graphs.dispatch_modes() or _is_zero(x))
+        return not (graphs.dispatch_modes() or _is_zero(x) or _is_meta(x))
 
     def memory_limit(self, x, on_cpu, on_gpu):
         if not x.is_cuda or not hasattr(torch.cuda, "get_device_properties"):

@@ -233,7 +233,8 @@ def checked_operators(op):
     if name is None:
         raise RuntimeError("it isn't recorded")
     numbers = [2, 1, 1, 1, 1, 1, 0, 1, 2]
-    for first, second, others in ((x, w, (numbers, "conv", name)), (w[0, 0], w[1, 0], ([], "linear", name))):
+    rows = w[0, 0].clone(), w[1, 0].clone()  # no views of what is about to require grad
+    for first, second, others in ((x, w, (numbers, "conv", name)), rows + (([], "linear", name),)):
         dot, backward = torch.ops.im2col_compat.dot.default, torch.ops.im2col_compat.dot_backward.default
         torch.library.opcheck(dot, (first, second) + others)
         if w_is_float(op):
