@@ -212,7 +212,8 @@ def checkpoint(function, *tensors):
 
     Unlike the Functions here, it gives tensors that `function` captures their gradients too.
     """
-    if graphs.transformed() or getattr(tensors[0], "is_meta", False):  # which has no intermediates, nor is it known to 2.4
+    # On meta there are no intermediates, and PyTorch 2.4 looks for a device.
+    if graphs.transformed() or getattr(tensors[0], "is_meta", False):
         return function(*tensors)
     try:
         from torch.utils.checkpoint import checkpoint as torch_checkpoint
