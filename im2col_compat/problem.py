@@ -7,6 +7,7 @@ overflow int64 in C.
 A Geometry describes unfold and fold, a Problem describes conv*, linear and matmul, a Transposed conv_transpose*.
 """
 
+import functools
 import itertools
 import operator
 from collections import namedtuple
@@ -256,7 +257,8 @@ def _remembered(function):
             plain = type(size) is int or size is None
             if not plain and (type(size) is not tuple or [True for i in size if type(i) is not int]):
                 return function(*sizes)
-        return memo.get(sizes, lambda: function(*sizes))
+        # Not a lambda: torch.compile of 2.0 finds no name of an enclosing function within one.
+        return memo.get(sizes, functools.partial(function, *sizes))
 
     return checked
 
