@@ -5,6 +5,7 @@ import pytest
 from helpers import cuda_shim as shim
 from helpers import oracle
 from helpers.problems import CONVOLUTIONS, pads
+from helpers.tensors import torch
 
 from im2col_compat import Op, ops
 from im2col_compat.codegen import symbols
@@ -13,7 +14,8 @@ from im2col_compat.cuda import texts, tiles, work
 from im2col_compat.cuda.tiles import Tile
 from im2col_compat.problem import conv_problem, linear_problem, matmul_problem
 
-pytestmark = pytest.mark.skipif(shim.COMPILER is None, reason="no g++")
+# Without PyTorch there are no derivatives to print, and nothing on a GPU.
+pytestmark = pytest.mark.skipif(shim.COMPILER is None or torch is None, reason="needs g++ and torch")
 
 #: Small ones, so that problems have several; they differ in which threads load what.
 WIDE = Tile(16, 128, 8, 4, 8, 4)
