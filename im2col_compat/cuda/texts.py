@@ -200,7 +200,8 @@ def _unrolled(tile, functions, is_heavy):
 
 def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
-    defines = _tile(tile) + _conversions(code, PARTIAL if split else RESULTS) + _operands(code, "left[{}][i]")
+    defines = _tile(tile, left_out) + _conversions(code, PARTIAL if split else RESULTS)
+    defines += _operands(code, "left[{}][i]")
     defines += _reduction(code, adds or code.adds, arg)
     defines += [
         ("DEEP", int(deep)),
@@ -216,7 +217,7 @@ def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
 
 def grad_x(code, tile, deep, left_out, fours, split):
     """The kernel `gather`, of the gradient of x."""
-    defines = _tile(tile) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
+    defines = _tile(tile, left_out) + _conversions(code, PARTIAL_GRADIENTS if split else GRADIENTS)
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
     defines += _unrolled(tile, code.term + code.grads[0], "saved" in code.reads)
@@ -301,5 +302,7 @@ def fill(code):
     return _text(_conversions(code, GRADIENTS), "", "fill.cu")
 
 
-def _tile(tile):
+def _tile(tile, left_out=False):
+    # Which taps are there takes registers too: with a block fewer, each thread has more.
+    tile = tile._replace(blocks=max(1, tile.blocks - 1)) if left_out else tile
     return list(zip("TILE_ROWS TILE_COLUMNS DEPTH ROWS COLUMNS BLOCKS".split(), tile))
