@@ -129,6 +129,11 @@ def product(numbers):
     return result
 
 
+def leads_outside(*sizes):
+    """Whether a convolution has taps outside its image, of the image, kernel, dilation, stride, blocks and padding before."""
+    return any(b > 0 or (n - 1) * s + (k - 1) * d - b >= size for size, k, d, s, n, b in zip(*sizes))
+
+
 def dense(sizes):
     """The strides, in elements, of what is dense and of these sizes."""
     return tuple(product(sizes[axis + 1 :]) for axis in range(len(sizes)))

@@ -9,8 +9,8 @@ import operator
 import numpy as np
 
 from im2col_compat.codegen.expression import (
-    CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, node,
-    postorder, select)  # fmt: skip
+    CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, operand,
+    postorder, replaced, select)  # fmt: skip
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
@@ -26,11 +26,9 @@ class Evaluated(object):
 
     def of_operands(self, names):
         """The expression, its operands named otherwise: {name: new name}."""
-        found = {}
-        for here in postorder(self.expression):
-            value = names.get(here.value, here.value) if here.function is OPERAND else here.value
-            found[here] = node(here.function, here.dtype, [found[arg] for arg in here.args], value)
-        return found[self.expression]
+        dtype = self.expression.dtype
+        standing = {operand(name, dtype): operand(new, dtype) for name, new in names.items()}
+        return replaced(self.expression, standing)
 
     def __call__(self, w, x, **others):
         operands = dict(others, w=w, x=x)

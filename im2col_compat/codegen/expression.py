@@ -136,6 +136,14 @@ def postorder(expression, without=()):
     return found
 
 
+def replaced(expression, standing):
+    """The expression with others in the place of some of its nodes, {node: other}; nothing is simplified."""
+    found = dict(standing)
+    for here in postorder(expression, standing):
+        found[here] = node(here.function, here.dtype, [found[arg] for arg in here.args], here.value)
+    return found[expression]
+
+
 def operand(name, dtype):
     return node(OPERAND, dtype, (), name)
 

@@ -6,7 +6,7 @@ They are computed once an element, and not once a term.
 from collections import namedtuple
 
 from im2col_compat.codegen import evaluate
-from im2col_compat.codegen.expression import OPERAND, div, is_constant, node, operand, postorder
+from im2col_compat.codegen.expression import OPERAND, div, is_constant, operand, postorder, replaced
 from im2col_compat.codegen.functions import sqrt
 
 #: term: what is left, of operands w, x and others, by the names of expressions
@@ -50,7 +50,7 @@ def split(term):
         return None
     parts = {name: operand(name, term.dtype) for name in bare | {"w", "x"}}
     parts.update((stands.value, leaf) for leaf, stands in standing.items())
-    return Split(_replaced(term, standing), parts, tuple(sorted(set(parts) - {"w", "x"})))
+    return Split(replaced(term, standing), parts, tuple(sorted(set(parts) - {"w", "x"})))
 
 
 def _leaves(term, names):
@@ -79,13 +79,6 @@ def _is_costly(expression):
         if lowered is not None and any(_is_costly(below) for below in postorder(lowered, here.args)):
             return True
     return False
-
-
-def _replaced(term, standing):
-    found = dict(standing)
-    for here in postorder(term, standing):
-        found[here] = node(here.function, here.dtype, [found[arg] for arg in here.args], here.value)
-    return found[term]
 
 
 def pad_value(expression, value):

@@ -2,7 +2,7 @@
 
 from collections import namedtuple
 
-from im2col_compat.problem import dense, product
+from im2col_compat.problem import dense, leads_outside, product
 
 #: An operand of positions, x or the result, in elements: from image to image, from channel to channel, and from plane
 #: to plane, row to row and column to column.
@@ -31,8 +31,7 @@ class Sizes(namedtuple("Sizes", _FIELDS)):
     @property
     def pads(self):
         """Whether there are taps outside the image."""
-        sizes = zip(self.image, self.kernel, self.dilation, self.stride, self.blocks, self.before)
-        return any(b > 0 or (n - 1) * s + (k - 1) * d - b >= size for size, k, d, s, n, b in sizes)
+        return leads_outside(self.image, self.kernel, self.dilation, self.stride, self.blocks, self.before)
 
 
 def of(problem):

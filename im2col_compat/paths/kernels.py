@@ -66,8 +66,7 @@ def _forward(op, problem, kernels, arrays, operands):
         return result
     (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
     if w_strides is None and x_strides is None and not copies.is_spread(problem):
-        how = layout.of(problem, op.pad_value_for(kernels.dtype), kernels.dtype)
-        _evaluate(kernels, how, arrays, w, x, to)
+        _evaluate(kernels, _layout(op, problem, kernels), arrays, w, x, to)
     else:
         for how, w_part, x_part, start in copies.for_forward(
             lambda part: _layout(op, part, kernels), problem, arrays, kernels.itemsize, w, x

@@ -6,7 +6,7 @@ from collections import namedtuple
 import numpy as np
 
 from im2col_compat.compat.memo import Memo
-from im2col_compat.problem import dense, product
+from im2col_compat.problem import dense, leads_outside, product
 
 #: A mask of all bits.
 ALL = 2**64 - 1
@@ -33,8 +33,7 @@ class Layout(namedtuple("Layout", _FIELDS + " y_strides pad last transposes mult
     @property
     def pads(self):
         """Whether there are taps outside the image."""
-        sizes = zip(self.image, self.kernel, self.dilation, self.stride, self.blocks, self.before)
-        return any(b > 0 or (n - 1) * s + (k - 1) * d - b >= size for size, k, d, s, n, b in sizes)
+        return leads_outside(self.image, self.kernel, self.dilation, self.stride, self.blocks, self.before)
 
     def parts(self, room):
         """(layout, elements of w, x and the result before) of parts of the result, whose filters have at most `room` taps
