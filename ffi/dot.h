@@ -57,6 +57,20 @@ struct dot_kernels {
      * each k: whether none is; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
+    /* One filter's results at `count` positions side by side, whose pixels of each k lie at offsets[k] from x on; out and
+     * mask as forward's, mask as x. Handles 4 * lanes at a time: reads and writes as many more; or NULL. */
+    void (*direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w, const void *x,
+                   const int64_t *offsets, const void *mask, void *out, int first, int finite);
+    /* dx[i] = sum over `terms` k of g[offsets[k] + i] * d MULTIPLY(w[k], x[i]) / dx, for `count` pixels side by side; y as g.
+     * w: [k][plane]. there: as g, 0 where there is no position, and g and y are 0; else all bits. Overruns as direct. */
+    void (*direct_grad_x)(const struct dot_kernels *self, int64_t count, int64_t terms, const void *w, const void *g,
+                          const void *y, const void *there, const int64_t *offsets, const void *x, void *dx,
+                          int finite);
+    /* dw[k] += sum over `count` positions i of g[i] * d MULTIPLY(w[k], x[offsets[k] + i]) / dw, for each number that is
+     * wanted, `step` elements apart. mask: as x, or NULL. */
+    void (*direct_grad_w)(const struct dot_kernels *self, int64_t count, int64_t taps, const void *w, const void *g,
+                          const void *y, const void *there, const int64_t *offsets, const void *x, const void *mask,
+                          void *dw, int64_t step, int finite);
     /* columns[i][j] (+)= sum over filters o of g[o][j] * d MULTIPLY(w[o][i], x[i][j]) / dx. y: as g, the result, where
      * gradients need it: g is multiplied by d result / d term; or NULL. */
     void (*grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g,

@@ -52,7 +52,7 @@ INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
 #define TILE_ROWS ROWS
 #endif
 
-#define TERM(function) (SUM)OP(function)(FUSED, one, WEIGHTS(w, i, rows), x[j])
+#define TERM(function) (SUM)OP(function)(FUSED, one, WEIGHTS(w, direct ? 0 : i, filters), pixels[i * apart + j])
 /* A sum with one more term. */
 #if ADDS == DOT_SUM && PRODUCT
 #define ADDED(acc) (FUSED ? FMA(TERM(left), TERM(right), acc) : (acc) + TERM(left) * TERM(right))
@@ -73,16 +73,21 @@ INLINE SUM NAME(better)(const SUM best, const SUM term, const int finite)
 }
 #endif
 
-INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int masked, const int finite,
-                       int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x, 
-                       const ELEMENT *restrict mask, TOTAL *restrict out, int64_t stride, int first)
+/* A row of a tile is a filter, and x a panel; or, if direct, it is the next positions of one filter, whose pixels lie at
+ * offsets from x, a step for each k. */
+INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int direct, const int masked,
+                       const int finite, int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x,
+                       const int64_t *restrict offsets, const ELEMENT *restrict mask, TOTAL *restrict out,
+                       int64_t stride, int first)
 {
+    const int filters = direct ? 1 : rows, apart = direct ? LANES : 0;
     TAKE_SCALARS;
     SUM acc[TILE_ROWS][LANES], start = START;
 #if ADDS == DOT_LOGSUMEXP
     SUM most[TILE_ROWS][LANES];
 #endif
-    const uint8_t *const whole = masked ? (const uint8_t *)(mask + depth * LANES) : 0;
+    const uint8_t *const whole = masked && !direct ? (const uint8_t *)(mask + depth * LANES) : 0;
+    const ELEMENT *pixels = direct ? x + offsets[0] : x, *there;
     ELEMENT one = 1;
     int64_t k = 0;
     int i, j;
@@ -92,26 +97,29 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
     /* Zeros that the compiler knows of would be set by memset, which takes as long as a dozen terms. */
     HIDE(start);
     (void)one;
-    (void)mask, (void)whole;
+    (void)mask, (void)whole, (void)there, (void)offsets;
     (void)finite;
     for (i = 0; i < rows; i++)
         LANE_LOOP
         for (j = 0; j < LANES; j++)
 #if FOLDS
-            acc[i][j] = first ? (STARTS ? start : (SUM)OP(term)(FUSED, one, WEIGHTS(w, i, rows), x[j])) : (SUM)out[i * stride + j];
+            acc[i][j] = first ? (STARTS ? start : TERM(term)) : (SUM)out[i * stride + j];
     if (first && !STARTS)
-        k = 1, w += PLANES * rows, x += LANES;
+        k = 1, w += PLANES * filters, x += direct ? 0 : LANES;
 #elif ADDS == DOT_LOGSUMEXP
             most[i][j] = first ? start : out[i * stride + j];
     /* First the greatest term, which measures exponentials: the result is most + log(acc). */
     for (k = 0; k < depth; k++) {
+        pixels = x + (direct ? offsets[k] : k * LANES);
+        there = masked ? mask + (direct ? offsets[k] : k * LANES) : 0;
         ROW_LOOP
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
-                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * rows + i, rows), x[k * LANES + j]);
+                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * filters + (direct ? 0 : i), filters),
+                                          pixels[i * apart + j]);
                 const SUM greater = term > most[i][j] ? term : most[i][j];
-                most[i][j] = !masked || mask[k * LANES + j] != 0 ? greater : most[i][j];
+                most[i][j] = !masked || there[i * apart + j] != 0 ? greater : most[i][j];
             }
     }
     for (i = 0; i < rows; i++)
@@ -126,19 +134,21 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #else
             acc[i][j] = start;
 #endif
-    for (; k < depth; k++, w += PLANES * rows, x += LANES) {
+    for (; k < depth; k++, w += PLANES * filters, x += direct ? 0 : LANES) {
+        pixels = direct ? x + offsets[k] : x;
+        there = !masked ? 0 : direct ? mask + offsets[k] : mask;
         /* Of most k, no tap is left out. */
-        if (masked && !whole[k]) {
+        if (masked && (direct || !whole[k])) {
             ROW_LOOP
             for (i = 0; i < rows; i++)
                 LANE_LOOP
                 for (j = 0; j < LANES; j++) {
 #if DIVIDES
-                    if (mask[j] == 0)
+                    if (there[i * apart + j] == 0)
                         continue;
 #endif
                     const SUM added = ADDED(acc[i][j]);
-                    acc[i][j] = mask[j] != 0 ? added : acc[i][j];
+                    acc[i][j] = there[i * apart + j] != 0 ? added : acc[i][j];
                 }
         } else {
             ROW_LOOP
@@ -147,7 +157,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
                 for (j = 0; j < LANES; j++)
                     acc[i][j] = ADDED(acc[i][j]);
         }
-        if (masked)
+        if (masked && !direct)
             mask += LANES;
     }
     for (i = 0; i < rows; i++)
@@ -174,11 +184,11 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
-            NAME(tile)(self, n, 1, 0, depth, w, x, mask, out, stride, first);                                                \
-        else if (FINITE_TERMS && finite)                                                                           \
-            NAME(tile)(self, n, 0, 1, depth, w, x, mask, out, stride, first);                                                \
+            NAME(tile)(self, n, 0, 1, 0, depth, w, x, 0, mask, out, stride, first);                                    \
+        else if (FINITE_TERMS && finite)                                                                               \
+            NAME(tile)(self, n, 0, 0, 1, depth, w, x, 0, mask, out, stride, first);                                    \
         else                                                                                                           \
-            NAME(tile)(self, n, 0, 0, depth, w, x, mask, out, stride, first);                                                \
+            NAME(tile)(self, n, 0, 0, 0, depth, w, x, 0, mask, out, stride, first);                                    \
         break
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
@@ -196,6 +206,40 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
     }
 }
 #undef CALL
+
+#if DIRECT
+#define CALL(masked, finite)                                                                                           \
+    do {                                                                                                               \
+        if (rows == 4)                                                                                                 \
+            NAME(tile)(self, 4, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+        else                                                                                                           \
+            NAME(tile)(self, 2, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+    } while (0)
+
+TARGET static void NAME(direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w,
+                                const void *x_, const int64_t *offsets, const void *mask_, void *out_, int first,
+                                int finite)
+{
+    const ELEMENT *x = (const ELEMENT *)x_, *mask = (const ELEMENT *)mask_;
+    TOTAL *out = (TOTAL *)out_;
+    int64_t left;
+    int rows;
+
+    (void)finite;
+    for (left = count; left > 0; left -= rows * LANES, x += rows * LANES, out += rows * LANES) {
+        rows = left > 2 * LANES ? 4 : 2;
+        if (MASKS && mask_)
+            CALL(1, 0);
+        else if (FINITE_TERMS && finite)
+            CALL(0, 1);
+        else
+            CALL(0, 0);
+        if (mask_)
+            mask += rows * LANES;
+    }
+}
+#undef CALL
+#endif
 
 TARGET static int NAME(operands_finite)(int64_t count, const void *values)
 {
@@ -412,10 +456,6 @@ INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, 
 }
 #undef CALL
 #undef VECTOR
-#undef PARTIAL_X
-#undef PARTIAL_W
-#undef EXACT_X
-#undef EXACT_W
 
 TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count,
                                 const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
@@ -429,6 +469,156 @@ TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters,
     EACH_NUMBER(ONE)
 #undef ONE
 }
+#if DIRECT
+
+/* Rows are the next positions, as forward's. */
+INLINE void NAME(direct_x_tile)(const struct dot_kernels *self, const int rows, const int finite, int64_t terms,
+                                const ELEMENT *restrict w, const ELEMENT *restrict g, const ELEMENT *restrict y,
+                                const ELEMENT *restrict there, const int64_t *restrict offsets,
+                                const ELEMENT *restrict x, ELEMENT *restrict dx)
+{
+    TAKE_SCALARS;
+    ELEMENT acc[2][LANES], zero = 0;
+    int64_t k;
+    int i, j;
+
+    (void)y, (void)there, (void)finite;
+    HIDE(zero);
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+            acc[i][j] = zero;
+    for (k = 0; k < terms; k++, w += PLANES) {
+        const ELEMENT *const gradients = g + offsets[k], *const results = y + (SAVED ? offsets[k] : 0);
+        const ELEMENT *const is = there + offsets[k];
+
+        (void)results;
+        ROW_LOOP
+        for (i = 0; i < rows; i++)
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+                const ELEMENT partial = PARTIAL_X(gradients[i * LANES + j], results[i * LANES + j], WEIGHTS(w, 0, 1),
+                                                  x[i * LANES + j]);
+                acc[i][j] += finite || is[i * LANES + j] != 0 ? partial : 0;
+            }
+    }
+    for (i = 0; i < rows; i++)
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+            dx[i * LANES + j] = acc[i][j];
+}
+
+TARGET static void NAME(direct_grad_x)(const struct dot_kernels *self, int64_t count, int64_t terms, const void *w,
+                                       const void *g, const void *y, const void *there, const int64_t *offsets,
+                                       const void *x, void *dx, int finite)
+{
+    int64_t l;
+
+    (void)finite;
+    for (l = 0; l < count; l += 2 * LANES) {
+        const ELEMENT *g_ = (const ELEMENT *)g + l, *y_ = y ? (const ELEMENT *)y + l : g_;
+        const ELEMENT *there_ = (const ELEMENT *)there + l, *x_ = (const ELEMENT *)x + l;
+
+        if (FINITE && finite)
+            NAME(direct_x_tile)(self, 2, 1, terms, w, g_, y_, there_, offsets, x_, (ELEMENT *)dx + l);
+        else
+            NAME(direct_x_tile)(self, 2, 0, terms, w, g_, y_, there_, offsets, x_, (ELEMENT *)dx + l);
+    }
+}
+
+/* Of so many taps those that are `left`: the others repeat the last one, and go nowhere. */
+INLINE void NAME(direct_w_tile)(const struct dot_kernels *self, const int number, const int taps, const int masked,
+                                const int finite, int64_t left, int64_t count, const ELEMENT *restrict w, const ELEMENT *restrict g,
+                                const ELEMENT *restrict y, const ELEMENT *restrict there,
+                                const int64_t *restrict offsets, const ELEMENT *restrict x,
+                                const ELEMENT *restrict mask, ELEMENT *restrict dw)
+{
+    TAKE_SCALARS;
+    ELEMENT acc[4][LANES], weights[PLANES * 4], zero = 0;
+    int64_t pixels[4], l;
+    int k, j, plane;
+
+    (void)number, (void)finite;
+    (void)y, (void)there, (void)mask;
+    HIDE(zero);
+    for (k = 0; k < taps; k++) {
+        for (plane = 0; plane < PLANES; plane++)
+            weights[plane * 4 + k] = w[(k < left ? k : left - 1) * PLANES + plane];
+        pixels[k] = offsets[k < left ? k : left - 1];
+        LANE_LOOP
+        for (j = 0; j < LANES; j++)
+            acc[k][j] = zero;
+    }
+    for (l = 0; l < count; l += LANES)
+        ROW_LOOP
+        for (k = 0; k < taps; k++) {
+            const ELEMENT *const v = x + pixels[k] + l, *const is = masked ? mask + pixels[k] + l : there + l;
+
+            LANE_LOOP
+            for (j = 0; j < LANES; j++) {
+                const ELEMENT partial = PARTIAL_W(number, g[l + j], y[l + j], WEIGHTS(weights, k, 4), v[j]);
+                acc[k][j] += finite || (there[l + j] != 0 && is[j] != 0) ? partial : 0;
+            }
+        }
+    for (k = 0; k < taps; k++) {
+        for (j = LANES / 2; j > 0; j /= 2)
+            for (l = 0; l < j; l++)
+                acc[k][l] += acc[k][l + j];
+        if (k < left)
+            dw[k] += acc[k][0];
+    }
+}
+
+#define CALL(n)                                                                                                        \
+    do {                                                                                                               \
+        if (MASKS && mask_)                                                                                            \
+            NAME(direct_w_tile)(self, number, n, 1, 0, left, count, w_, g, y_, there, offsets + k, x, mask_, dw_ + k);       \
+        else if (FINITE && finite)                                                                                     \
+            NAME(direct_w_tile)(self, number, n, 0, 1, left, count, w_, g, y_, there, offsets + k, x, mask_, dw_ + k);       \
+        else                                                                                                           \
+            NAME(direct_w_tile)(self, number, n, 0, 0, left, count, w_, g, y_, there, offsets + k, x, mask_, dw_ + k);       \
+    } while (0)
+
+INLINE void NAME(direct_number)(const struct dot_kernels *self, const int number, int64_t count, int64_t taps,
+                                const void *w, const void *g, const void *y, const void *there, const int64_t *offsets,
+                                const void *x, const void *mask, void *dw, int64_t step, int finite)
+{
+    const ELEMENT *y_ = (const ELEMENT *)(y ? y : g), *mask_ = (const ELEMENT *)mask;
+    ELEMENT *dw_ = (ELEMENT *)dw + number * step;
+    int64_t k;
+
+    (void)finite;
+    for (k = 0; k < taps;) {
+        const ELEMENT *w_ = (const ELEMENT *)w + k * PLANES;
+        const int64_t left = taps - k;
+
+        if (left % 4 == 0) {
+            CALL(4);
+            k += 4;
+        } else {
+            CALL(3);
+            k += 3;
+        }
+    }
+}
+#undef CALL
+
+TARGET static void NAME(direct_grad_w)(const struct dot_kernels *self, int64_t count, int64_t taps, const void *w,
+                                       const void *g, const void *y, const void *there, const int64_t *offsets,
+                                       const void *x, const void *mask, void *dw, int64_t step, int finite)
+{
+#define ONE(number)                                                                                                    \
+    if (NUMBERS > number && (self->wanted >> number & 1))                                                              \
+        NAME(direct_number)(self, number, count, taps, w, g, y, there, offsets, x, mask, dw, step, finite);
+    EACH_NUMBER(ONE)
+#undef ONE
+}
+#endif /* DIRECT */
+
+#undef PARTIAL_X
+#undef PARTIAL_W
+#undef EXACT_X
+#undef EXACT_W
 #ifdef SHARE
 #undef SHARE
 #endif
@@ -581,12 +771,19 @@ static const struct dot_kernels NAME(kernels) = {
     .numbers = NUMBERS,
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
     .forward = NAME(forward),
+#if DIRECT
+    .direct = NAME(direct),
+#endif
     .operands_finite = NAME(operands_finite),
 #if GRADIENTS
     .gradients_finite = NAME(gradients_finite),
 #if ADDS == DOT_SUM || SAVED
     .grad_x = NAME(grad_x),
     .grad_w = NAME(grad_w),
+#if DIRECT
+    .direct_grad_x = NAME(direct_grad_x),
+    .direct_grad_w = NAME(direct_grad_w),
+#endif
 #endif
 #if FOLDS
     .fold_grad = NAME(fold_grad),

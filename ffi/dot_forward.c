@@ -1,4 +1,5 @@
 /* The forward call: tiles of results, from packed weights and panels of columns. */
+#include "dot_direct.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
 #include "dot_workspace.h"
@@ -119,7 +120,10 @@ static struct slab forward_slab(const struct dot_problem *p)
 int64_t dot_forward_workspace(const struct dot_problem *p)
 {
     const struct slab size = forward_slab(p);
+    struct phases phases;
 
+    if (p->kernels->direct && dot_is_direct(p, &phases))
+        return dot_direct_workspace(p, &phases);
     return dot_slab_bytes(p, &size) + p->threads * forward_scratch(p);
 }
 
@@ -130,7 +134,12 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
     const int64_t panels = ceiling(positions(p), p->kernels->lanes);
     struct forward f = {.p = p, .y = (char *)y, .weights = (char *)workspace, .depth = forward_depth(p)};
     char *scratch = (char *)workspace + dot_slab_bytes(p, &size);
+    struct phases phases;
 
+    if (p->kernels->direct && dot_is_direct(p, &phases)) {
+        dot_direct(p, &phases, y, workspace);
+        return;
+    }
     f.chunk = forward_chunk(p);
     do {
         const int64_t groups = slab.g1 - slab.g0, chunks = ceiling(slab.f1 - slab.f0, f.chunk);

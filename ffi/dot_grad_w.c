@@ -1,6 +1,7 @@
 /* Gradients of sums with respect to weights. */
 #include <string.h>
 
+#include "dot_direct.h"
 #include "dot_pack.h"
 #include "dot_workspace.h"
 
@@ -125,12 +126,19 @@ static int64_t grad_w_scratch(const struct dot_problem *p)
            (p->kernels->saved ? 2 : 1) * panel_bytes(p, f.filters, POSITIONS);
 }
 
-int64_t dot_grad_w_workspace(const struct dot_problem *p) { return p->threads * grad_w_scratch(p); }
+int64_t dot_grad_w_workspace(const struct dot_problem *p)
+{
+    return dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p) : p->threads * grad_w_scratch(p);
+}
 
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
 {
     struct grad_w f = grad_w_split(p);
 
+    if (dot_is_direct_grad_w(p)) {
+        dot_direct_grad_w(p, grad, dw, workspace);
+        return;
+    }
     f.grad = (const char *)grad;
     f.dw = (char *)dw;
     run(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,

@@ -59,12 +59,6 @@ static inline void prefetch(const void *from, uint64_t bytes)
 #define WORD uint64_t
 #include "dot_pack_body.h"
 
-#define BY_SIZE(bytes, function, ...)                                                                                  \
-    ((bytes) == 4   ? function##_4(__VA_ARGS__)                                                                        \
-     : (bytes) == 8 ? function##_8(__VA_ARGS__)                                                                        \
-     : (bytes) == 1 ? function##_1(__VA_ARGS__)                                                                        \
-                    : function##_2(__VA_ARGS__))
-
 const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, void *panel, void *mask)
 {

@@ -9,6 +9,13 @@
 /* Filters, or taps, that one task takes on at most. This bounds a thread's scratch. */
 #define CHUNK 256
 
+/* The function for elements of so many bytes. */
+#define BY_SIZE(bytes, function, ...)                                                                                  \
+    ((bytes) == 4   ? function##_4(__VA_ARGS__)                                                                        \
+     : (bytes) == 8 ? function##_8(__VA_ARGS__)                                                                        \
+     : (bytes) == 1 ? function##_1(__VA_ARGS__)                                                                        \
+                    : function##_2(__VA_ARGS__))
+
 /* Terms of one result. */
 static inline int64_t taps(const struct dot_problem *p) { return p->channels * volume(p->kernel); }
 /* Weights of all filters, and bytes of one with its parameters beside it. */

@@ -214,6 +214,7 @@ def source(texts, dtype, level):
         ("GRADIENTS", int(texts.gradients)),
         ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
+        ("DIRECT", 0),
         ("FINITE", int(texts.finite_grads)),
         ("FINITE_TERMS", int(texts.finite_terms)),
         ("IS_FINITE(v)", "({})".format(reduction.is_finite(texts.pad))),

@@ -1,0 +1,235 @@
+/* The forward call for groups of few filters: their pixels are sorted by phase, and read where they lie. */
+#include "dot_direct.h"
+
+#include <string.h>
+
+#include "dot_pack.h"
+
+/* Terms below which a task isn't worth a thread's while. */
+#define TERMS_OF_TASK 100000
+
+struct forward {
+    struct direct d;
+    char *y;
+};
+
+int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d->p->batch * d->p->groups; }
+
+int64_t dot_direct_share(const struct direct *d)
+{
+    const int64_t terms = volume(d->s.box) * taps(d->p) * d->p->filters;
+
+    return ceiling(dot_direct_items(d), larger(1, smaller(dot_direct_items(d) * terms / TERMS_OF_TASK, 16 * d->p->threads)));
+}
+
+static void find_box(const struct direct *d, struct item *item)
+{
+    int64_t box = item->box;
+    int axis;
+
+    for (axis = 2; axis >= 0; axis--) {
+        item->start[axis] = box % d->s.boxes[axis] * d->s.box[axis];
+        item->blocks[axis] = smaller(d->s.box[axis], d->p->blocks[axis] - item->start[axis]);
+        box /= d->s.boxes[axis];
+    }
+}
+
+struct item dot_direct_item(const struct direct *d, int64_t number)
+{
+    const struct dot_problem *p = d->p;
+    struct item item = {number % p->groups, number / p->groups % p->batch, number / p->groups / p->batch, {0}, {0}};
+
+    find_box(d, &item);
+    return item;
+}
+
+int dot_direct_next(const struct direct *d, struct item *item)
+{
+    if (++item->group < d->p->groups)
+        return 0;
+    item->group = 0;
+    if (++item->image < d->p->batch)
+        return 0;
+    item->image = 0;
+    item->box++;
+    find_box(d, item);
+    return 1;
+}
+
+void dot_direct_offsets(const struct dot_problem *p, const struct phases *s, int64_t *offsets)
+{
+    struct tap tap = {0, 0, 0, 0};
+    int64_t k;
+
+    for (k = 0; k < taps(p); k++, next_tap(p->kernel, &tap)) {
+        offsets[k] = (tap.channel * volume(s->count) + dot_phase_of(s, &tap)) * volume(s->size) +
+                     place_of(s, ahead_of(p, tap.z, 0), ahead_of(p, tap.y, 1), ahead_of(p, tap.x, 2));
+    }
+}
+
+struct grid dot_phase_grid(const struct dot_problem *p, const struct phases *s, const int64_t *start, int64_t phase)
+{
+    struct grid grid;
+    int axis;
+
+    for (axis = 2; axis >= 0; axis--) {
+        const int64_t tap = phase % s->count[axis];
+
+        phase /= s->count[axis];
+        grid.size[axis] = p->image[axis];
+        grid.strides[axis] = p->x_strides[2 + axis];
+        grid.step[axis] = p->stride[axis];
+        grid.first[axis] = start[axis] * p->stride[axis] + tap * p->dilation[axis] % p->stride[axis] - p->before[axis];
+    }
+    return grid;
+}
+
+int dot_direct_outside(const struct dot_problem *p, const struct item *item)
+{
+    int axis;
+
+    for (axis = 0; axis < 3; axis++) {
+        const int64_t first = item->start[axis] * p->stride[axis] - p->before[axis];
+        const int64_t last =
+            first + (item->blocks[axis] - 1) * p->stride[axis] + (p->kernel[axis] - 1) * p->dilation[axis];
+
+        if (first < 0 || last >= p->image[axis])
+            return 1;
+    }
+    return 0;
+}
+
+void dot_direct_take(const struct direct *d, const struct item *item, int pads, char *out)
+{
+    const struct dot_problem *p = d->p;
+    const int64_t e = p->kernels->element, each = volume(d->s.size) * e, phases = volume(d->s.count);
+    const int64_t group = item->image * p->x_strides[0] + item->group * p->channels * p->x_strides[1];
+    int64_t channel, phase;
+
+    for (phase = 0; phase < phases; phase++) {
+        const struct grid grid = dot_phase_grid(p, &d->s, item->start, phase);
+
+        for (channel = 0; channel < p->channels; channel++)
+            dot_take(e, (const char *)p->x + (group + channel * p->x_strides[1]) * e, &grid, d->s.size,
+                     pads ? p->pad : NULL, out + (channel * phases + phase) * each);
+    }
+}
+
+void dot_direct_mask(const struct direct *d, const struct item *item, char *out)
+{
+    const struct dot_problem *p = d->p;
+    const int64_t e = p->kernels->element, each = volume(d->s.size) * e, phases = volume(d->s.count);
+    int64_t channel, phase;
+
+    for (phase = 0; phase < phases; phase++) {
+        const struct grid grid = dot_phase_grid(p, &d->s, item->start, phase);
+
+        for (channel = 0; channel < p->channels; channel++)
+            dot_take_mask(e, &grid, d->s.size, out + (channel * phases + phase) * each);
+    }
+}
+
+const char *dot_direct_weights(const struct dot_problem *p, int64_t filter, char *room)
+{
+    const int planes = p->kernels->planes;
+    int plane;
+
+    if (planes == 1)
+        return (const char *)dot_filter(p, filter, 0, taps(p), room);
+    for (plane = 0; plane < planes; plane++)
+        dot_pack_filters(p, plane, filter, 1, 0, taps(p), planes, room + plane * p->kernels->element);
+    return room;
+}
+
+static int64_t x_bytes(const struct direct *d)
+{
+    return aligned((d->p->channels * phases_volume(&d->s) + BOX_OVERRUN) * d->p->kernels->element);
+}
+
+static int64_t out_bytes(const struct direct *d)
+{
+    return aligned((volume(d->s.size) + BOX_OVERRUN) * d->p->kernels->total);
+}
+
+static int64_t forward_scratch(const struct direct *d)
+{
+    return (d->p->skips ? 2 : 1) * x_bytes(d) + out_bytes(d) + aligned(taps(d->p) * weight_bytes(d->p));
+}
+
+static void forward_item(const struct forward *f, const struct item *item, const char *x, const char *mask,
+                         char *out, char *room)
+{
+    const struct direct *d = &f->d;
+    const struct dot_problem *p = d->p;
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t e = kernels->element, t = kernels->total, depth = forward_depth(p);
+    const int64_t length = run_length(&d->s, item->blocks, d->s.level);
+    const int64_t planes = d->s.level > 0 ? item->blocks[0] : 1, rows = d->s.level > 1 ? item->blocks[1] : 1;
+    const int finite = kernels->finite & DOT_TERMS && scalars_finite(p) &&
+                       kernels->operands_finite(p->channels * phases_volume(&d->s), x);
+    struct grid grid = {.step = {1, 1, 1}};
+    int64_t o, z, y, k;
+    int axis;
+
+    for (axis = 0; axis < 3; axis++) {
+        grid.size[axis] = p->blocks[axis];
+        grid.strides[axis] = p->y_strides[2 + axis];
+        grid.first[axis] = item->start[axis];
+    }
+    for (o = 0; o < p->filters; o++) {
+        const int64_t filter = item->group * p->filters + o;
+        const char *w = dot_direct_weights(p, filter, room);
+        const int all = finite && kernels->operands_finite(taps(p) * kernels->planes, w);
+
+        for (z = 0; z < planes; z++)
+            for (y = 0; y < rows; y++) {
+                const int64_t place = place_of(&d->s, z, y, 0);
+
+                for (k = 0; k < taps(p); k += depth)
+                    kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p), x + place * e,
+                                    d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
+            }
+        dot_put(t, out, d->s.size, item->blocks, &grid,
+                f->y + (item->image * p->y_strides[0] + filter * p->y_strides[1]) * t);
+    }
+}
+
+static void forward_task(void *context, int64_t task, char *scratch)
+{
+    const struct forward *f = (const struct forward *)context;
+    const struct direct *d = &f->d;
+    const int64_t end = smaller(dot_direct_items(d), (task + 1) * d->share);
+    char *x = scratch, *mask = x + x_bytes(d), *out = mask + (d->p->skips ? x_bytes(d) : 0), *room = out + out_bytes(d);
+    struct item item = dot_direct_item(d, task * d->share);
+    int64_t number;
+    int another = 1, masked = 0;
+
+    for (number = task * d->share; number < end; number++) {
+        /* Padding is the same for all of a box. */
+        dot_direct_take(d, &item, another, x);
+        if (another && d->p->skips) {
+            masked = dot_direct_outside(d->p, &item);
+            if (masked)
+                dot_direct_mask(d, &item, mask);
+        }
+        forward_item(f, &item, x, masked ? mask : NULL, out, room);
+        another = dot_direct_next(d, &item);
+    }
+}
+
+int64_t dot_direct_workspace(const struct dot_problem *p, const struct phases *s)
+{
+    const struct direct d = {.p = p, .s = *s};
+
+    return aligned(taps(p) * (int64_t)sizeof(int64_t)) + p->threads * forward_scratch(&d);
+}
+
+void dot_direct(const struct dot_problem *p, const struct phases *s, void *y, void *workspace)
+{
+    struct forward f = {.d = {.p = p, .s = *s, .offsets = (int64_t *)workspace}, .y = (char *)y};
+
+    dot_direct_offsets(p, s, f.d.offsets);
+    f.d.share = dot_direct_share(&f.d);
+    run(p, ceiling(dot_direct_items(&f.d), f.d.share), forward_task, &f,
+        (char *)workspace + aligned(taps(p) * (int64_t)sizeof(int64_t)), forward_scratch(&f.d));
+}

@@ -1,0 +1,178 @@
+/* Gradients with respect to weights, for groups of few filters. */
+#include <string.h>
+
+#include "dot_add.h"
+#include "dot_direct.h"
+#include "dot_pack.h"
+
+/* Positions that are added up in one go, and items: sums of sums keep long ones accurate. */
+#define POSITIONS_AT_ONCE 2048
+#define ITEMS_AT_ONCE 64
+/* The most gradients of all parts. */
+#define MOST_SUMS ((int64_t)1 << 20)
+
+struct grad_w {
+    struct direct d;
+    const char *grad;
+    char *dw;
+    char *sums;     /* of each part: [group][part][number][filter][tap] */
+    int64_t parts;  /* of a group's items; of sizes alone, and so is the order of sums */
+};
+
+struct rooms {
+    char *x, *mask, *g, *y, *there, *weights;
+};
+
+int dot_is_direct_grad_w(const struct dot_problem *p)
+{
+    struct phases s;
+
+    /* Positions are one run: none must be counted twice. */
+    return p->kernels->direct_grad_w != NULL && dot_is_direct(p, &s) &&
+           run_length(&s, s.box, 0) <= 4 * volume(s.box);
+}
+
+static int64_t items_of_group(const struct grad_w *f) { return volume(f->d.s.boxes) * f->d.p->batch; }
+static int64_t weights_of_group(const struct dot_problem *p) { return p->filters * taps(p); }
+static int64_t sums_of_part(const struct dot_problem *p) { return p->kernels->numbers * weights_of_group(p); }
+
+static int64_t count_parts(const struct grad_w *f)
+{
+    const struct dot_problem *p = f->d.p;
+    const int64_t items = items_of_group(f), most = larger(1, MOST_SUMS / (p->groups * sums_of_part(p)));
+
+    return smaller(smaller(items, most), larger(ceiling(items, ITEMS_AT_ONCE), 64 / p->groups));
+}
+
+static int64_t bytes_of(const struct grad_w *f, int64_t elements)
+{
+    return aligned((elements + BOX_OVERRUN) * f->d.p->kernels->element);
+}
+
+/* The parts of a thread's scratch. Returns their bytes. */
+static int64_t divide(const struct grad_w *f, char *scratch, struct rooms *rooms)
+{
+    const struct dot_problem *p = f->d.p;
+    const int64_t each = volume(f->d.s.size), pixels = p->channels * phases_volume(&f->d.s);
+    char *next = scratch;
+
+    rooms->x = next, next += bytes_of(f, pixels);
+    rooms->mask = next, next += p->skips ? bytes_of(f, pixels) : 0;
+    rooms->g = next, next += bytes_of(f, each);
+    rooms->y = next, next += p->kernels->saved ? bytes_of(f, each) : 0;
+    rooms->there = next, next += bytes_of(f, each);
+    rooms->weights = next, next += aligned(taps(p) * weight_bytes(p));
+    return next - scratch;
+}
+
+/* One item's gradients of all filters of its group, added to sums. */
+static void add_item(const struct grad_w *f, const struct item *item, int another, int masked, char *sums,
+                     const struct rooms *rooms)
+{
+    static const uint8_t none[8];
+    const struct direct *d = &f->d;
+    const struct dot_problem *p = d->p;
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t e = kernels->element, each = volume(d->s.size), length = run_length(&d->s, item->blocks, 0);
+    struct grid grid = {.step = {1, 1, 1}};
+    int64_t o, l;
+    int axis, all;
+
+    for (axis = 0; axis < 3; axis++) {
+        grid.size[axis] = item->start[axis] + item->blocks[axis];
+        grid.first[axis] = item->start[axis];
+    }
+    if (another)
+        dot_take_mask(e, &grid, d->s.size, rooms->there);
+    memcpy(grid.strides, p->y_strides + 2, sizeof grid.strides);
+    all = kernels->finite & DOT_PARTIALS && scalars_finite(p) &&
+          kernels->operands_finite(p->channels * phases_volume(&d->s), rooms->x);
+    for (o = 0; o < p->filters; o++) {
+        const int64_t filter = item->group * p->filters + o;
+        const int64_t offset = (item->image * p->y_strides[0] + filter * p->y_strides[1]) * e;
+        const char *w = dot_direct_weights(p, filter, rooms->weights);
+        int finite;
+
+        dot_take(e, f->grad + offset, &grid, d->s.size, another ? none : NULL, rooms->g);
+        if (kernels->saved)
+            dot_take(e, (const char *)p->saved + offset, &grid, d->s.size, another ? none : NULL, rooms->y);
+        finite = all && kernels->operands_finite(taps(p) * kernels->planes, w) &&
+                 kernels->gradients_finite(each, rooms->g);
+        for (l = 0; l < length; l += POSITIONS_AT_ONCE)
+            kernels->direct_grad_w(kernels, smaller(POSITIONS_AT_ONCE, length - l), taps(p), w, rooms->g + l * e,
+                                   kernels->saved ? rooms->y + l * e : NULL, rooms->there + l * e, d->offsets,
+                                   rooms->x + l * e, masked ? rooms->mask + l * e : NULL, sums + o * taps(p) * e,
+                                   weights_of_group(p), finite);
+    }
+}
+
+static void grad_w_task(void *context, int64_t task, char *scratch)
+{
+    const struct grad_w *f = (const struct grad_w *)context;
+    const struct direct *d = &f->d;
+    const struct dot_problem *p = d->p;
+    const int64_t e = p->kernels->element, items = items_of_group(f), part = task % f->parts, group = task / f->parts;
+    const int64_t first = items * part / f->parts, end = items * (part + 1) / f->parts;
+    char *sums = f->sums + task * sums_of_part(p) * e;
+    struct rooms rooms;
+    int64_t number, box = -1;
+    int masked = 0;
+
+    /* Beyond the last position there is none. */
+    memset(scratch, 0, (size_t)divide(f, scratch, &rooms));
+    memset(sums, 0, (size_t)(sums_of_part(p) * e));
+    for (number = first; number < end; number++) {
+        const struct item item = dot_direct_item(d, number * p->groups + group);
+        const int another = item.box != box;
+
+        dot_direct_take(d, &item, another, rooms.x);
+        if (another && p->skips) {
+            masked = dot_direct_outside(p, &item);
+            if (masked)
+                dot_direct_mask(d, &item, rooms.mask);
+        }
+        box = item.box;
+        add_item(f, &item, another, masked, sums, &rooms);
+    }
+}
+
+static void add_parts(void *context, int64_t group, char *scratch)
+{
+    const struct grad_w *f = (const struct grad_w *)context;
+    const struct dot_problem *p = f->d.p;
+    const int64_t e = p->kernels->element, count = weights_of_group(p);
+    int64_t part;
+
+    (void)scratch;
+    for (part = 0; part < f->parts; part++)
+        dot_add_weights(p, count, f->sums + (group * f->parts + part) * sums_of_part(p) * e, f->dw + group * count * e);
+}
+
+static int64_t offsets_bytes(const struct dot_problem *p) { return aligned(taps(p) * (int64_t)sizeof(int64_t)); }
+static int64_t sums_bytes(const struct grad_w *f)
+{
+    return aligned(f->d.p->groups * f->parts * sums_of_part(f->d.p) * f->d.p->kernels->element);
+}
+
+int64_t dot_direct_grad_w_workspace(const struct dot_problem *p)
+{
+    struct grad_w f = {.d = {.p = p}};
+    struct rooms rooms;
+
+    dot_is_direct(p, &f.d.s);
+    f.parts = count_parts(&f);
+    return offsets_bytes(p) + sums_bytes(&f) + p->threads * divide(&f, NULL, &rooms);
+}
+
+void dot_direct_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
+{
+    struct grad_w f = {.d = {.p = p, .offsets = (int64_t *)workspace}, .grad = (const char *)grad, .dw = (char *)dw};
+    struct rooms rooms;
+
+    dot_is_direct(p, &f.d.s);
+    dot_direct_offsets(p, &f.d.s, f.d.offsets);
+    f.parts = count_parts(&f);
+    f.sums = (char *)workspace + offsets_bytes(p);
+    run(p, p->groups * f.parts, grad_w_task, &f, f.sums + sums_bytes(&f), divide(&f, NULL, &rooms));
+    run(p, p->groups, add_parts, &f, NULL, 0);
+}

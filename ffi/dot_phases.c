@@ -1,0 +1,124 @@
+/* Images sorted by phase: how boxes are cut, and grids of elements for each size. */
+#include "dot_phases.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* Filters of a group whose columns aren't worth packing. */
+#define MOST_FILTERS 8
+/* Blocks along one axis of a box, and how far taps reach at most: so that nothing overflows. */
+#define MOST_BLOCKS 8192
+
+static int64_t common_divisor(int64_t a, int64_t b)
+{
+    while (b != 0) {
+        const int64_t rest = a % b;
+
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Lanes that kernels compute for one box, where a call takes as long as two panels. */
+static int64_t lanes_of(const struct dot_problem *p, const struct phases *s, int level)
+{
+    const int64_t panels = ceiling(run_length(s, s->box, level), p->kernels->lanes);
+
+    return (ceiling(panels, 2) * 2 + 2) * p->kernels->lanes * (level > 0 ? s->box[0] : 1) * (level > 1 ? s->box[1] : 1);
+}
+
+int dot_is_direct(const struct dot_problem *p, struct phases *s)
+{
+    int64_t reach[3], each;
+    int axis;
+
+    if (p->filters > MOST_FILTERS || p->last != ~(uint64_t)0)
+        return 0;
+    for (axis = 0; axis < 3; axis++) {
+        s->count[axis] = smaller(p->stride[axis] / common_divisor(p->stride[axis], p->dilation[axis]), p->kernel[axis]);
+        reach[axis] = ahead_of(p, p->kernel[axis] - 1, axis);
+        if (reach[axis] > MOST_BLOCKS)
+            return 0;
+        s->box[axis] = smaller(p->blocks[axis], MOST_BLOCKS);
+        s->size[axis] = s->box[axis] + reach[axis];
+    }
+    each = p->channels * volume(s->count) + p->filters;
+    if (each > BOX_ELEMENTS)
+        return 0;
+    for (axis = 0; axis < 3; axis++) {
+        const int64_t slice = each * volume(s->size) / s->size[axis];
+
+        if (slice * s->size[axis] > BOX_ELEMENTS)
+            s->box[axis] = larger(1, BOX_ELEMENTS / slice - reach[axis]);
+        s->boxes[axis] = ceiling(p->blocks[axis], s->box[axis]);
+        s->box[axis] = ceiling(p->blocks[axis], s->boxes[axis]);
+        s->size[axis] = s->box[axis] + reach[axis];
+    }
+    if (each * volume(s->size) > BOX_ELEMENTS || 2 * p->channels * phases_volume(s) > taps(p) * volume(s->box))
+        return 0;
+    s->level = 0;
+    for (axis = 1; axis < 3; axis++)
+        if (lanes_of(p, s, axis) < lanes_of(p, s, s->level))
+            s->level = axis;
+    return lanes_of(p, s, s->level) <= 4 * volume(s->box);
+}
+
+/* Short rows are most: a call of memcpy would take as long as what it copies. Copies of a fixed size overlap. */
+static inline void copy(const void *from, int64_t bytes, void *to)
+{
+    const char *in = (const char *)from;
+    char *out = (char *)to;
+    int64_t i;
+
+#define COPY(size)                                                                                                     \
+    do {                                                                                                               \
+        for (i = 0; i < bytes - size; i += size)                                                                       \
+            memcpy(out + i, in + i, size);                                                                             \
+        memcpy(out + bytes - size, in + bytes - size, size);                                                           \
+    } while (0)
+    if (bytes >= 1024)
+        memcpy(out, in, (size_t)bytes);
+    else if (bytes >= 16)
+        COPY(16);
+    else if (bytes >= 4)
+        COPY(4);
+    else
+        COPY(1);
+#undef COPY
+}
+
+#define NAME(function) function##_1
+#define WORD uint8_t
+#include "dot_phases_body.h"
+#define NAME(function) function##_2
+#define WORD uint16_t
+#include "dot_phases_body.h"
+#define NAME(function) function##_4
+#define WORD uint32_t
+#include "dot_phases_body.h"
+#define NAME(function) function##_8
+#define WORD uint64_t
+#include "dot_phases_body.h"
+
+void dot_take(int64_t element, const void *array, const struct grid *grid, const int64_t *count, const uint8_t *pad,
+              void *out)
+{
+    BY_SIZE(element, take, array, grid, count, pad, out);
+}
+
+void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out)
+{
+    static const uint64_t bits = ~(uint64_t)0;
+    static const uint8_t none[8];
+    struct grid same = *grid;
+
+    memset(same.strides, 0, sizeof same.strides);
+    dot_take(element, &bits, &same, count, none, out);
+}
+
+void dot_put(int64_t element, const void *values, const int64_t *size, const int64_t *count, const struct grid *grid,
+             void *array)
+{
+    BY_SIZE(element, put, values, size, count, grid, array);
+}

@@ -1,0 +1,72 @@
+/* Images sorted by phase. Block b reads, at tap k of an axis, pixel b * stride + k * dilation, from where its first block
+ * begins. That pixel is in phase k * dilation % stride, k * dilation / stride blocks further on than b. Where pixels of one
+ * phase lie side by side, so do those that a tap reads for neighbouring blocks: nothing is copied once a tap. */
+#ifndef DOT_PHASES_H
+#define DOT_PHASES_H
+
+#include "dot_problem.h"
+
+/* The most elements of one box of all operands. */
+#define BOX_ELEMENTS 32768
+/* Elements that kernels read and write beyond the last position. */
+#define BOX_OVERRUN 128
+
+/* Blocks are handled in boxes. Everything of one box lies in rows that are as long as a phase's: the pixels of each phase,
+ * and of blocks the results, their gradients and whether there are such. */
+struct phases {
+    int64_t count[3]; /* phases along each axis */
+    int64_t box[3];   /* blocks of one box, at most */
+    int64_t boxes[3];
+    int64_t size[3];  /* of a phase: a box's blocks, and as many more as its taps reach beyond */
+    int level;        /* how many axes, from the first on, are walked one by one; positions along the others are one run */
+};
+
+/* Whether kernels for pixels in phases are faster than those for panels. Then fills in `phases`. Of sizes alone. */
+int dot_is_direct(const struct dot_problem *p, struct phases *phases);
+
+/* The phase of a tap: phases are counted as the taps that are the first of each. */
+static inline int64_t dot_phase_of(const struct phases *s, const struct tap *tap)
+{
+    return (tap->z % s->count[0] * s->count[1] + tap->y % s->count[1]) * s->count[2] + tap->x % s->count[2];
+}
+
+/* How many blocks further on a tap's pixel is along an axis. */
+static inline int64_t ahead_of(const struct dot_problem *p, int64_t tap, int axis)
+{
+    return tap * p->dilation[axis] / p->stride[axis];
+}
+
+/* Elements of a channel's phases in a box. */
+static inline int64_t phases_volume(const struct phases *s) { return volume(s->count) * volume(s->size); }
+
+/* Where the block (z, y, x) of a box lies. */
+static inline int64_t place_of(const struct phases *s, int64_t z, int64_t y, int64_t x)
+{
+    return (z * s->size[1] + y) * s->size[2] + x;
+}
+
+/* Positions from the first to the last of a run in a box of so many blocks. */
+static inline int64_t run_length(const struct phases *s, const int64_t *blocks, int level)
+{
+    return place_of(s, level < 1 ? blocks[0] - 1 : 0, level < 2 ? blocks[1] - 1 : 0, blocks[2]);
+}
+
+/* Elements that lie on a grid in an array of three dimensions: those at first + i * step. */
+struct grid {
+    int64_t size[3];    /* of the array */
+    int64_t strides[3];
+    int64_t first[3];
+    int64_t step[3];
+};
+
+/* Elements of a grid, `count` along each axis, one after the other. Where the array has none comes `pad`, an element, or if
+ * that is NULL what is there stays. */
+void dot_take(int64_t element, const void *array, const struct grid *grid, const int64_t *count, const uint8_t *pad,
+              void *out);
+/* All bits where the array has an element, and none elsewhere. */
+void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out);
+/* Back to the array: `count` elements along each axis, of rows and planes of `size`. */
+void dot_put(int64_t element, const void *values, const int64_t *size, const int64_t *count, const struct grid *grid,
+             void *array);
+
+#endif

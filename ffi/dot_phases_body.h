@@ -1,0 +1,70 @@
+/* Grids, for elements of one size. Expects NAME(function) and WORD; undefines both. See dot_phases.h. */
+
+/* `count` elements that lie `step` apart, to one after the other. */
+static inline void NAME(take_row)(const WORD *row, int64_t step, int64_t count, WORD *out)
+{
+    int64_t i;
+
+    if (step == 1)
+        copy(row, count * (int64_t)sizeof(WORD), out);
+    else if (step == 2)
+        for (i = 0; i < count; i++)
+            out[i] = row[2 * i];
+    else
+        for (i = 0; i < count; i++)
+            out[i] = row[step * i];
+}
+
+static void NAME(take)(const void *array, const struct grid *g, const int64_t *count, const uint8_t *pad, void *to)
+{
+    const int64_t step = g->step[2] * g->strides[2];
+    const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
+    const WORD *first = (const WORD *)array + (g->first[2] + there.first * g->step[2]) * g->strides[2];
+    WORD *out = (WORD *)to, other = 0;
+    int64_t i, j, l;
+
+    if (pad != NULL)
+        memcpy(&other, pad, sizeof other);
+    for (i = 0; i < count[0]; i++)
+        for (j = 0; j < count[1]; j++, out += count[2]) {
+            const int64_t z = g->first[0] + i * g->step[0], y = g->first[1] + j * g->step[1];
+            const int in = z >= 0 && z < g->size[0] && y >= 0 && y < g->size[1];
+
+            if (in && there.first < there.last)
+                NAME(take_row)(first + z * g->strides[0] + y * g->strides[1], step, there.last - there.first,
+                               out + there.first);
+            if (pad == NULL)
+                continue;
+            for (l = 0; l < (in ? there.first : count[2]); l++)
+                out[l] = other;
+            for (l = in ? there.last : count[2]; l < count[2]; l++)
+                out[l] = other;
+        }
+}
+
+static void NAME(put)(const void *values, const int64_t *size, const int64_t *count, const struct grid *g, void *array)
+{
+    const int64_t step = g->step[2] * g->strides[2];
+    const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
+    const int64_t length = there.last - there.first;
+    WORD *first = (WORD *)array + (g->first[2] + there.first * g->step[2]) * g->strides[2];
+    int64_t i, j, l;
+
+    for (i = 0; i < count[0]; i++)
+        for (j = 0; j < count[1]; j++) {
+            const int64_t z = g->first[0] + i * g->step[0], y = g->first[1] + j * g->step[1];
+            const WORD *row = (const WORD *)values + (i * size[1] + j) * size[2] + there.first;
+            WORD *to = first + z * g->strides[0] + y * g->strides[1];
+
+            if (z < 0 || z >= g->size[0] || y < 0 || y >= g->size[1] || length == 0)
+                continue;
+            if (step == 1)
+                copy(row, length * (int64_t)sizeof(WORD), to);
+            else
+                for (l = 0; l < length; l++)
+                    to[step * l] = row[l];
+        }
+}
+
+#undef NAME
+#undef WORD
