@@ -125,6 +125,10 @@ struct dot_problem {
     const struct dot_kernels *kernels;
 };
 
+/* Whether a call is better served by kernels that read pixels where they lie: those of groups of few filters. Then kernels
+ * without panels will do; without direct ones, kernels for panels will. Of sizes alone. */
+int dot_prefers_direct(const struct dot_problem *p, int call);
+
 /* Bytes of workspace for each of the calls: 0 forward, 1 grad_x, 2 grad_w, 3 grad_extremum, 4 grad_fold. */
 int64_t dot_workspace(const struct dot_problem *p, int call);
 

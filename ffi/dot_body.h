@@ -14,7 +14,9 @@
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
  *   PRODUCT             whether a term is left(fused, one, w..., x) * right(fused, one, w..., x)
  *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
- *   GRADIENTS MASKS     whether there are gradients, and variants that leave taps out
+ *   FORWARD GRADIENTS   which of both there are
+ *   PANELS DIRECT       for which ways to feed them: panels of columns, or pixels where they lie
+ *   MASKS               whether there are variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
  *   FINITE_TERMS        whether terms have
  *   IS_FINITE(v)        what finite means
@@ -181,6 +183,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #endif
 }
 
+#if FORWARD && PANELS
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
@@ -206,8 +209,9 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
     }
 }
 #undef CALL
+#endif
 
-#if DIRECT
+#if FORWARD && DIRECT
 #define CALL(masked, finite)                                                                                           \
     do {                                                                                                               \
         if (rows == 4)                                                                                                 \
@@ -293,6 +297,7 @@ INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y) { return y / ter
 #define PARTIAL_W EXACT_W
 #endif
 
+#if PANELS
 INLINE void NAME(x_tile)(const struct dot_kernels *self, const int rows, const int finite, int64_t filters,
                          const ELEMENT *restrict w, const ELEMENT *restrict g, const ELEMENT *restrict y,
                          const ELEMENT *restrict x, ELEMENT *restrict columns, int first)
@@ -469,6 +474,8 @@ TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters,
     EACH_NUMBER(ONE)
 #undef ONE
 }
+#endif /* PANELS */
+
 #if DIRECT
 
 /* Rows are the next positions, as forward's. */
@@ -624,7 +631,7 @@ TARGET static void NAME(direct_grad_w)(const struct dot_kernels *self, int64_t c
 #endif
 #endif /* DOT_SUM, SAVED */
 
-#if ADDS == DOT_MAX || ADDS == DOT_MIN
+#if PANELS && (ADDS == DOT_MAX || ADDS == DOT_MIN)
 
 TARGET static void NAME(arg)(const struct dot_kernels *self, int64_t depth, int32_t start, const void *w_,
                              const void *x_, const void *mask_, void *best_, int32_t *arg)
@@ -680,7 +687,7 @@ TARGET static void NAME(partials)(const struct dot_kernels *self, int64_t count,
 }
 #endif
 
-#if FOLDS
+#if PANELS && FOLDS
 
 TARGET static void NAME(fold_grad)(const struct dot_kernels *self, int64_t depth, int64_t count, const void *w_,
                                    const void *x_, const void *mask_, const void *grad_, void *history_, void *dw_,
@@ -770,24 +777,28 @@ static const struct dot_kernels NAME(kernels) = {
     .planes = PLANES,
     .numbers = NUMBERS,
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
+#if FORWARD && PANELS
     .forward = NAME(forward),
-#if DIRECT
+#endif
+#if FORWARD && DIRECT
     .direct = NAME(direct),
 #endif
     .operands_finite = NAME(operands_finite),
 #if GRADIENTS
     .gradients_finite = NAME(gradients_finite),
 #if ADDS == DOT_SUM || SAVED
+#if PANELS
     .grad_x = NAME(grad_x),
     .grad_w = NAME(grad_w),
+#endif
 #if DIRECT
     .direct_grad_x = NAME(direct_grad_x),
     .direct_grad_w = NAME(direct_grad_w),
 #endif
 #endif
-#if FOLDS
+#if PANELS && FOLDS
     .fold_grad = NAME(fold_grad),
-#elif ADDS == DOT_MAX || ADDS == DOT_MIN
+#elif PANELS && (ADDS == DOT_MAX || ADDS == DOT_MIN)
     .arg = NAME(arg),
     .partials = NAME(partials),
 #endif

@@ -1,5 +1,10 @@
 /* Every call by its number, for callers that keep a problem for operands that change. */
-#include "dot_problem.h"
+#include "dot_direct.h"
+
+int dot_prefers_direct(const struct dot_problem *p, int call)
+{
+    return call == 0 ? dot_is_direct_forward(p) : call == 1 ? dot_is_direct_grad_x(p) : call == 2 ? dot_is_direct_grad_w(p) : 0;
+}
 
 void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t saved,
               uintptr_t dx, uintptr_t dw, uintptr_t parallel, uintptr_t scalars, uint32_t wanted, void *workspace)

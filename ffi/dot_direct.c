@@ -217,19 +217,30 @@ static void forward_task(void *context, int64_t task, char *scratch)
     }
 }
 
-int64_t dot_direct_workspace(const struct dot_problem *p, const struct phases *s)
+int dot_is_direct_forward(const struct dot_problem *p)
 {
-    const struct direct d = {.p = p, .s = *s};
+    struct phases phases;
 
-    return aligned(taps(p) * (int64_t)sizeof(int64_t)) + p->threads * forward_scratch(&d);
+    return dot_is_direct(p, &phases);
 }
 
-void dot_direct(const struct dot_problem *p, const struct phases *s, void *y, void *workspace)
-{
-    struct forward f = {.d = {.p = p, .s = *s, .offsets = (int64_t *)workspace}, .y = (char *)y};
+static int64_t offsets_bytes(const struct dot_problem *p) { return aligned(taps(p) * (int64_t)sizeof(int64_t)); }
 
-    dot_direct_offsets(p, s, f.d.offsets);
+int64_t dot_direct_workspace(const struct dot_problem *p)
+{
+    struct direct d = {.p = p};
+
+    dot_is_direct(p, &d.s);
+    return offsets_bytes(p) + p->threads * forward_scratch(&d);
+}
+
+void dot_direct(const struct dot_problem *p, void *y, void *workspace)
+{
+    struct forward f = {.d = {.p = p, .offsets = (int64_t *)workspace}, .y = (char *)y};
+
+    dot_is_direct(p, &f.d.s);
+    dot_direct_offsets(p, &f.d.s, f.d.offsets);
     f.d.share = dot_direct_share(&f.d);
-    run(p, ceiling(dot_direct_items(&f.d), f.d.share), forward_task, &f,
-        (char *)workspace + aligned(taps(p) * (int64_t)sizeof(int64_t)), forward_scratch(&f.d));
+    run(p, ceiling(dot_direct_items(&f.d), f.d.share), forward_task, &f, (char *)workspace + offsets_bytes(p),
+        forward_scratch(&f.d));
 }

@@ -37,12 +37,13 @@ void dot_direct_mask(const struct direct *d, const struct item *item, char *out)
 /* A filter's weights, [k][plane]: where they are, or in `room`. */
 const char *dot_direct_weights(const struct dot_problem *p, int64_t filter, char *room);
 
-/* Whether there are kernels and sizes for the calls of gradients. */
+/* Whether a problem's sizes are for these calls. */
+int dot_is_direct_forward(const struct dot_problem *p);
 int dot_is_direct_grad_x(const struct dot_problem *p);
 int dot_is_direct_grad_w(const struct dot_problem *p);
 
-int64_t dot_direct_workspace(const struct dot_problem *p, const struct phases *s);
-void dot_direct(const struct dot_problem *p, const struct phases *s, void *y, void *workspace);
+int64_t dot_direct_workspace(const struct dot_problem *p);
+void dot_direct(const struct dot_problem *p, void *y, void *workspace);
 
 int64_t dot_direct_grad_x_workspace(const struct dot_problem *p);
 void dot_direct_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *workspace);

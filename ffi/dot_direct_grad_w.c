@@ -28,8 +28,7 @@ int dot_is_direct_grad_w(const struct dot_problem *p)
     struct phases s;
 
     /* Positions are one run: none must be counted twice. */
-    return p->kernels->direct_grad_w != NULL && dot_is_direct(p, &s) &&
-           run_length(&s, s.box, 0) <= 4 * volume(s.box);
+    return dot_is_direct(p, &s) && run_length(&s, s.box, 0) <= 4 * volume(s.box);
 }
 
 static int64_t items_of_group(const struct grad_w *f) { return volume(f->d.s.boxes) * f->d.p->batch; }

@@ -30,7 +30,7 @@ int dot_is_direct_grad_x(const struct dot_problem *p)
     const struct dot_problem places = of_places(p);
     struct phases phases;
 
-    return p->kernels->direct_grad_x != NULL && dot_is_direct(&places, &phases);
+    return dot_is_direct(&places, &phases);
 }
 
 /* Lists the taps of each phase, and where the gradient lies that a pixel has at each, from its place on. */

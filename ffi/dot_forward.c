@@ -120,10 +120,9 @@ static struct slab forward_slab(const struct dot_problem *p)
 int64_t dot_forward_workspace(const struct dot_problem *p)
 {
     const struct slab size = forward_slab(p);
-    struct phases phases;
 
-    if (p->kernels->direct && dot_is_direct(p, &phases))
-        return dot_direct_workspace(p, &phases);
+    if (p->kernels->direct && dot_is_direct_forward(p))
+        return dot_direct_workspace(p);
     return dot_slab_bytes(p, &size) + p->threads * forward_scratch(p);
 }
 
@@ -134,10 +133,9 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
     const int64_t panels = ceiling(positions(p), p->kernels->lanes);
     struct forward f = {.p = p, .y = (char *)y, .weights = (char *)workspace, .depth = forward_depth(p)};
     char *scratch = (char *)workspace + dot_slab_bytes(p, &size);
-    struct phases phases;
 
-    if (p->kernels->direct && dot_is_direct(p, &phases)) {
-        dot_direct(p, &phases, y, workspace);
+    if (p->kernels->direct && dot_is_direct_forward(p)) {
+        dot_direct(p, y, workspace);
         return;
     }
     f.chunk = forward_chunk(p);

@@ -128,14 +128,14 @@ static int64_t grad_w_scratch(const struct dot_problem *p)
 
 int64_t dot_grad_w_workspace(const struct dot_problem *p)
 {
-    return dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p) : p->threads * grad_w_scratch(p);
+    return p->kernels->direct_grad_w && dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p) : p->threads * grad_w_scratch(p);
 }
 
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
 {
     struct grad_w f = grad_w_split(p);
 
-    if (dot_is_direct_grad_w(p)) {
+    if (p->kernels->direct_grad_w && dot_is_direct_grad_w(p)) {
         dot_direct_grad_w(p, grad, dw, workspace);
         return;
     }

@@ -132,7 +132,7 @@ int64_t dot_grad_x_workspace(const struct dot_problem *p)
 {
     const struct slab size = grad_x_slab(p);
 
-    if (dot_is_direct_grad_x(p))
+    if (p->kernels->direct_grad_x && dot_is_direct_grad_x(p))
         return dot_direct_grad_x_workspace(p);
     return dot_slab_bytes(p, &size) + p->threads * grad_x_scratch(p);
 }
@@ -146,7 +146,7 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
         .p = p, .grad = (const char *)grad, .dx = (char *)dx, .weights = (char *)workspace, .unit = unit};
     char *scratch = (char *)workspace + dot_slab_bytes(p, &size);
 
-    if (dot_is_direct_grad_x(p)) {
+    if (p->kernels->direct_grad_x && dot_is_direct_grad_x(p)) {
         dot_direct_grad_x(p, grad, dx, workspace);
         return;
     }

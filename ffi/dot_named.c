@@ -8,7 +8,10 @@
 
 #define SUM ELEMENT
 #define TOTAL ELEMENT
+#define FORWARD 1
 #define GRADIENTS 1
+#define PANELS 1
+#define DIRECT 1
 
 /* For INLINE, which the ops need before there is a level. */
 #define LEVEL 0

@@ -12,7 +12,6 @@
 #endif
 
 #define MASKS 1
-#define DIRECT 1
 #define DIVIDES 0
 #define PLANES 1
 #define NUMBERS 1
@@ -42,7 +41,6 @@
 #undef FINITE
 #undef PRODUCT
 #undef MASKS
-#undef DIRECT
 #undef ADDS
 #undef DIVIDES
 #undef PLANES

@@ -21,11 +21,12 @@ static int64_t common_divisor(int64_t a, int64_t b)
 }
 
 /* Lanes that kernels compute for one box, where a call takes as long as two panels. */
-static int64_t lanes_of(const struct dot_problem *p, const struct phases *s, int level)
+static int64_t lanes_of(const struct phases *s, int level)
 {
-    const int64_t panels = ceiling(run_length(s, s->box, level), p->kernels->lanes);
+    /* Those of AVX2 and floats: the choice is the same for all. */
+    const int64_t lanes = 16, pairs = ceiling(run_length(s, s->box, level), 2 * lanes);
 
-    return (ceiling(panels, 2) * 2 + 2) * p->kernels->lanes * (level > 0 ? s->box[0] : 1) * (level > 1 ? s->box[1] : 1);
+    return (pairs + 1) * 2 * lanes * (level > 0 ? s->box[0] : 1) * (level > 1 ? s->box[1] : 1);
 }
 
 int dot_is_direct(const struct dot_problem *p, struct phases *s)
@@ -59,9 +60,9 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
         return 0;
     s->level = 0;
     for (axis = 1; axis < 3; axis++)
-        if (lanes_of(p, s, axis) < lanes_of(p, s, s->level))
+        if (lanes_of(s, axis) < lanes_of(s, s->level))
             s->level = axis;
-    return lanes_of(p, s, s->level) <= 4 * volume(s->box);
+    return lanes_of(s, s->level) <= 4 * volume(s->box);
 }
 
 /* Short rows are most: a call of memcpy would take as long as what it copies. Copies of a fixed size overlap. */

@@ -20,6 +20,8 @@ except ImportError as error:
 #: dot.h's calls.
 FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
 
+#: Filters of a group for which there may be kernels that read pixels where they lie (ffi/dot_phases.c's MOST_FILTERS).
+MOST_FILTERS = 8
 #: Of struct dot_problem's fields, the sizes: the first of a Layout's too. The next four are strides, in both.
 SIZES = 10
 #: Elements of columns below which a second thread costs more than it brings.
@@ -160,6 +162,16 @@ def _new_problem(layout, address, threads):
     pad = layout.pad or (0,) * 8, layout.pad is None, layout.last
     rest = threads, ffi.NULL, ffi.cast("struct dot_kernels *", address)
     return ffi.new("struct dot_problem *", sizes + pad + rest)
+
+
+_preferences = Memo(256)
+
+
+def prefers_direct(call, layout):
+    """Whether kernels that read pixels where they lie serve a call on a layout better than panels of columns."""
+    if layout.filters > MOST_FILTERS:
+        return False
+    return _preferences.get((call, layout), lambda: bool(lib.dot_prefers_direct(_new_problem(layout, 0, 1), call)))
 
 
 def dot(call, layout, address, threads, w, x, result, saved, dx, dw, scalars=0, wanted=1):

@@ -109,6 +109,7 @@ class Extremum(Reduction):
 
     finite_terms = scales = True
     cuda_reads = ("arg",)
+    grad_calls = lowlevel.GRAD_EXTREMUM, lowlevel.GRAD_EXTREMUM
 
     def __init__(self, add, better, loser):
         # loser: which of a dtype's bounds never wins

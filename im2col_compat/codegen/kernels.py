@@ -9,6 +9,7 @@ from collections import namedtuple
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import compile, template
+from im2col_compat.codegen.template import Part
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 
@@ -34,11 +35,11 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
-    """C kernels for a term and a reduction, complete: nothing is filled in later.
+    """C kernels for a term and a reduction.
 
     address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
     dtype, result_dtype: of the operands and the result
@@ -51,18 +52,38 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
         and of other ops ()
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     product: None, or the op's expressions where its terms are products: PyTorch sums these, and kernels give gradients
+    part: None, or a function of a template.Part that gives its address, of which `address` is the forward call's for
+        panels: compiled when it is first asked for; 0 where that fails
     """
 
     __slots__ = ()
 
     def __new__(
-        cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None
+        cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None,
+        part=None,
     ):  # fmt: skip
-        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product
-        return super(Kernels, cls).__new__(cls, *parts)
+        fields = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part
+        return super(Kernels, cls).__new__(cls, *fields)
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)
     has_gradients = property(lambda self: self.address is not None and (self.texts is None or self.texts.gradients))
+
+    def address_for(self, call, layout):
+        """The address of the struct for one of dot.h's calls on operands of a layout. RuntimeError where that can't be
+        compiled."""
+        address = self.address if self.part is None else self._part_for(call, layout)
+        if not address:
+            raise RuntimeError("{} can't be compiled here any more".format(self.part.what))
+        return address
+
+    def serves(self, call, layout):
+        """Whether there is such an address."""
+        return self.part is None or bool(self._part_for(call, layout))
+
+    def _part_for(self, call, layout):
+        gradients, direct = call != lowlevel.FORWARD, lowlevel.prefers_direct(call, layout) and not self.texts.divides
+        return direct and self.part(Part(gradients, True)) or self.part(Part(gradients, False))
+
     itemsize = property(lambda self: dtypes.ITEMSIZE[self.dtype])
     result_itemsize = property(lambda self: dtypes.ITEMSIZE[self.result_dtype])
 
@@ -91,17 +112,34 @@ def compiled(texts, dtype, best, what):
         return None, reason
     reasons = []
     for lower in range(best, -1, -1):
-        source = template.source(texts, dtype, lower)
-        flags = template.flags(texts, lower)
-        address, divided_by_zero, reason, lower_may_do = _libraries.get(source, lambda: _load(source, flags, what))
+        address, divided_by_zero, reason, lower_may_do = _part(texts, dtype, lower, what, Part(False, False))
         if address:
             origin = "compiled, " + LEVELS[lower]
             result_dtype = texts.reduction.result_dtype(dtype)
-            return Kernels(address, dtype, result_dtype, origin, texts, None, divided_by_zero), None
+            part = _Parts(texts, dtype, lower, what)
+            return Kernels(address, dtype, result_dtype, origin, texts, None, divided_by_zero, part=part), None
         reasons.append(reason)
         if not lower_may_do:
             break
     return None, reasons[0]
+
+
+class _Parts(object):
+    """The addresses of the parts of an op's kernels, for an instruction set; 0 for what can't be compiled."""
+
+    def __init__(self, texts, dtype, level, what):
+        self.arguments, self.addresses, self.what = (texts, dtype, level, what), {}, what
+
+    def __call__(self, part):
+        if part not in self.addresses:
+            self.addresses[part] = _part(*self.arguments + (part,))[0]
+        return self.addresses[part]
+
+
+def _part(texts, dtype, level, what, part):
+    """What _load() returns of one part."""
+    source, flags = template.source(texts, dtype, level, part), template.flags(texts, level)
+    return _libraries.get(source, lambda: _load(source, flags, ("gradients of " if part.gradients else "") + what))
 
 
 def _load(source, flags, what):

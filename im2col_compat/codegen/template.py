@@ -1,6 +1,7 @@
 """One op as C: its functions between the two halves of the kernel template that the C library carries."""
 
 import platform
+from collections import namedtuple
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
@@ -21,6 +22,10 @@ LEVEL_FLAGS = (
 ENTRY = "im2col_compat_kernels"
 #: The one that tells how often integers were divided by zero, where an op may do that.
 DIVIDED_BY_ZERO = "im2col_compat_divided_by_zero"
+
+#: What is compiled by itself, when a call first needs it: of the forward call or of gradients, for panels of columns or for
+#: pixels where they lie.
+Part = namedtuple("Part", "gradients direct")
 
 FOLDED = ("acc", "term")
 
@@ -196,8 +201,8 @@ def _of_weights(texts):
     return found
 
 
-def source(texts, dtype, level):
-    """The whole C source."""
+def source(texts, dtype, level, part):
+    """The whole C source of a Part."""
     floats, reduction = ex.is_float(dtype), texts.reduction
     defines = [
         ("LEVEL", level),
@@ -211,10 +216,12 @@ def source(texts, dtype, level):
         ("START", texts.start or 0),
         ("BETTER(a, b)", "((a) {} (b))".format(reduction.better)),
         ("PRODUCT", int(texts.product)),
-        ("GRADIENTS", int(texts.gradients)),
+        ("FORWARD", int(not part.gradients)),
+        ("GRADIENTS", int(part.gradients)),
+        ("PANELS", int(not part.direct)),
+        ("DIRECT", int(part.direct)),
         ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
-        ("DIRECT", 0),
         ("FINITE", int(texts.finite_grads)),
         ("FINITE_TERMS", int(texts.finite_terms)),
         ("IS_FINITE(v)", "({})".format(reduction.is_finite(texts.pad))),

@@ -47,7 +47,13 @@ def run_parts(op, problem, kernels, arrays, w, x):
     w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
     for how, w_start, x_start, y_start in parts:
         addresses = w + w_start * itemsize, x + x_start * itemsize, to + y_start * kernels.result_itemsize
-        _call(lowlevel.FORWARD, how, kernels.address, addresses, (itemsize, kernels.result_itemsize))
+        _call(
+            lowlevel.FORWARD,
+            how,
+            kernels.address_for(lowlevel.FORWARD, how),
+            addresses,
+            (itemsize, kernels.result_itemsize),
+        )
     _check_divisions(op, kernels, divisions)
     return result
 
@@ -83,7 +89,8 @@ def _layout(op, problem, kernels):
 def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
     if kernels.pack is None:
         itemsizes = kernels.itemsize, kernels.result_itemsize
-        _call(lowlevel.FORWARD, how, kernels.address, (arrays.address(w), arrays.address(x), to), itemsizes, scalars)
+        address, addresses = kernels.address_for(lowlevel.FORWARD, how), (arrays.address(w), arrays.address(x), to)
+        _call(lowlevel.FORWARD, how, address, addresses, itemsizes, scalars)
         return
     for packed in kernels.pack(how, arrays, w, x):
         addresses = packed.w, packed.x, to + packed.start * kernels.result_itemsize
@@ -204,7 +211,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     saved = 0 if y is None else TORCH.address(y)
     for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0], TORCH, y):
         _call(
-            call, how, kernels.address, addresses, itemsizes, scalars,
+            call, how, kernels.address_for(call, how), addresses, itemsizes, scalars,
             to_w if gives_w else 0, to_x if gives_x else 0, wanted, saved)  # fmt: skip
     if needs[0]:
         found[0] = dx
@@ -233,7 +240,7 @@ def _add_gradients(op, problem, kernels, w, x, grad, y, to):
     saved = 0 if y is None else TORCH.address(y)
     for call, gives_w, gives_x in op.reduction.calls(to[0] is not None, to[1] is not None, TORCH, y):
         to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
-        _call(call, how, kernels.address, addresses, itemsizes, None, to_w, to_x, saved=saved)
+        _call(call, how, kernels.address_for(call, how), addresses, itemsizes, None, to_w, to_x, saved=saved)
 
 
 def _add_gradients_in_parts(op, problem, kernels, w, x, grad, y, to):
@@ -260,7 +267,10 @@ def _add_gradients_in_parts(op, problem, kernels, w, x, grad, y, to):
 
 def _serves_gradients(op, problem, kernels, operands, needs):
     most, packed_alone = op.reduction.most_taps, kernels.address is None and not op.term.only_kernels
-    return (most is None or problem.taps <= most) and not packed_alone
+    if packed_alone or most is not None and problem.taps > most:
+        return False
+    how = _layout(op, problem, kernels)
+    return not kernels.has_gradients or all([kernels.serves(call, how) for call in op.reduction.grad_calls])
 
 
 def _again(op, problem, kernels, weights, x):
