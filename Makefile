@@ -73,8 +73,7 @@ $(VENV)/cuda/tools: $(VENV)/base
 	$(PYTHON) -m venv $(VENV)/cuda
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > base.pth
 	mv base.pth $$($(VENV)/cuda/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
-	$(VENV)/cuda/bin/pip install --quiet cuda-core cuda-bindings \
-		nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(VENV)/cuda/bin/pip install --quiet cuda-core cuda-bindings "nvidia-cuda-nvrtc~=13.5.0" "nvidia-cuda-nvdisasm~=13.5.0"
 	touch $@
 
 $(VENV)/demo-tools: $(VENV)/base

@@ -9,7 +9,7 @@ from helpers.tensors import VARIABLES, torch
 
 from im2col_compat.codegen import cache
 from im2col_compat.compat.memo import Memo
-from im2col_compat.cuda import device
+from im2col_compat.cuda import device, texts
 
 if torch is None or VARIABLES or not hasattr(torch.cuda, "is_current_stream_capturing"):
     pytest.skip("needs PyTorch of today", allow_module_level=True)
@@ -24,7 +24,7 @@ class Core(object):
 
     def __init__(self):
         self.compiled, self.options, self.loaded, self.launches, self.streams, self.devices = [], [], [], [], [], []
-        self.complaint = self.broken = None
+        self.complaint, self.broken, self.spills = None, None, {}
 
     def ProgramOptions(self, **options):
         return options
@@ -77,12 +77,13 @@ class Program(object):
     def __init__(self, core, text, options):
         self.core, self.text, self.options = core, text, options
 
-    def compile(self, kind):
+    def compile(self, kind, logs):
         assert kind == "cubin"
         if self.core.complaint:
             raise RuntimeError(self.core.complaint)
         self.core.compiled.append(self.text)
         self.core.options.append(self.options)
+        logs.write("8 bytes stack frame, {} bytes spill stores\n".format(self.core.spills.get(self.text, 0)))
         self.code = ("code of " + self.text).encode()
         return self
 
@@ -165,7 +166,7 @@ def test_launches(gpu, core, capsys):
     assert core.compiled == ["text", "other text"] and len(core.loaded) == 2
     assert core.streams == [7] and core.devices == [None] and len(core.launches) == 4
     assert core.launches[0][3][3] == core.launches[2][3][3]
-    assert core.options[0] == {"arch": "sm_90", "std": "c++17"}
+    assert core.options[0] == {"arch": "sm_90", "std": "c++17", "ptxas_options": "-v"}
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "compiled l1 for sm_90" in told[0]
 
@@ -262,6 +263,19 @@ def test_what_is_not_compiled(gpu, core):
     assert "driver" in reason and "CUDA_ERROR_INVALID_IMAGE: is invalid" in reason
     core.broken = None
     assert device.refuses(a_work("a third"), torch.zeros(1), "l1") is None
+
+
+def test_local_memory(core):
+    """A text that would keep registers there is compiled with less of its loop written out, and then for fewer blocks."""
+    like = "#define UNROLLED {}\n#define BLOCKS {}\n".format
+    made = [like(*numbers) for numbers in ((4, 5), (2, 5), (1, 5), (1, 3), (1, 2), (1, 1))]
+    assert list(texts.variants(made[0])) == made and list(texts.variants("others")) == ["others"]
+    assert list(texts.variants(like(1, 0)))[:3] == [like(1, 0), like(1, 8), like(1, 6)]
+    for count, best in ((0, 0), (3, 3), (6, 4)):
+        core.compiled, core.spills = [], {text: abs(4 - i) + 1 for i, text in enumerate(made[:count])}
+        code, said = device.compiled(made[0], "sm_90")
+        assert code == ("code of " + made[best]).encode() and core.compiled == made[: count + 1]
+        assert "{} bytes spill".format(core.spills.get(made[best], 0)) in said
 
 
 # ---------------------------------------------------------------- whether it is there

@@ -497,3 +497,38 @@ def test_what_lies_outside_is_found():
     launch = work.Launch(WRITES, "writes", (1, 1, 1), 32, ["x", "y", np.int32(4), np.int32(0)])
     shim.run(work.Work([launch], {}), {"x": x, "y": y})
     assert np.isnan(y[0]) and shim.is_whole(whole)
+
+
+BESIDE = """
+extern "C" __global__ void __launch_bounds__(32)
+beside(float *x, int global, int local)
+{
+    __shared__ float tile[32];
+    float *mine = tile;
+    mine[threadIdx.x + local] = 1;
+    x[threadIdx.x + global] = mine[threadIdx.x + local];
+}
+"""
+
+
+@pytest.mark.skipif(shim.sanitizer() is None, reason="needs AddressSanitizer")
+def test_addresses(tiled, monkeypatch):
+    """AddressSanitizer finds nothing in each of the templates, of ragged tiles, and does find what is planted."""
+    calls, plain_run = [], shim.run
+
+    def noted(made, operands):
+        calls.append((made, {name: np.copy(t) if isinstance(t, np.ndarray) else t for name, t in operands.items()}))
+        plain_run(made, operands)
+
+    monkeypatch.setattr(shim, "run", noted)
+    test_gradients(tiled, "prod")
+    test_gradients(tiled, "left-out")
+    test_depthwise(tiled)
+    test_linear(tiled, "max")
+    test_tiles(tiled, Tile(64, 128, 8, 8, 8, 4))
+    status, output = shim.sanitize(calls)
+    assert status == 0, output
+    for where, said in ((0, 1), "global-buffer-overflow"), ((1, 0), "heap-buffer-overflow"):
+        launch = work.Launch(BESIDE, "beside", (1, 1, 1), 32, ["x"] + [np.int32(each) for each in where])
+        status, output = shim.sanitize([(work.Work([launch], {}), {"x": np.zeros(32, np.float32)})])
+        assert status and said in output

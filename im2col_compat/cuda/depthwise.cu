@@ -2,13 +2,14 @@
 // results in registers, and reads each pixel once for all of them. The text before this one defines reduce.cu's Acc,
 // and
 //   ALONG                                            a thread's results
+//   BLOCKS                                           blocks that a multiprocessor is to hold; 0: as many as the compiler thinks
 //   KERNEL_Y KERNEL_X STRIDE_Y STRIDE_X DILATION_Y DILATION_X
 //   OF_PLANES(at), OF_PLANES_DECLARED, WEIGHTS(i)     as in grad_w.cu; the latter of here[plane]
 //   SCALARS, TAKE_SCALARS, VALUE, ELEMENT, OF_ELEMENT, RESULT, TO_RESULT, LEFT_OUT, ARG as in gather.cu
 #define SPAN ((ALONG - 1) * STRIDE_X + (KERNEL_X - 1) * DILATION_X + 1)
 
 // planes: images times groups times filters of a group.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS)
 depthwise(OF_PLANES_DECLARED const ELEMENT *x, RESULT *result, int *arg, VALUE pad, int planes, int groups, int filters,
           int height, int width, int down, int across, int before_y, int before_x SCALARS)
 {

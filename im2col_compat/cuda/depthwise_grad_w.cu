@@ -4,7 +4,7 @@
 #define AREA (KERNEL_Y * KERNEL_X)
 
 // filters: of a group; blocks: filters of all groups, and splits.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 depthwise_grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told,
                  RESULT *partial, VALUE pad, int positions, int positions_of_a_split, int groups, int filters,
                  int height, int width, int down, int across, int before_y, int before_x SCALARS)

@@ -2,7 +2,7 @@
 // depthwise.cu wants, and PARTIAL, SAVED and TOLD as in gather.cu.
 
 // planes: images times groups.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS)
 depthwise_grad_x(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved, const int *told,
                  RESULT *result, int planes, int groups, int filters, int height, int width, int down, int across,
                  int before_y, int before_x SCALARS)

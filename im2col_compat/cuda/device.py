@@ -5,7 +5,9 @@ current stream of the operands' device, so that they are ordered, recorded and c
 """
 
 import importlib
+import io
 import os
+import re
 import shutil
 import sys
 import threading
@@ -17,9 +19,11 @@ from im2col_compat.codegen.compile import CannotCompile
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Tensor, torch
+from im2col_compat.cuda import texts
 
 #: What the compiler is told beside the architecture. It may make one instruction of a product and a sum, as PyTorch's does.
-OPTIONS = {"std": "c++17"}
+#: It is to say how many registers it keeps in local memory.
+OPTIONS = {"std": "c++17", "ptxas_options": "-v"}
 #: The first that there is a cuda.core for.
 PYTHON = (3, 10)
 #: How many Works are kept ready to be launched.
@@ -87,11 +91,27 @@ def _nvrtc_version():
 
 # ---------------------------------------------------------------- compiling
 def compiled(text, architecture):
-    """The machine code, a cubin, of a CUDA C text for an architecture, such as "sm_90". CannotCompile where NVRTC refuses."""
-    core, program = _core(), None
+    """(the machine code, a cubin; what the compiler says of it) of a CUDA C text for an architecture, such as "sm_90".
+
+    Of texts.variants(text) it is the first that keeps no registers in local memory, or the one that keeps fewest there.
+    CannotCompile where NVRTC refuses.
+    """
+    best = None
+    for each in texts.variants(text):
+        code, said = _compiled(each, architecture)
+        spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill stores", said))
+        if best is None or spilled < best[0]:
+            best = spilled, code, said
+        if not spilled:
+            break
+    return best[1:]
+
+
+def _compiled(text, architecture):
+    core, program, log = _core(), None, io.StringIO()
     try:
         program = core.Program(text, "c++", core.ProgramOptions(arch=architecture, **OPTIONS))
-        return bytes(program.compile("cubin").code)
+        return bytes(program.compile("cubin", logs=log).code), log.getvalue()
     except Exception as error:
         raise CannotCompile(
             "NVRTC failed: {}".format(compile.complaint(1, str(error).replace("\0", "").split("log:")[-1]))
@@ -114,7 +134,7 @@ def cubin(text, architecture, log):
     except EnvironmentError as error:
         directory, reason = None, str(error)
     started = compile.now()
-    found = compiled(text, architecture)
+    found, _ = compiled(text, architecture)
     seconds = compile.now() - started
     if directory is not None:
         try:

@@ -58,8 +58,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
     // What is needed at the end: in the loop, registers are scarce.
     __shared__ int end_position, end_row, end_rest, end_group, end_split;
     TAKE_SCALARS
-    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-    const int lane_y = warp / WARPS_X * WARP_Y + lane / WARP_X, lane_x = warp % WARPS_X * WARP_X + lane % WARP_X;
+    const int thread = threadIdx.x, lane_y = lane_row(thread), lane_x = lane_column(thread);
     // Blocks: positions first, then splits, then groups; and rows.
     const int across_tiles = (positions + TILE_COLUMNS - 1) / TILE_COLUMNS, turn = blockIdx.x / across_tiles;
     const int group = turn / splits, split = turn % splits;
@@ -151,15 +150,14 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll
             for (int i = 0; i < ROWS; i += 4)
                 four(&left[plane][i], &a_tile[((which * DEPTH + k) * PLANES + plane) * TILE_ROWS + ROW(i)]);
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j += 4)
-            four(&right[j], &b_tile[PLACE(which, k, COLUMN(j))]);
-#if LEFT_OUT
         unsigned is_there[COLUMNS / 4];
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += 4)
-            is_there[j / 4] = *(const unsigned *)&there[PLACE(which, k, COLUMN(j))];
+        for (int j = 0; j < COLUMNS; j += 4) {
+            four(&right[j], &b_tile[PLACE(which, k, COLUMN(j))]);
+#if LEFT_OUT
+            is_there[j / 4] = four_marks(&there[PLACE(which, k, COLUMN(j))]);
 #endif
+        }
 #if OWN
         VALUE kept[COLUMNS];
         int of_told[COLUMNS];
@@ -179,7 +177,7 @@ gather(const VALUE *a, const ELEMENT *b, RESULT *result, int *arg, const ELEMENT
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++)
 #if LEFT_OUT
-                if (is_there[j / 4] >> (j % 4 * 8) & 1)
+                if (is_marked(is_there, j))
 #endif
 #if OWN
                     PARTIAL(sums[i][j].sum, right[j], kept[j], of_told[j], (first_row + ROW(i)) * kernel + number,

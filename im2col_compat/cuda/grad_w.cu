@@ -34,8 +34,7 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
     __shared__ __align__(16) int told_tile[2][DEPTH][TILE_ROWS + 4];
 #endif
     TAKE_SCALARS
-    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-    const int lane_y = warp / WARPS_X * WARP_Y + lane / WARP_X, lane_x = warp % WARPS_X * WARP_X + lane % WARP_X;
+    const int thread = threadIdx.x, lane_y = lane_row(thread), lane_x = lane_column(thread);
     // Blocks: terms first, then splits, then groups; and rows.
     const int term_tiles = (terms + TILE_COLUMNS - 1) / TILE_COLUMNS, turn = blockIdx.x / term_tiles;
     const int group = turn / splits, split = turn % splits;
@@ -133,21 +132,20 @@ grad_w(OF_PLANES_DECLARED const ELEMENT *x, const ELEMENT *g, const VALUE *saved
             four(&of_told[i], &told_tile[which][k][ROW(i)]);
 #endif
         }
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j += 4)
-            four(&right[j], &x_tile[which][k][COLUMN(j)]);
-#if LEFT_OUT
         unsigned is_there[COLUMNS / 4];
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += 4)
-            is_there[j / 4] = *(const unsigned *)&there[which][k][COLUMN(j)];
+        for (int j = 0; j < COLUMNS; j += 4) {
+            four(&right[j], &x_tile[which][k][COLUMN(j)]);
+#if LEFT_OUT
+            is_there[j / 4] = four_marks(&there[which][k][COLUMN(j)]);
 #endif
+        }
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++)
 #if LEFT_OUT
-                if (is_there[j / 4] >> (j % 4 * 8) & 1)
+                if (is_marked(is_there, j))
 #endif
                     PARTIAL(sums[i][j].sum, of_g[i], kept[i], of_told[i], first_term + COLUMN(j), WEIGHTS(i), right[j]);
     };

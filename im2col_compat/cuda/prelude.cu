@@ -13,28 +13,6 @@ typedef unsigned long long uint64_t;
 #define NAN __int_as_float(0x7fffffff)
 #define OP_FUNCTION static __device__ __forceinline__
 
-// The greater and the lesser number, or NaN.
-OP_FUNCTION float greater(float a, float b)
-{
-#if __CUDA_ARCH__ >= 800
-    float c;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
-    return c;
-#else
-    return a > b || a != a ? a : b;
-#endif
-}
-OP_FUNCTION float lesser(float a, float b)
-{
-#if __CUDA_ARCH__ >= 800
-    float c;
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
-    return c;
-#else
-    return a < b || a != a ? a : b;
-#endif
-}
-
 // Copies to shared memory, past the registers where the processor can: they are there after copies_arrive() and
 // __syncthreads(). Of 4, 8 or 16 bytes. RESIDENT: how many blocks a multiprocessor is to hold, of so many where copies
 // need no registers.
@@ -49,6 +27,18 @@ template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(bytes) : "memory");
 }
 OP_FUNCTION void copies_arrive() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+OP_FUNCTION float greater(float a, float b)
+{
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+}
+OP_FUNCTION float lesser(float a, float b)
+{
+    float c;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+}
 #else
 #define RESIDENT(blocks) ((blocks) > 1 ? (blocks)-1 : 1)
 template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
@@ -79,7 +69,7 @@ OP_FUNCTION uint32_t bits_of(float value) { return __float_as_uint(value); }
 OP_FUNCTION float of_bits(uint32_t bits) { return __uint_as_float(bits); }
 #endif
 
-// Of double and integers.
+// The greater and the lesser number, or NaN, where there is no instruction for it.
 template <class T> OP_FUNCTION T greater(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> OP_FUNCTION T lesser(T a, T b) { return a < b || a != a ? a : b; }
 OP_FUNCTION float of_bfloat16(uint16_t bits) { return of_bits((uint32_t)bits << 16); }

@@ -198,6 +198,23 @@ def _unrolled(tile, functions, is_heavy):
     return [("UNROLLED", 1 if is_heavy or _HEAVY.search(functions) else tile.depth)]
 
 
+#: Terms that are written one after the other, and blocks that a multiprocessor is to hold, of which 0 leaves it open.
+_FEWER = (("UNROLLED", lambda count: count // 2), ("BLOCKS", lambda count: count * 3 // 4 if count else 8))
+
+
+def variants(text):
+    """A text, and after it others of the same kernel, for compilers that would keep some of its registers in local memory:
+    they need fewer, and then a thread may have more. The best first."""
+    yield text
+    for name, fewer in _FEWER:
+        found = re.search(r"#define {} (\d+)\n".format(name), text)
+        count = fewer(int(found.group(1))) if found else 0
+        while count:
+            text = re.sub(r"#define {} \d+\n".format(name), "#define {} {}\n".format(name, count), text)
+            yield text
+            count = fewer(count)
+
+
 def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
     """The kernel `gather`, of results. adds: another reduction than the op's."""
     defines = _tile(tile, left_out) + _conversions(code, PARTIAL if split else RESULTS)
@@ -236,7 +253,8 @@ def grad_w(code, number, tile, deep, left_out, split, features_last):
 def _depthwise(code, s):
     """What the templates of depthwise convolutions are told. s: Sizes."""
     names = "KERNEL_Y KERNEL_X STRIDE_Y STRIDE_X DILATION_Y DILATION_X".split()
-    return [("ALONG", along(s))] + list(zip(names, s.kernel[1:] + s.stride[1:] + s.dilation[1:])) + _beside(code)
+    numbers = list(zip(names, s.kernel[1:] + s.stride[1:] + s.dilation[1:]))
+    return [("ALONG", along(s)), ("BLOCKS", 0)] + numbers + _beside(code)
 
 
 def along(s):

@@ -10,6 +10,8 @@
 #define WARP_Y (LANES_Y < 4 ? LANES_Y : LANES_X < 8 ? 32 / LANES_X : 4)
 #define WARP_X (32 / WARP_Y)
 #define WARPS_X (LANES_X / WARP_X)
+OP_FUNCTION int lane_row(int thread) { return thread / 32 / WARPS_X * WARP_Y + thread % 32 / WARP_X; }
+OP_FUNCTION int lane_column(int thread) { return thread / 32 % WARPS_X * WARP_X + thread % 32 % WARP_X; }
 // A thread's results are fours of rows and of columns, spread over the tile.
 #define ROW(i) ((i) / 4 * (TILE_ROWS / (ROWS / 4)) + 4 * lane_y + (i) % 4)
 #define COLUMN(j) ((j) / 4 * (TILE_COLUMNS / (COLUMNS / 4)) + 4 * lane_x + (j) % 4)
@@ -52,3 +54,6 @@ template <class T> OP_FUNCTION void four(T *to, const T *from)
     for (int n = 0; n < 4; n++)
         to[n] = all.at[n];
 }
+// The bytes that say what is in the image: four of them, and whether the j-th of such fours is set.
+OP_FUNCTION unsigned four_marks(const unsigned char *from) { return *(const unsigned *)from; }
+OP_FUNCTION bool is_marked(const unsigned *fours, int j) { return fours[j / 4] >> (j % 4 * 8) & 1; }

@@ -1,12 +1,11 @@
 """Compiles the kernels for GPUs by NVRTC, without a GPU, and looks at the machine code. make test-cuda-build
 
 It fails where a kernel keeps registers in local memory, or where an inner loop isn't what it should be. It writes the table in
-docs/cuda.md. It needs cuda-core, NVRTC, cuobjdump and nvdisasm, which are on PyPI.
+docs/cuda.md. It needs cuda-core, NVRTC and nvdisasm, which are on PyPI.
 """
 
 import collections
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -21,41 +20,48 @@ from page import replace
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 #: Arithmetic for each load of 16 bytes from shared memory, at least, in the loops of these ops' forward on sm_90.
 LEAST = {"l1": 28, "max_plus": 28}
-TOOLS = next(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/cuobjdump"), None)
+#: The architecture of which the loops are looked at.
+SHOWN = "sm_90"
+TOOL = next(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/nvdisasm"), None)
 
 
 def machine_code(text, architecture):
-    """(registers, bytes of shared memory, bytes of local memory, instructions of the inner loop) of a text's only kernel."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "kernel.cubin")
-        with open(path, "wb") as file:
-            file.write(device.cubin(text, architecture, []))
-        environment = dict(os.environ, PATH=os.pathsep.join([str(TOOLS.parent), os.environ["PATH"]]))
-        shown = subprocess.run(
-            [str(TOOLS), "-res-usage", "-sass", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
-            universal_newlines=True, env=environment).stdout  # fmt: skip
-    numbers = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", shown))
-    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", shown)
-    local = int(numbers["STACK"]) + int(numbers["LOCAL"])
-    local += sum(4 for _, line in lines if re.search(r"\b(LDL|STL)\b", line))
-    return int(numbers["REG"]), int(numbers["SHARED"]), local, inner_loop(lines)
+    """(registers, bytes of shared memory, bytes of local memory, instructions of the inner loop or None) of a text's kernel."""
+    code, said = device.compiled(text, architecture)
+    each = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    local = max(sum(map(int, numbers)) for numbers in each)
+    registers, shared = [re.search(r"(\d+) " + what, said) for what in ("registers", "bytes smem")]
+    loop = inner_loop(disassembled(code)) if architecture == SHOWN else None
+    return int(registers.group(1)), int(shared.group(1)) if shared else 0, local, loop
 
 
-def inner_loop(lines):
+def disassembled(code):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        # Without finding out where jumps by registers lead: there are none.
+        return subprocess.run(
+            [str(TOOL), "-c", "-ndf", file.name], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout  # fmt: skip
+
+
+def inner_loop(shown):
     """{instruction: how many} of the longest loop that has none inside; {} where there is no loop."""
-    places = {int(address, 16): i for i, (address, _) in enumerate(lines)}
-    loops = []
-    for i, (_, line) in enumerate(lines):
-        target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
-        start = places.get(int(target.group(1), 16)) if target else None
+    lines, places, loops = [], {}, []
+    for label, line in re.findall(r"^(\.L_\w+):|^\s+/\*[0-9a-f]{4,}\*/\s+(.*?) *;", shown, re.M):
+        if label:
+            places[label] = len(lines)
+            continue
+        target = re.search(r"\bBRA\b.*`\((\.L_\w+)\)", line)
+        start = places.get(target.group(1)) if target else None  # one that comes later is no loop's
         # The end of a kernel jumps to itself.
-        if start is not None and start < i:
-            loops.append((start, i))
+        if start is not None and start < len(lines):
+            loops.append((start, len(lines)))
+        lines.append(line)
     inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
     if not inner:
         return {}
     start, end = max(inner, key=lambda loop: loop[1] - loop[0])
-    names = [re.sub(r"^@!?U?P\w+\s+", "", line) for _, line in lines[start : end + 1]]
+    names = [re.sub(r"^@!?U?P\w+\s+", "", line) for line in lines[start : end + 1]]
     names = [name.split()[0] for name in names]
     return collections.Counter("LDS.128" if "LDS" in name and "128" in name else name.split(".")[0] for name in names)
 
@@ -96,7 +102,7 @@ def problems_of(kernel, architecture, found):
     wrong, (registers, shared, local, loop) = [], found
     if local:
         wrong.append("{}: {} bytes of local memory".format(where, local))
-    least = LEAST.get(kernel.op) if architecture == "sm_90" and kernel.dtype == "float32" else None
+    least = LEAST.get(kernel.op) if architecture == SHOWN and kernel.dtype == "float32" else None
     if least and kernel.what == "forward" and kernel.sizes == "3x3" and kernel.kernel == "gather":
         ratio = sum(arithmetic(kernel, loop).values()) / max(1, loop["LDS.128"])
         if ratio < least:
@@ -105,7 +111,7 @@ def problems_of(kernel, architecture, found):
 
 
 def row(kernel, found):
-    registers, shared, _, loop = found["sm_90"]
+    registers, shared, _, loop = found[SHOWN]
     counted = arithmetic(kernel, loop)
     wide, narrow = loop.get("LDS.128", 0), loop.get("LDS", 0)
     others = sum(loop.values()) - sum(counted.values()) - wide - narrow
@@ -132,8 +138,8 @@ former.
 
 
 def main():
-    if TOOLS is None:
-        raise SystemExit("there is no cuobjdump beside this Python: make test-cuda-build installs it")
+    if TOOL is None:
+        raise SystemExit("there is no nvdisasm beside this Python: make test-cuda-build installs it")
     kernels = wanted()
     jobs = [(kernel, architecture) for kernel in kernels for architecture in ARCHITECTURES]
     with multiprocessing.Pool() as pool:

@@ -4,10 +4,13 @@ outside them shows as NaN, and what is written there is an error."""
 import ctypes
 import hashlib
 import os
+import pickle
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections import namedtuple
 
 import numpy as np
 
@@ -18,7 +21,10 @@ COMPILER = shutil.which("g++") if hasattr(shutil, "which") else None
 FLAGS = ["-O0", "-std=c++17", "-w", "-fwrapv", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti", "-nostdinc++"]
 FLAGS += ["-nostdlib", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
 LIBRARIES = ["-lm", "-lc"]
-GUARD = 1024
+#: In a process with AddressSanitizer, see sanitize(): operands lie between what it guards.
+SANITIZED = "CUDA_SHIM_SANITIZED" in os.environ
+FLAGS += ["-fsanitize=address"] * SANITIZED
+GUARD = 0 if SANITIZED else 1024
 _loaded = {}
 
 
@@ -40,7 +46,7 @@ def is_whole(whole):
     """Whether both guards of guarded() are what they were."""
     guards = whole.view(np.uint8)
     size = GUARD * whole.dtype.itemsize
-    return len(set(guards[:size].tolist() + guards[-size:].tolist())) == 1
+    return len(set(guards[:size].tolist() + guards[len(guards) - size :].tolist())) <= 1
 
 
 def kernel(text, name):
@@ -76,7 +82,10 @@ def _library(source):
             mine = "{}.{}".format(base, os.getpid())
             with open(mine + ".cpp", "w") as file:
                 file.write(source)
-            subprocess.check_call([COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"] + LIBRARIES)
+            subprocess.check_call(
+                [COMPILER] + FLAGS + ["-I", HERE, mine + ".cpp", "-o", mine + ".so"] + LIBRARIES,
+                env=dict(os.environ, LD_PRELOAD=""),
+            )
             os.rename(mine + ".so", base + ".so")
             os.remove(mine + ".cpp")
         _loaded[digest] = ctypes.CDLL(base + ".so")
@@ -107,3 +116,52 @@ def run(work, operands):
         function(*(sizes + values))
     for name, whole in wholes:
         assert is_whole(whole), "a kernel wrote outside " + name
+
+
+# ---------------------------------------------------------------- AddressSanitizer
+_Launch = namedtuple("_Launch", "text kernel grid threads args")
+_Work = namedtuple("_Work", "launches buffers")
+
+
+def sanitizer():
+    """Where the compiler's AddressSanitizer is; None where it has none."""
+    if COMPILER is None:
+        return None
+    path = subprocess.check_output([COMPILER, "-print-file-name=libasan.so"]).decode().strip()
+    return path if os.path.isabs(path) else None
+
+
+def sanitize(calls):
+    """(exit status, output) of a process of its own that runs calls of run(), (work, operands), with AddressSanitizer.
+
+    It has the classes that are in this file, so that it needs no PyTorch.
+    """
+    plain = []
+    for work, operands in calls:
+        plain.append((_Work([_Launch(*launch) for launch in work.launches], work.buffers), operands))
+    folder = tempfile.mkdtemp()
+    try:
+        path = os.path.join(folder, "calls")
+        with open(path, "wb") as file:
+            pickle.dump(plain, file, 2)
+        environment = dict(
+            os.environ, PYTHONPATH=os.path.dirname(HERE), LD_PRELOAD=sanitizer(), CUDA_SHIM_SANITIZED="1"
+        )
+        # Leaks are Python's own. Stacks are memory like any other.
+        environment["ASAN_OPTIONS"] = "detect_leaks=0:detect_stack_use_after_return=0"
+        code = "from helpers import cuda_shim; cuda_shim.run_all({!r})".format(path)
+        done = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        output = done.communicate()[0].decode("utf-8", "replace")
+        return done.returncode, output
+    finally:
+        shutil.rmtree(folder)
+
+
+def run_all(path):
+    with open(path, "rb") as file:
+        calls = pickle.load(file)
+    for work, operands in calls:
+        # Copies have allocations of their own.
+        run(work, {name: np.array(t) if isinstance(t, np.ndarray) else t for name, t in operands.items()})
