@@ -211,7 +211,8 @@ def _explain_cuda(op, dtype, arrays, kind):
     found, reason = cuda.kernels_of(op, dtype)
     if found is None:
         return [_in_blocks(reason)]
-    return ["CUDA kernels, compiled by NVRTC for each kind of GPU.", cuda.explained(op, found)]
+    lines = ["CUDA kernels, {}.".format(found.origin)]
+    return lines if found.base is None else lines + [cuda.explained(op, found)]
 
 
 def _explain_others(op, dtype, arrays, kind):
