@@ -271,19 +271,53 @@ def test_sizes_beyond(gpu, monkeypatch):
 
 
 def test_what_kernels_do_not_take(gpu):
-    """C texts are an error, an add that starts from a term that may be left out goes to tensor operations, and a forced
-    engine goes without kernels."""
+    """C texts of integers are an error, an add that starts from a term that may be left out goes to tensor operations,
+    and a forced engine goes without kernels."""
     x, w = tensors(X, W)
     own = Op(lambda w, x: w * x, lambda acc, term: abs(acc - term) + 1, pad_value=None)
     expected, plain = convolve(own)(x, w), convolve("l1")(x, w)
     stand_in = gpu()
     assert torch.equal(convolve(own)(x, w), expected)
     with pytest.raises(RuntimeError) as info:
-        convolve(Op.from_c("fabs(w - x)"))(x, w)
-    assert "CPU" in str(info.value)
+        convolve(Op.from_c("w - x"))(x.to(torch.int32), w.to(torch.int32))
+    assert "CPUs alone" in str(info.value)
     with use_backend("slices"):
         assert torch.equal(convolve("l1")(x, w), plain)
     assert not stand_in.works
+
+
+# ---------------------------------------------------------------- C texts
+GIVEN = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
+
+
+def test_c_texts(gpu):
+    """They are compiled for GPUs as they are, with their gradients."""
+    assert len(same_there(gpu, convolve(GIVEN), tensors(X, W)).works) == 3
+    assert "fabs(w - x)" in GIVEN.explain("float32", device="cuda")
+
+
+def test_c_texts_with_parameters(gpu):
+    """One for each weight, and one for all."""
+    grads = {"grad_w": "t", "grad_x": "-t", "grad_params": {"t": "w - x", "u": "1"}}
+    op = Op.from_c("t * (w - x) + u", params=("t", "u"), **grads)
+
+    def call(x, w, t, u):
+        return conv2d(x, w, None, 1, 1, 1, 2, op, params={"t": t, "u": u})
+
+    assert same_there(gpu, call, tensors(X, W, W, (1, 1, 1, 1))).works
+
+
+def test_c_texts_without_gradients(gpu):
+    """An add of its own, in the order of the terms; and the message where a gradient is wanted."""
+    op = Op.from_c("w * x", add="acc / 2 + term", identity=1)
+    x, w = tensors(X, W)
+    expected = convolve(op)(x, w)
+    stand_in = gpu()
+    torch.testing.assert_close(convolve(op)(x, w), expected)
+    assert len(stand_in.works) == 1
+    with pytest.raises(RuntimeError) as info:
+        convolve(op)(x.requires_grad_(), w).sum().backward()
+    assert "no gradient" in str(info.value)
 
 
 # ---------------------------------------------------------------- signs and tables
@@ -317,7 +351,7 @@ def test_signs_of_other_dtypes(gpu):
 
 
 def test_functions_of_signs(gpu):
-    """linear, matmul of repeated batches, and the two of a transposed convolution's parts that have padding to leave out."""
+    """linear, matmul of repeated batches, and two parts of a transposed convolution that have padding to leave out."""
     calls = [
         (lambda x, w: linear(x, w, op="xnor"), tensors((7, 40), (5, 40))),
         (lambda x, w: matmul(w, x, op="xnor"), tensors((3, 1, 5, 4), (1, 2, 6, 5))),
@@ -368,7 +402,7 @@ def test_tables(gpu, op):
 
 
 def test_quantized_layers(gpu):
-    """Codes are looked up by kernels, and the padding is the code of zero: each op is another one, of the same table."""
+    """Codes are looked up by kernels, the padding is the code of zero: each op is another one, of the same table."""
     torch.manual_seed(0)
     layer = QuantConv2d(3, 5, 3, padding=1, op=Op.from_table(lambda w, x: w * x, signed=(True, False)))
     x = torch.rand(2, 3, 6, 5) - 0.25

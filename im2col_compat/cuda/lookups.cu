@@ -1,5 +1,5 @@
 // Results of which each term is looked up in a table, by a byte of w and a byte of x. Lanes are neighbouring positions,
-// and a thread has them for all rows, filters, of its block: where all lanes want the same row of the table, few of their
+// and a thread has them for all rows, filters, of its block: all lanes want the same row of the table, of which few
 // entries lie in the same bank of shared memory. The text before this one defines reduce.cu's Acc, tile.cu's taps, and
 //   ROWS, EACH, THREADS    a block's filters; a thread's positions, THREADS apart
 //   DEPTH                  how many terms a block has in shared memory at a time

@@ -54,7 +54,8 @@ OP_FUNCTION int taps_inside(const int first, const int size, const int dilation,
 }
 
 // w: [group][padded_words][padded_rows], padded with zeros to whole tiles.
-// x: PACKED: [group][word][position]; else of the steps x_image and so on. inside: PACKED: [word][position], of one image.
+// x: PACKED: [group][word][position]; else of the steps x_image and so on.
+// inside: PACKED: [word][position], of one image.
 // taps: for each word, as in gather.cu. terms: signs of a result.
 // Positions, the image, the kernel and the result as in gather.cu; those of the image are in pixels, of x in words.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT(BLOCKS))

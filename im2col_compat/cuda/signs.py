@@ -22,8 +22,8 @@ _works = Memo(256)
 
 
 def forward(dtype, problem, alone):
-    """The Work that fills y, of floats for operands of floats and else of int64, from w and x of a dtype. Taps that lead
-    out of the image count as nothing. Unservable where kernels don't take it.
+    """The Work that fills y, of floats for operands of floats and else of int64, from w and x of a dtype. Unservable
+    where kernels don't take it. Taps that lead out of the image count as nothing.
 
     alone: whether there are no other kernels; else None where these are faster.
     """
@@ -69,8 +69,8 @@ def _words_of_pixel(s):
 
 
 def _packs_columns(s):
-    """Whether columns are packed, and not the image: that takes a load for each tap, and saves words where channels don't
-    fill them. A load is taken to cost what comparing words does."""
+    """Whether columns are packed, and not the image: that takes a load for each tap, and saves words where channels
+    don't fill them. A load is taken to cost what comparing words does."""
     if s.rows_of_features or s.taps == 1:
         return True
     columns = -(-s.terms // BITS)

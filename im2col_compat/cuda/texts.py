@@ -101,6 +101,30 @@ def of_lookups(op, add, dtype):
         reduction.result_dtype(dtype), 0, ())  # fmt: skip
 
 
+def of_texts(op, dtype, scalars):
+    """The Code of an op that was given as C (Op.from_c), for floats.
+
+    scalars: its parameters that are one number for all.
+    """
+    planes = [name for name in op.term.names if name not in scalars]
+    scalars, reduction, kind = [name for name in op.term.names if name in scalars], op.reduction, dtypes.C_TYPES[dtype]
+    operands = ["w"] + planes + scalars + ["x"]
+    add = "" if reduction.function is None else _of_text("op_add", kind, ["acc", "term"], op.add.text)
+    partials = [op.grad_x, op.grad_w] + [op.term.grad_params.get(name) for name in planes + scalars]
+    grads = ()
+    if None not in partials and not add:
+        grads = tuple(_of_text("op_grad", kind, ["g"] + operands, "g * ({})".format(each.text)) for each in partials)
+    return Code(
+        _of_text("op_term", kind, operands, op.multiply.text), add, grads, False, reduction.c_name,
+        reduction.cuda_reads, reduction.start(dtype), "0" if add else literal(reduction.of_no_terms(op, dtype), dtype),
+        op.pad_value_for(dtype), dtype, dtype, dtype, len(planes), (True,) * len(scalars))  # fmt: skip
+
+
+def _of_text(name, kind, parameters, text):
+    declared = ", ".join("const {} {}".format(kind, parameter) for parameter in parameters)
+    return "OP_FUNCTION {} {}({})\n{{\n    return {};\n}}\n".format(kind, name, declared, text)
+
+
 def _op_add(add, dtype):
     return _function(print_c.c_function("op_add", [("acc", dtype), ("term", dtype)], add, dtype))
 

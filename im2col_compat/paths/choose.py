@@ -212,7 +212,7 @@ def _explain_cuda(op, dtype, arrays, kind):
     if found is None:
         return [_in_blocks(reason)]
     lines = ["CUDA kernels, {}.".format(found.origin)]
-    return lines if found.base is None else lines + [cuda.explained(op, found)]
+    return lines + [cuda.explained(op, found)] if found.has_functions else lines
 
 
 def _explain_others(op, dtype, arrays, kind):

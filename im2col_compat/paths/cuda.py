@@ -20,7 +20,7 @@ from im2col_compat.terms import parameters
 MOST_CODES = 16
 
 
-class Kernels(namedtuple("Kernels", "dtype result_dtype origin traced base scalars codes packed")):
+class Kernels(namedtuple("Kernels", "dtype result_dtype origin traced base scalars codes made packed")):
     """An op's functions for a GPU.
 
     dtype, result_dtype: of the operands and the result
@@ -28,13 +28,19 @@ class Kernels(namedtuple("Kernels", "dtype result_dtype origin traced base scala
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     base: its expressions, None where there are none; scalars: the parameters that are one number for all
     codes: a Memo of texts.Code, by which numbers are read from the GPU's memory
-    packed: None, or a function that gives another Work of a forward, or None where that of the expressions is faster: of a
-        problem, and whether there are no expressions
+    made: None, or the texts.Code of functions that are no expressions
+    packed: None, or a function that gives another Work of a forward, or None where that of the functions is faster:
+        of a problem, and whether there are no others
     """
 
     __slots__ = ()
 
-    has_gradients = property(lambda self: self.base is not None and self.base.grad_w is not None)
+    has_functions = property(lambda self: self.base is not None or self.made is not None)
+
+    @property
+    def has_gradients(self):
+        return bool(self.made.grads) if self.made else self.base is not None and self.base.grad_w is not None
+
     captured = property(lambda self: () if self.traced is None else self.traced.captured)
 
 
@@ -42,7 +48,7 @@ def _make(op, traced, dtype, level, scalars):
     if traced is not None and dtype not in texts.DTYPES:
         return None, "there are no kernels for {} on a GPU".format(dtype)
     origin, codes = "compiled by NVRTC for each kind of GPU", Memo(MOST_CODES)
-    return Kernels(dtype, op.result_dtype(dtype), origin, None, traced, scalars, codes, None), None
+    return Kernels(dtype, op.result_dtype(dtype), origin, None, traced, scalars, codes, None, None), None
 
 
 def kernels_of(op, dtype, scalars=()):
@@ -61,6 +67,8 @@ def kernels_for(op, problem, x, scalars=()):
 
 def code(op, kernels):
     """The texts.Code of an op's kernels, for what it captures now."""
+    if kernels.made is not None:
+        return kernels.made
     captured = (None,) * (len(kernels.base.others) - len(kernels.captured)) + tuple(kernels.captured)
     pointers = tuple(name for name, value in zip(kernels.base.others, captured) if not parameters.is_number(value))
     return kernels.codes.get(
@@ -70,7 +78,7 @@ def code(op, kernels):
 
 def forward_work(op, kernels, problem, arg=False):
     """The Work of a forward; arg as work.forward has it."""
-    found = None if kernels.packed is None else kernels.packed(problem, kernels.base is None)
+    found = None if kernels.packed is None else kernels.packed(problem, not kernels.has_functions)
     return work.forward(code(op, kernels), problem, arg) if found is None else found
 
 
@@ -181,7 +189,7 @@ def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
 
 def _serves_gradients(op, problem, kernels, operands, needs):
     if not kernels.has_gradients:
-        return False
+        return op.term.only_kernels  # which says that there is none
     wanted = [(work.grad_x,)] if needs[0] else []
     numbers = enumerate(order_of(kernels, operands))
     wanted += [(work.grad_w, number) for number, i in numbers if i is not None and needs[1 + i]]

@@ -37,6 +37,7 @@ SIGNS = dict(
     ONE_BY_ONE, **{name: dict(LAYERS, **OTHERS)[name] for name in ("stem", "16 filters", "few positions", "3d")}
 )
 CODES = dict(LAYER, **{name: LAYERS[name] for name in ("7x7 on 7 x 7 pixels", "depthwise", "few positions")})
+GIVEN = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
 FLOATS = np.zeros((256, 256), np.float32)
 
 
@@ -49,6 +50,7 @@ CASES = [
     ("max_plus", ops.max_plus, "float32", LAYERS),
     ("adder", ops.adder, "float32", LAYER),
     ("l2", ops.l2, "float32", LAYER),
+    ("fabs(w - x), in C", GIVEN, "float32", LAYER),
     ("xnor", ops.xnor, "float32", dict(SIGNS, **LAYER)),
     ("xnor", ops.xnor, "bool", dict(LAYER, **ONE_BY_ONE)),
     ("a table of 8 by 8 bits", Op.from_table(lambda w, x: w * x, signed=True), "int8", CODES),
@@ -74,7 +76,7 @@ def works(op, dtype, problem):
     if reason is not None:
         raise SystemExit("{} has no kernels: {}".format(op, reason))
     yield "forward", cuda.forward_work(op, kernels, problem)
-    code = None if kernels.base is None else cuda.code(op, kernels)
+    code = cuda.code(op, kernels) if kernels.has_functions else None
     if code is None or not code.grads or code.add:
         return
     if "arg" in code.reads:
