@@ -11,6 +11,7 @@ from helpers.tensors import make, some, torch, values
 
 from im2col_compat import (
     Op,
+    QuantConv2d,
     available_backends,
     backend,
     chunks,
@@ -110,6 +111,7 @@ REDUCTIONS = {
     "min": (Op(lambda w, x: w - x, "min", pad_value=None), 0),
     "prod": (Op(lambda w, x: 0.3 * w + 0.1 * x + 0.7, "prod"), 1e-3),
     "logsumexp": (Op(lambda w, x: w - x, "logsumexp", pad_value=None), 1e-4),
+    "in C": (Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)"), 0),
     "own": (Op(lambda w, x: w * x, lambda acc, term: 0.5 * acc + term, identity=1), 1e-4),
 }
 
@@ -166,6 +168,68 @@ def test_functions(launched):
     compare(lambda a, b: matmul(a, b, op="max_plus"), tensors((3, 1, 33, 20), (1, 2, 20, 65)))
     compare(lambda x, w: conv_transpose2d(x, w, None, 2, 1, 1, 2, op="l1"), tensors((2, 4, 6, 5), (4, 3, 3, 2)))
     assert launched
+
+
+@needs_kernels
+@pytest.mark.parametrize("problem", sorted(problems.CONVOLUTIONS))
+def test_signs_of_all_kinds(launched, problem):
+    """Of floats, with their gradients, and of bools."""
+    shape, filters, kernel, stride, padding, dilation, groups = problems.CONVOLUTIONS[problem]
+    inputs = tensors(shape, (filters, shape[1] // groups) + tuple(kernel))
+
+    def convolve(x, w):
+        return CONVOLVE[len(kernel)](x, w, None, stride, padding, dilation, groups, "xnor")
+
+    compare(convolve, inputs, 1e-5, 1e-4)
+    bools = [t > 0 for t in inputs]
+    assert torch.equal(convolve(*[t.cuda() for t in bools]).cpu(), convolve(*bools))
+    assert launched.count("signs")
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "x, w, stride, groups",
+    [
+        ((8, 64, 56, 56), (64, 64, 3, 3), 1, 1),
+        ((8, 512, 7, 7), (512, 512, 3, 3), 1, 1),
+        ((4, 3, 64, 64), (64, 3, 7, 7), 2, 1),
+        ((4, 16, 32, 32), (16, 16, 3, 3), 1, 1),
+        ((4, 64, 28, 28), (6, 32, 1, 1), 1, 2),
+        ((4, 64, 28, 28), (64, 1, 3, 3), 1, 64),
+    ],
+)
+def test_layers_of_codes(launched, x, w, stride, groups):
+    """Signs and tables of sizes of networks; exact."""
+    x, w = tensors(x, w)
+    codes = [(2 * t).to(torch.int8) for t in (x, w)]
+    tables = [Op.from_table(lambda w, x: w * x + 1, signed=True, bits=bits) for bits in (6, 8)]
+    tables += [tables[0].replace(add="max"), tables[1].replace(pad_value=None)]
+    for op, (x, w) in [("xnor", (x, w)), ("xnor", (x > 0, w > 0))] + [(table, codes) for table in tables]:
+        call = [stride, w.shape[2] // 2, 1, groups, op]
+        found = conv2d(x.cuda(), w.cuda(), None, *call)
+        expected = conv2d(x, w, None, *call)
+        assert found.dtype == expected.dtype and torch.equal(found.cpu(), expected)
+    assert launched.count("lookups") == 4
+
+
+@needs_kernels
+def test_functions_of_codes(launched):
+    """linear and matmul of signs and of tables, of few rows and of many; a quantized layer."""
+    table = Op.from_table(lambda w, x: w * x + 1, signed=True)
+    for rows in (3, 700):
+        x, w = tensors((rows, 300), (40, 300))
+        codes = [(2 * t).to(torch.int8) for t in (x, w)]
+        for op, (x, w) in [("xnor", (x, w)), (table, codes)]:
+            assert torch.equal(linear(x.cuda(), w.cuda(), op=op).cpu(), linear(x, w, op=op))
+            found = matmul(x.cuda(), w.t().contiguous().cuda(), op=op)
+            assert torch.equal(found.cpu(), matmul(x, w.t().contiguous(), op=op))
+    assert {"signs", "lookups", "pack_rows", "pack_columns"} <= set(launched)
+    layer, x = QuantConv2d(3, 5, 3, padding=1), torch.randn(2, 3, 9, 8)
+    layer.start_calibration()
+    layer(x)
+    layer.finish_calibration()
+    expected = layer(x)
+    torch.testing.assert_close(layer.cuda()(x.cuda()).cpu(), expected)
 
 
 @needs_kernels
@@ -240,7 +304,7 @@ def test_another_device():
 
 
 @needs_kernels
-@pytest.mark.parametrize("op", ["l1", "max_plus"])
+@pytest.mark.parametrize("op", ["l1", "max_plus", "xnor"])
 def test_graphs(op):
     """CUDA graphs capture forward and backward, and replay them on other values; but not what was never called."""
     x, w = [torch.randn(shape, device="cuda", requires_grad=True) for shape in ((4, 16, 14, 14), (24, 16, 3, 3))]

@@ -7,7 +7,8 @@ import pytest
 from helpers import cuda_shim as shim
 from helpers.tensors import torch
 
-from im2col_compat import Op, conv2d, conv_transpose2d, linear, matmul, ops, use_backend
+from im2col_compat import (
+    BinaryConv2d, Op, QuantConv2d, conv2d, conv_transpose2d, linear, matmul, ops, use_backend)  # fmt: skip
 from im2col_compat.compat import graphs
 from im2col_compat.compat.warn import SlowPathWarning
 from im2col_compat.cuda import device, launches
@@ -270,19 +271,181 @@ def test_sizes_beyond(gpu, monkeypatch):
 
 
 def test_what_kernels_do_not_take(gpu):
-    """C texts are an error, tables are looked up by tensor operations, and a forced engine goes without kernels."""
+    """C texts of integers are an error, an add that starts from a term that may be left out goes to tensor operations,
+    and a forced engine goes without kernels."""
     x, w = tensors(X, W)
-    table = Op.from_table(lambda w, x: w * x, signed=True, bits=4)
-    codes = [(t * 2).to(torch.int8) for t in (x, w)]
-    expected, plain = convolve(table)(*codes), convolve("l1")(x, w)
+    own = Op(lambda w, x: w * x, lambda acc, term: abs(acc - term) + 1, pad_value=None)
+    expected, plain = convolve(own)(x, w), convolve("l1")(x, w)
     stand_in = gpu()
-    assert torch.equal(convolve(table)(*codes), expected)
+    assert torch.equal(convolve(own)(x, w), expected)
     with pytest.raises(RuntimeError) as info:
-        convolve(Op.from_c("fabs(w - x)"))(x, w)
-    assert "CPU" in str(info.value)
+        convolve(Op.from_c("w - x"))(x.to(torch.int32), w.to(torch.int32))
+    assert "CPUs alone" in str(info.value)
     with use_backend("slices"):
         assert torch.equal(convolve("l1")(x, w), plain)
     assert not stand_in.works
+
+
+# ---------------------------------------------------------------- C texts
+GIVEN = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
+
+
+def test_c_texts(gpu):
+    """They are compiled for GPUs as they are, with their gradients."""
+    assert len(same_there(gpu, convolve(GIVEN), tensors(X, W)).works) == 3
+    assert "fabs(w - x)" in GIVEN.explain("float32", device="cuda")
+
+
+def test_c_texts_with_parameters(gpu):
+    """One for each weight, and one for all."""
+    grads = {"grad_w": "t", "grad_x": "-t", "grad_params": {"t": "w - x", "u": "1"}}
+    op = Op.from_c("t * (w - x) + u", params=("t", "u"), **grads)
+
+    def call(x, w, t, u):
+        return conv2d(x, w, None, 1, 1, 1, 2, op, params={"t": t, "u": u})
+
+    assert same_there(gpu, call, tensors(X, W, W, (1, 1, 1, 1))).works
+
+
+def test_c_texts_without_gradients(gpu):
+    """An add of its own, in the order of the terms; and the message where a gradient is wanted."""
+    op = Op.from_c("w * x", add="acc / 2 + term", identity=1)
+    x, w = tensors(X, W)
+    expected = convolve(op)(x, w)
+    stand_in = gpu()
+    torch.testing.assert_close(convolve(op)(x, w), expected)
+    assert len(stand_in.works) == 1
+    with pytest.raises(RuntimeError) as info:
+        convolve(op)(x.requires_grad_(), w).sum().backward()
+    assert "no gradient" in str(info.value)
+
+
+# ---------------------------------------------------------------- signs and tables
+PACKED = [["pack_columns", "pack_rows", "signs"]]
+
+
+@pytest.mark.parametrize("channels, works", [(40, PACKED), (2, [["depthwise"]])])
+def test_signs(gpu, channels, works):
+    """Forward from words, unless a group has one channel; the gradients are straight-through as before."""
+    groups = 1 if channels > 2 else 2
+    values = tensors((2, channels, 5, 6), (6, channels // groups, 3, 2))
+
+    def call(x, w):
+        return conv2d(x, w, None, (2, 1), (1, 2), (1, 2), groups, "xnor")
+
+    stand_in = same_there(gpu, call, values)
+    assert [each for each in stand_in.works if each[-1] in ("signs", "depthwise")] == works
+
+
+def test_signs_of_other_dtypes(gpu):
+    """Of bools, which have no other kernels, of integers, and of halves, which are widened."""
+    x, w = tensors(X, W)
+    pairs = [(x > 0, w > 0), (x.to(torch.int8), w.to(torch.int8)), (x.half(), w.half())]
+    pairs.append((tensors((2, 2, 5, 6))[0] > 0, tensors((6, 1, 3, 2))[0] > 0))
+    expected = [convolve("xnor")(*pair) for pair in pairs]
+    stand_in = gpu()
+    for pair, one in zip(pairs, expected):
+        found = convolve("xnor")(*pair)
+        assert found.dtype == one.dtype and torch.equal(found, one)
+    assert [each[-1] for each in stand_in.works] == ["signs"] * 4
+
+
+def test_functions_of_signs(gpu):
+    """linear, matmul of repeated batches, and two parts of a transposed convolution that have padding to leave out."""
+    calls = [
+        (lambda x, w: linear(x, w, op="xnor"), tensors((7, 40), (5, 40))),
+        (lambda x, w: matmul(w, x, op="xnor"), tensors((3, 1, 5, 4), (1, 2, 6, 5))),
+        (lambda x, w: conv_transpose2d(x, w, None, 2, 1, 1, 1, 1, op="xnor"), tensors((1, 2, 3, 4), (2, 3, 3, 2))),
+    ]
+    expected = [step(call, values) for call, values in calls]
+    stand_in = gpu()
+    for (call, values), whole in zip(calls, expected):
+        for one, other in zip(step(call, values), whole):
+            torch.testing.assert_close(one, other)
+    assert sum(each[-1] == "signs" for each in stand_in.works) == 4
+
+
+@pytest.mark.parametrize("pad", [None, 0])
+def test_own_gradients_of_signs(gpu, pad):
+    """Other surrogates than xnor's, which go with the packed forward too; another padding doesn't."""
+    own = ops.xnor.replace(grad_x=lambda w, x: w * 0.5, grad_w=lambda w, x: x, pad_value=pad)
+    assert ("signs" in same_there(gpu, convolve(own), tensors(X, W)).works[0]) == (pad is None)
+
+
+def codes_of(*shapes):
+    return [(2 * t).to(torch.int8) for t in tensors(*shapes)]
+
+
+TABLE = Op.from_table(lambda w, x: w * x + 1, signed=True, bits=6)
+LARGE = Op.from_table(lambda w, x: w * x + 1, signed=True)
+
+
+@pytest.mark.parametrize("op", [TABLE, LARGE], ids=["in shared memory", "rows of it"])
+def test_tables(gpu, op):
+    """Sums, maxima and minima, functions of the accumulator, and padding left out."""
+    saturating = {"add": lambda acc, term: (acc + term).clip(-60, 60), "identity": 0}
+    changed = [op, op.replace(pad_value=None), op.replace(add="max"), op.replace(**saturating)]
+    x, w = codes_of(X, W)
+    expected = [convolve(each)(x, w) for each in changed]
+    row, rows = codes_of((3, 40), (50, 40))
+    by_rows = linear(row, rows, op=op)
+    stand_in = gpu()
+    for each, one in zip(changed, expected):
+        found = convolve(each)(x, w)
+        assert found.dtype == one.dtype and torch.equal(found, one)
+    assert torch.equal(linear(row, rows, op=op), by_rows)
+    assert torch.equal(convolve(op)(x.to(torch.int64), w), expected[0])
+    assert [each[-1] in ("lookups", "join") for each in stand_in.works] == [True] * 6
+    # What doesn't add up so in C stays with tensor operations.
+    product = op.replace(add="prod")
+    assert convolve(product)(x, w).shape == expected[0].shape and len(stand_in.works) == 6
+
+
+def test_quantized_layers(gpu):
+    """Codes are looked up by kernels, the padding is the code of zero: each op is another one, of the same table."""
+    torch.manual_seed(0)
+    layer = QuantConv2d(3, 5, 3, padding=1, op=Op.from_table(lambda w, x: w * x, signed=(True, False)))
+    x = torch.rand(2, 3, 6, 5) - 0.25
+    layer.start_calibration()
+    layer(x)
+    layer.finish_calibration()
+    expected = step(lambda x: layer(x), [x])
+    stand_in = gpu()
+    for _ in range(2):
+        for one, other in zip(step(lambda x: layer(x), [x]), expected):
+            torch.testing.assert_close(one, other)
+    assert [each for each in stand_in.works if "lookups" in each] == [["lookups"]] * 2
+    assert len({text for text in stand_in.texts if "lookups(" in text}) == 1
+
+
+def test_binary_layers(gpu):
+    """With their scaling factors."""
+    torch.manual_seed(0)
+    layer, x = BinaryConv2d(40, 5, 3, padding=1, alpha=True, K=True), torch.randn(2, 40, 6, 5)
+    stand_in = same_there(gpu, lambda x: layer(x), [x], exact=False)
+    assert ["pack_columns", "pack_rows", "signs"] in stand_in.works
+
+
+@pytest.mark.skipif(not hasattr(torch, "func"), reason="needs torch.func")
+def test_transforms_of_signs_and_tables(gpu):
+    """vmap's samples are one call of these kernels."""
+    samples, w = tensors((3,) + X, W)
+    codes = [(2 * t).to(torch.int8) for t in (samples, w)]
+    calls = [(convolve("xnor"), (samples, w)), (convolve(TABLE), codes)]
+    expected = [torch.func.vmap(call, (0, None))(*values) for call, values in calls]
+    stand_in = gpu()
+    for (call, values), one in zip(calls, expected):
+        assert torch.equal(torch.func.vmap(call, (0, None))(*values), one)
+    assert len(stand_in.works) == 2
+
+
+def test_explain_signs_and_tables(monkeypatch, gpu):
+    monkeypatch.setattr(device, "missing", lambda: None)
+    for dtype in ("float32", "bool"):
+        assert "signs packed into words" in ops.xnor.explain(dtype, device="cuda")
+    assert "op_grad" in ops.xnor.explain(device="cuda")
+    assert "looked up" in TABLE.explain("int8", device="cuda")
+    assert "a table takes integers" in TABLE.explain("float32", device="cuda")
 
 
 def test_cpu_tensors_ask_for_no_gpu(monkeypatch):

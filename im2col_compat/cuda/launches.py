@@ -59,6 +59,12 @@ def check(s):
         raise Unservable("the padded image is too long")
 
 
+def check_left_out(code, s):
+    """Unservable for an add that starts from the first term, where that may be left out."""
+    if code.add and code.start is None and code.pad is None and s.pads:
+        raise Unservable("an add without an identity can't leave out padding")
+
+
 def tile_of(*sizes):
     """What tiles.choose() finds."""
     found = tiles.choose(*sizes)

@@ -53,6 +53,23 @@ template <int bytes> OP_FUNCTION void copy(void *to, const void *from)
 OP_FUNCTION void copies_arrive() {}
 #endif
 
+// Of numbers of two types, as <tgmath.h> has them, for the C that users give.
+#define OF_TWO(name)                                                                                                   \
+    template <class A, class B> OP_FUNCTION decltype(A() + B() + 0.0f) name(A a, B b)                                  \
+    {                                                                                                                  \
+        typedef decltype(a + b + 0.0f) Both;                                                                           \
+        return name((Both)a, (Both)b);                                                                                 \
+    }
+OF_TWO(atan2)
+OF_TWO(fdim)
+OF_TWO(fmax)
+OF_TWO(fmin)
+OF_TWO(fmod)
+OF_TWO(hypot)
+OF_TWO(nextafter)
+OF_TWO(pow)
+OF_TWO(remainder)
+
 OP_FUNCTION float of_float16(uint16_t bits)
 {
     float value;

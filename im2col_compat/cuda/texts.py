@@ -80,7 +80,7 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
         safe = ranges.never_nan(products[0], dict(anything, g=(False, False, False)))
     if reduction.function is not None:
         kind = "int64" if dtypes.is_integer(dtype) else dtype
-        add = _function(print_c.c_function("op_add", [("acc", kind), ("term", kind)], traced.add, kind))
+        add = _op_add(traced.add, kind)
     element, result_dtype = element or dtype, reduction.result_dtype(dtype)
     least = "0" if add else literal(reduction.of_no_terms(op, dtype), dtype)
     term = _function(print_c.c_function("op_term", operands, traced.term, dtype))
@@ -88,6 +88,45 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
         term, add, grads, safe, reduction.c_name, reduction.cuda_reads, reduction.start(dtype), least,
         op.pad_value_for(dtype), dtype, element, element if element in dtypes.HALVES else result_dtype, len(planes),
         tuple(name in pointers for name in scalars))  # fmt: skip
+
+
+def of_lookups(op, add, dtype):
+    """The Code, but for the pad value, of an op whose terms, of a dtype, are looked up in a table. add: its add as an
+    expression, or None."""
+    reduction = op.reduction
+    function = "" if add is None else _op_add(add, dtype)
+    least = "0" if function else literal(reduction.of_no_terms(op, dtype), dtype)
+    return Code(
+        "", function, (), False, reduction.c_name, (), reduction.start(dtype), least, None, dtype, dtype,
+        reduction.result_dtype(dtype), 0, ())  # fmt: skip
+
+
+def of_texts(op, dtype, scalars):
+    """The Code of an op that was given as C (Op.from_c), for floats.
+
+    scalars: its parameters that are one number for all.
+    """
+    planes = [name for name in op.term.names if name not in scalars]
+    scalars, reduction, kind = [name for name in op.term.names if name in scalars], op.reduction, dtypes.C_TYPES[dtype]
+    operands = ["w"] + planes + scalars + ["x"]
+    add = "" if reduction.function is None else _of_text("op_add", kind, ["acc", "term"], op.add.text)
+    partials = [op.grad_x, op.grad_w] + [op.term.grad_params.get(name) for name in planes + scalars]
+    grads = ()
+    if None not in partials and not add:
+        grads = tuple(_of_text("op_grad", kind, ["g"] + operands, "g * ({})".format(each.text)) for each in partials)
+    return Code(
+        _of_text("op_term", kind, operands, op.multiply.text), add, grads, False, reduction.c_name,
+        reduction.cuda_reads, reduction.start(dtype), "0" if add else literal(reduction.of_no_terms(op, dtype), dtype),
+        op.pad_value_for(dtype), dtype, dtype, dtype, len(planes), (True,) * len(scalars))  # fmt: skip
+
+
+def _of_text(name, kind, parameters, text):
+    declared = ", ".join("const {} {}".format(kind, parameter) for parameter in parameters)
+    return "OP_FUNCTION {} {}({})\n{{\n    return {};\n}}\n".format(kind, name, declared, text)
+
+
+def _op_add(add, dtype):
+    return _function(print_c.c_function("op_add", [("acc", dtype), ("term", dtype)], add, dtype))
 
 
 def _with_signs(expression):
@@ -229,7 +268,7 @@ def forward(code, tile, deep, left_out, fours, split, arg, adds=None):
         ("TOLD", 0),
     ]
     defines += _unrolled(tile, code.term + code.add, adds is not None or code.reads == ("saved",))
-    return _text(defines, code.term + code.add, "reduce.cu", "tile.cu", "gather.cu")
+    return _text(defines, code.term + code.add, "reduce.cu", "taps.cu", "tile.cu", "gather.cu")
 
 
 def grad_x(code, tile, deep, left_out, fours, split):
@@ -238,7 +277,7 @@ def grad_x(code, tile, deep, left_out, fours, split):
     defines += _operands(code, "left[{}][i]") + _reduction(code, "sum")
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("UNIT", 4 if fours else 1), ("OWN", 1)]
     defines += _unrolled(tile, code.term + code.grads[0], "saved" in code.reads)
-    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "tile.cu", "gather.cu")
+    return _text(defines, code.term + code.grads[0], "reduce.cu", "shares.cu", "taps.cu", "tile.cu", "gather.cu")
 
 
 def grad_w(code, number, tile, deep, left_out, split, features_last):
@@ -247,7 +286,9 @@ def grad_w(code, number, tile, deep, left_out, split, features_last):
     defines += _operands(code, "mine[i][j][{}]") + _reduction(code, "sum") + _beside(code)
     defines += [("DEEP", int(deep)), ("LEFT_OUT", int(left_out)), ("FEATURES_LAST", int(features_last))]
     defines += _unrolled(tile, code.term + code.grads[1 + number], "saved" in code.reads)
-    return _text(defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "tile.cu", "grad_w.cu")
+    return _text(
+        defines, code.term + code.grads[1 + number], "reduce.cu", "shares.cu", "taps.cu", "tile.cu", "grad_w.cu"
+    )
 
 
 def _depthwise(code, s):
@@ -318,6 +359,51 @@ def join_gradients(code):
 def fill(code):
     """The kernel `fill`, of gradients."""
     return _text(_conversions(code, GRADIENTS), "", "fill.cu")
+
+
+# ---------------------------------------------------------------- words of signs
+def pack_rows(dtype):
+    """The kernel `pack_rows`, of signs of a dtype."""
+    return _text(_of_signs(dtype), "", "pack_rows.cu")
+
+
+def pack_columns(dtype, deep, left_out):
+    """The kernel `pack_columns`, of signs of a dtype."""
+    defines = _of_signs(dtype) + [("DEEP", int(deep)), ("LEFT_OUT", int(left_out))]
+    return _text(defines, "", "taps.cu", "pack_columns.cu")
+
+
+def _of_signs(dtype):
+    kind, plus = ("uint8_t", "!= 0") if dtype == "bool" else (dtypes.C_TYPES[dtype], ">= 0")
+    return [("ELEMENT", kind), ("IS_PLUS(v)", "((v) {})".format(plus))]
+
+
+def signs(tile, deep, packed, left_out, result):
+    """The kernel `signs`. packed: whether x has a word for each position; result: a dtype."""
+    defines = [("VALUE", "uint32_t"), ("ELEMENT", "uint32_t"), ("OF_ELEMENT(v)", "(v)")]
+    defines += [("DEEP", int(deep)), ("PACKED", int(packed)), ("LEFT_OUT", int(left_out))]
+    defines += _tile(tile, left_out) + [("RESULT", dtypes.C_TYPES[result])]
+    return _text(defines, "", "taps.cu", "tile.cu", "signs.cu")
+
+
+def join_signs(result):
+    """The kernel `join`, of splits' counts."""
+    kind = dtypes.C_TYPES[result]
+    defines = [("SUM", "int32_t"), ("RESULT", kind), ("TO_RESULT(v)", "({})(v)".format(kind)), ("ADDS", "ADD_SUM")]
+    return _text(defines + [("ARG", 0), ("LEFT_OUT", 0)], "", "reduce.cu", "join.cu")
+
+
+# ---------------------------------------------------------------- look-ups
+def lookups(code, tile, threads, shape, whole, deep, left_out, narrow):
+    """The kernel `lookups`.
+
+    shape: the table's; whole: whether all of it is in shared memory; narrow: whether an int holds the sums of integers
+    """
+    defines = [("ROWS", tile.rows), ("EACH", tile.positions_each), ("THREADS", threads), ("DEPTH", tile.depth)]
+    defines += [("BLOCKS", tile.blocks), ("ENTRY", "float" if code.dtype == "float32" else "int32_t")]
+    defines += [("TABLE_ROWS", shape[0]), ("TABLE_COLUMNS", shape[1]), ("WHOLE", int(whole)), ("RESULT", code.sum)]
+    defines += [("SUM", "int32_t" if narrow else code.sum), ("DEEP", int(deep)), ("LEFT_OUT", int(left_out))]
+    return _text(defines + _reduction(code, code.adds), code.add, "reduce.cu", "taps.cu", "lookups.cu")
 
 
 def _tile(tile, left_out=False):

@@ -2,7 +2,6 @@
 //   TILE_ROWS, TILE_COLUMNS         a block's results
 //   ROWS, COLUMNS                   a thread's: multiples of 4
 //   VALUE, ELEMENT, OF_ELEMENT(v)   the type of tiles; that of operands in memory, and how it becomes a VALUE
-//   DEEP                            1: images have three dimensions
 #define LANES_Y (TILE_ROWS / ROWS)
 #define LANES_X (TILE_COLUMNS / COLUMNS)
 #define THREADS (LANES_Y * LANES_X)
@@ -15,13 +14,6 @@ OP_FUNCTION int lane_column(int thread) { return thread / 32 % WARPS_X * WARP_X 
 // A thread's results are fours of rows and of columns, spread over the tile.
 #define ROW(i) ((i) / 4 * (TILE_ROWS / (ROWS / 4)) + 4 * lane_y + (i) % 4)
 #define COLUMN(j) ((j) / 4 * (TILE_COLUMNS / (COLUMNS / 4)) + 4 * lane_x + (j) % 4)
-// The row of a position that is outside of all images.
-#define NOWHERE (-(1 << 30))
-
-// A tap's plane, row and column: of 10, 11 and 11 bits, or of two dimensions 16 and 16.
-OP_FUNCTION int tap_plane(int tap) { return tap >> 22; }
-OP_FUNCTION int tap_row(int tap) { return DEEP ? tap << 10 >> 21 : tap >> 16; }
-OP_FUNCTION int tap_column(int tap) { return DEEP ? tap << 21 >> 21 : (short)tap; }
 
 // Puts elements side by side, or `other` where there are none, into shared memory.
 template <int count, class T> OP_FUNCTION void take_value(T *to, const T *from, bool is, T other)

@@ -21,7 +21,7 @@ import numpy as np
 from im2col_compat.compat.memo import Memo
 from im2col_compat.cuda import depthwise, sizes, texts, tiles
 from im2col_compat.cuda.launches import (
-    SMALL, Launch, Unservable, Work, check, check_gradients, columns_of, cut, grid_of, ints_of, is_whole, join_of,
+    SMALL, Launch, Unservable, Work, check, check_gradients, check_left_out, columns_of, cut, grid_of, ints_of, is_whole, join_of,
     joined, packs_of, pad_of, padded, reads_fours, reads_of, scalars_of, steps_of, tap_table, taps_of, tile_of,
     to_steps, weights_of)  # fmt: skip
 from im2col_compat.cuda.tiles import up
@@ -70,6 +70,7 @@ def _forward(code, problem, to, arg, adds):
     """to, arg: the operands that are filled, arg None where it isn't wanted; adds: another reduction than the op's."""
     s = sizes.of(problem)
     check(s)
+    check_left_out(code, s)
     if depthwise.serves(s):
         return depthwise.forward(code, s, to, arg, adds)
     size, found = (

@@ -211,7 +211,8 @@ def _explain_cuda(op, dtype, arrays, kind):
     found, reason = cuda.kernels_of(op, dtype)
     if found is None:
         return [_in_blocks(reason)]
-    return ["CUDA kernels, compiled by NVRTC for each kind of GPU.", cuda.explained(op, found)]
+    lines = ["CUDA kernels, {}.".format(found.origin)]
+    return lines + [cuda.explained(op, found)] if found.has_functions else lines
 
 
 def _explain_others(op, dtype, arrays, kind):

@@ -1,7 +1,9 @@
 """Terms of Op.from_c: C expressions, which only compiled kernels evaluate."""
 
 from im2col_compat.codegen import divisions, kernels, template
-from im2col_compat.terms.function import Function
+from im2col_compat.compat import dtypes
+from im2col_compat.cuda import texts as gpu_texts
+from im2col_compat.terms.function import GPU, Function
 
 
 class CText(object):
@@ -26,8 +28,9 @@ class CText(object):
 
     def __call__(self, *_, **__):
         raise RuntimeError(
-            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler, CPU tensors of a float or integer"
-            " dtype, no engine that is forced, and no second derivative".format(self.text)
+            "{!r} is C, which tensor operations can't evaluate: it needs a C compiler and CPU tensors of a float or"
+            " integer dtype, or NVRTC and CUDA tensors of a float dtype; no engine that is forced, and no second"
+            " derivative".format(self.text)
         )
 
     def __repr__(self):
@@ -57,7 +60,13 @@ class CTerm(Function):
         return kernels.compiled(template.of_texts(op, dtype, scalars), dtype, level, repr(op))
 
     def gpu_found(self, op, dtype, make, scalars=()):
-        return None, "C texts are compiled for CPUs alone"
+        reason = kernels.unfit(op, dtype)
+        if reason is None and dtypes.is_integer(dtype):
+            reason = "C texts of integers are compiled for CPUs alone"
+        if reason is not None:
+            return None, reason
+        found, reason = make(op, None, dtype, GPU, scalars)
+        return found._replace(made=gpu_texts.of_texts(op, dtype, scalars)), reason
 
     def is_recordable(self, op, dtype):
         return True

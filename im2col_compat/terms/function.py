@@ -115,7 +115,8 @@ class Function(object):
         return self._made(op, dtype, arrays, level, scalars, _compiled)
 
     def gpu_kernels(self, op, dtype, make, scalars=()):
-        """The same for a GPU, of tensors. make(op, traced, dtype, level, scalars) gives the pair."""
+        """The same for a GPU, of tensors. make(op, traced, dtype, level, scalars) gives the pair; traced is None where
+        others than those of expressions are put in."""
         key = (op.name,) if op.is_named else fingerprint.of(op)
         if key is None:
             return self.gpu_found(op, dtype, make, scalars)

@@ -10,9 +10,10 @@ from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import dtypes, memory
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import MASKS_ARE_BYTES
+from im2col_compat.cuda import signs as gpu_signs
 from im2col_compat.problem import dense, product
 from im2col_compat.terms import named
-from im2col_compat.terms.function import Function
+from im2col_compat.terms.function import GPU, Function
 
 #: Signs in a word: as many as a lane of results has bits, so that a vector of words gives a vector of results.
 BITS = 32
@@ -54,8 +55,7 @@ class Signs(Function):
         return tuple(_of_bytes(arrays, function, *operand) for operand in (w, x))
 
     def found(self, op, dtype, arrays, level, scalars=()):
-        plain = op.reduction.fuses_products and op.pad_value is None
-        if dtype not in DTYPES or not plain:
+        if not _can_be_packed(op, dtype):
             return super(Signs, self).found(op, dtype, arrays, level, scalars)
         # Kernels for floats give the gradients, with the op's own surrogates; integers have none.
         floats, reason = (
@@ -71,11 +71,24 @@ class Signs(Function):
             partials = factors.partials(op, symbols.trace(op, dtype, arrays))
         return floats._replace(origin=origin, pack=pack, result_dtype=dtype, partials=partials), None
 
+    def gpu_found(self, op, dtype, make, scalars=()):
+        found, reason = super(Signs, self).gpu_found(op, dtype, make, scalars)
+        if not _can_be_packed(op, dtype):
+            return found, reason
+        found = make(op, None, dtype, GPU, scalars)[0] if found is None else found
+        origin = found.origin + ", for signs packed into words"
+        return found._replace(origin=origin, packed=functools.partial(gpu_signs.forward, dtype)), None
+
     def prepared(self, op, arrays, weights, x, w_broadcast, x_broadcast):
         if arrays.dtype(x) == "bool":
             w, x = (arrays.cast(operand, "int8") * 2 - 1 for operand in (weights[0], x))  # True is +1
             weights = (w,)
         return super(Signs, self).prepared(op, arrays, weights, x, w_broadcast, x_broadcast)
+
+
+def _can_be_packed(op, dtype):
+    """Whether words of signs give an op's result: the sum of those that are there."""
+    return dtype in DTYPES and op.reduction.fuses_products and op.pad_value is None
 
 
 def _of_bytes(arrays, function, name, mask):

@@ -10,6 +10,8 @@ from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import TORCH, arrays_of
 from im2col_compat.compat.memo import Memo
+from im2col_compat.cuda import lookups
+from im2col_compat.cuda import texts as gpu_texts
 from im2col_compat.problem import product
 from im2col_compat.terms import function
 from im2col_compat.terms.function import Function
@@ -17,6 +19,8 @@ from im2col_compat.terms.function import Function
 MOST_BITS = 8  # of an operand
 MOST = 2**31 - 1  # the largest absolute value of an entry
 WIDE, NARROW = 256, 64  # results that C looks up at a time, where there are many of them and where there are few
+
+_NO_INTEGERS, _NOT_ADDED = "a table takes integers", "C doesn't add up terms so that are looked up"
 
 _built_ins = Memo(100)  # a reduction, the dtype of entries and the level: (Kernels, reason)
 _adds = Memo(function.MOST_TRACES)  # what an op's add is made of: (Kernels, reason)
@@ -99,6 +103,11 @@ class Table(object):
         kind = np.float32 if self.is_float else np.int32
         return self._keep("rows", lambda: np.ascontiguousarray(self.entries[rows][:, columns], kind))
 
+    def on_gpu(self):
+        """The entries for kernels for a GPU."""
+        kind = np.float32 if self.is_float else np.int32
+        return self._keep("gpu", lambda: lookups.Entries(np.ascontiguousarray(self.entries, kind)))
+
     def transposed(self):
         """The table with x and w in each other's place."""
         return self._keep("transposed", lambda: Table(np.ascontiguousarray(self.entries.T), self.signed[::-1]))
@@ -162,7 +171,7 @@ class Lookup(Function):
 
     def kernels(self, op, dtype, arrays, level, scalars=()):
         if not dtypes.is_integer(dtype):
-            return None, "a table takes integers"
+            return None, _NO_INTEGERS
         if op.reduction.function is None:
             key = op.reduction.c_name, self.multiply.dtype, level
             added, reason = _built_ins.get(key, lambda: _built_in(op, level))
@@ -173,8 +182,20 @@ class Lookup(Function):
         pack = functools.partial(_packed, self.multiply, added.address, op.reduction.fuses_products, level)
         return Kernels(None, dtype, added.result_dtype, added.origin, added.texts, pack, None), None
 
-    def gpu_found(self, op, dtype, make, scalars=()):
-        return None, "tables are looked up by tensor operations there"
+    def gpu_kernels(self, op, dtype, make, scalars=()):
+        if not dtypes.is_integer(dtype):
+            return None, _NO_INTEGERS
+        if op.reduction.function is not None:
+            code, reason = _compiled(op, TORCH, function.GPU)
+            if code is None:
+                return None, reason
+        elif op.reduction.c_name in ("sum", "max", "min"):
+            code = gpu_texts.of_lookups(op, None, self.multiply.dtype)
+        else:
+            return None, _NOT_ADDED
+        found, code = make(op, None, dtype, function.GPU, scalars)[0], code._replace(pad=op.pad_value_for(dtype))
+        packed = functools.partial(lookups.forward, code, self.multiply.on_gpu())
+        return found._replace(origin=found.origin + ", for terms that are looked up", packed=packed), None
 
     def explained(self, op, dtype, arrays, kernels):
         return kernels.texts.functions
@@ -195,14 +216,14 @@ def _built_in(op, level):
     kind = "float32" if op.multiply.is_float else "int32"
     address = lowlevel.lookup_kernels("{}_{}".format(op.reduction.c_name, kind), level)
     if not address:
-        return None, "C doesn't add up terms so that are looked up"
+        return None, _NOT_ADDED
     permutes = op.reduction.fuses_products and not op.multiply.is_float and lowlevel.has_permutes(level)
     origin = "looked up, {}{}".format(LEVELS[level], ", by byte permutes" if permutes else "")
     return Kernels(address, None, op.reduction.result_dtype(op.multiply.dtype), origin, None, None, None), None
 
 
 def _compiled(op, arrays, level):
-    """The same for a function that adds them up."""
+    """The same for a function that adds them up; for a GPU its texts.Code."""
     # Whatever the table: it is an argument of the kernels.
     dtype, add = op.multiply.dtype, fingerprint.of_function(op.add)
     settings = repr(op.identity), op.pad_value is None, dtype, level
@@ -225,6 +246,8 @@ def _traced_add(op, arrays, settings):
 
 
 def _compiled_add(op, add, dtype, level):
+    if level == function.GPU:
+        return gpu_texts.of_lookups(op, add, dtype), None
     found, reason = function.compiled(op, template.of_lookups(op, add, dtype), dtype, level)
     return (None, reason) if found is None else (found._replace(origin="looked up, its add " + found.origin), None)
 

@@ -69,10 +69,11 @@ def inner_loop(shown):
 #: Instructions that compute terms and reductions. Integers' also compute addresses.
 FLOATS = re.compile(r"(F|D)(ADD|MUL|FMA|MNMX|SETP|SET|SEL)$|MUFU$")
 INTEGERS = re.compile(r"(U?IADD3?|IMAD|IMNMX|VIADD|VIMNMX|IABS|ISETP|SEL|LOP3|VABSDIFF\w*)$")
+WORDS = re.compile(r"(LOP3|POPC)$")
 
 
 def arithmetic(kernel, loop):
-    kind = FLOATS if kernel.dtype.startswith("float") else INTEGERS
+    kind = WORDS if kernel.kernel == "signs" else FLOATS if kernel.dtype.startswith("float") else INTEGERS
     return {name: count for name, count in loop.items() if kind.match(name)}
 
 

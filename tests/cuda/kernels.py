@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+import numpy as np
 import torch
 from im2col_compat import Op, ops
 from im2col_compat.cuda import work
@@ -31,12 +32,31 @@ OTHERS = {
     "3d": conv((2, 16, 16, 32, 32), (64, 16, 3, 3, 3), padding=1),
     "matmul": matmul_problem((4096, 4096), (4096, 4096)),
 }
+ONE_BY_ONE = {"1x1": conv((32, 256, 56, 56), (64, 256, 1, 1))}
+SIGNS = dict(
+    ONE_BY_ONE, **{name: dict(LAYERS, **OTHERS)[name] for name in ("stem", "16 filters", "few positions", "3d")}
+)
+CODES = dict(LAYER, **{name: LAYERS[name] for name in ("7x7 on 7 x 7 pixels", "depthwise", "few positions")})
+GIVEN = Op.from_c("fabs(w - x)", grad_w="(w > x) - (w < x)", grad_x="(w < x) - (w > x)")
+FLOATS = np.zeros((256, 256), np.float32)
+
+
+def SATURATING(acc, term):
+    return (acc + term).clip(-(2**15), 2**15 - 1)
+
+
 CASES = [
     ("l1", ops.l1, "float32", dict(LAYERS, **OTHERS)),
     ("max_plus", ops.max_plus, "float32", LAYERS),
     ("adder", ops.adder, "float32", LAYER),
     ("l2", ops.l2, "float32", LAYER),
-    ("xnor", ops.xnor, "float32", LAYER),
+    ("fabs(w - x), in C", GIVEN, "float32", LAYER),
+    ("xnor", ops.xnor, "float32", dict(SIGNS, **LAYER)),
+    ("xnor", ops.xnor, "bool", dict(LAYER, **ONE_BY_ONE)),
+    ("a table of 8 by 8 bits", Op.from_table(lambda w, x: w * x, signed=True), "int8", CODES),
+    ("a table of 4 by 4 bits", Op.from_table(lambda w, x: w * x, signed=True, bits=4), "int8", CODES),
+    ("a table of floats", Op.from_table(FLOATS, signed=True), "int8", LAYER),
+    ("a table, saturating", Op.from_table(lambda w, x: w * x, signed=True, add=SATURATING, identity=0), "int8", LAYER),
     ("exp(-(w - x)^2)", Op(lambda w, x: torch.exp(-((w - x) ** 2))), "float32", LAYER),
     ("padding left out", Op(lambda w, x: abs(w - x), pad_value=None), "float32", LAYER),
     ("t * abs(w - x)", Op(lambda w, x, t: t * abs(w - x)), "float32", LAYER),
@@ -55,9 +75,9 @@ def works(op, dtype, problem):
     kernels, reason = op.term.gpu_kernels(op, dtype, cuda._make)
     if reason is not None:
         raise SystemExit("{} has no kernels: {}".format(op, reason))
-    code = cuda.code(op, kernels)
-    yield "forward", work.forward(code, problem)
-    if not code.grads or code.add:
+    yield "forward", cuda.forward_work(op, kernels, problem)
+    code = cuda.code(op, kernels) if kernels.has_functions else None
+    if code is None or not code.grads or code.add:
         return
     if "arg" in code.reads:
         yield "forward, with arg", work.forward(code, problem, True)

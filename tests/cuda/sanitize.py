@@ -18,6 +18,7 @@ OPS = {
     "left out": Op(lambda w, x: abs(w - x), pad_value=None),
     "prod": Op(lambda w, x: 0.3 * w + 0.1 * x + 0.7, "prod"),
     "logsumexp": Op(lambda w, x: w - x, "logsumexp"),
+    "xnor": "xnor",
     "own": Op(lambda w, x: w * x, lambda acc, term: 0.5 * acc + term, identity=1),
 }
 #: x, w, stride, padding, dilation, groups
@@ -44,6 +45,11 @@ def main():
         torch.ones(5, 5, 3, 3, device="cuda", dtype=torch.int8),
         op="l1",
     )
+    tables = [Op.from_table(lambda w, x: w * x, signed=True, bits=bits) for bits in (4, 8)]
+    for dtype, op in [(torch.bool, "xnor")] + [(torch.int8, table) for table in tables]:
+        for x, w, *how in SIZES:
+            conv2d(*[torch.ones(shape, device="cuda", dtype=dtype) for shape in (x, w)], None, *how, op)
+        linear(*[torch.ones(shape, device="cuda", dtype=dtype) for shape in ((4, 40), (70, 40))], op=op)
     torch.cuda.synchronize()
     print("done")
 

@@ -171,6 +171,28 @@ def layer(name, channels, size, filters, kernel, stride, groups, compiles):
 
 
 # ---------------------------------------------------------------- other figures
+TABLES = {
+    "8 by 8 bits": Op.from_table(lambda w, x: w * x, signed=True),
+    "4 by 4 bits": Op.from_table(lambda w, x: w * x, signed=True, bits=4),
+}
+
+
+def of_codes():
+    """Forward of signs and of tables, of a layer as it is in F.conv2d."""
+    lines = ["", "| 128 channels, 28 x 28, forward | ms |", "| --- | --- |"]
+    x, w = torch.randn(BATCH, 128, 28, 28, device="cuda"), torch.randn(128, 128, 3, 3, device="cuda")
+    lines.append("| F.conv2d | {:.3f} |".format(median_ms(lambda: functional.conv2d(x, w, padding=1))))
+    calls = [("xnor of floats", x, w, "xnor"), ("xnor of bools", x > 0, w > 0, "xnor")]
+    codes = [t.mul(2).round().clamp(-8, 7).to(torch.int8) for t in (x, w)]
+    calls += [("a table of " + name,) + tuple(codes) + (op,) for name, op in TABLES.items()]
+    for name, x, w, op in calls:
+        right = conv2d(x[:1].cpu(), w.cpu(), padding=1, op=op)
+        assert torch.equal(conv2d(x[:1], w, padding=1, op=op).cpu(), right), name
+        ms = median_ms(lambda x=x, w=w, op=op: conv2d(x, w, padding=1, op=op))
+        lines.append("| {} | {:.3f} |".format(name, ms))
+    return "\n".join(lines)
+
+
 def of_matmul():
     a, b = (torch.randn(4096, 4096, device="cuda") for _ in range(2))
     ms = median_ms(lambda: matmul(a, b, op="max_plus"))
@@ -277,7 +299,7 @@ def main():
     for i, (name, sizes) in enumerate(LAYERS.items()):
         found = None if clock.is_over() else tried(lambda name=name, sizes=sizes, i=i: layer(name, *sizes, i in (1, 3)))
         rows += [] if found is None else [found]
-    others = [] if clock.is_over() else [tried(of_matmul), tried(lambda: of_training(clock))]
+    others = [] if clock.is_over() else [tried(of_matmul), tried(of_codes), tried(lambda: of_training(clock))]
     print("\n".join(filter(None, others)), flush=True)
     missing = device.missing()
     path = "Kernels compute it." if missing is None else "Tensor operations compute it, in blocks: {}.".format(missing)

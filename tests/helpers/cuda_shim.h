@@ -28,6 +28,13 @@ template <int bytes> static inline void copy(void *to, const void *from)
     memcpy(to, from, bytes);
 }
 static inline void copies_arrive() {}
+static inline int __popc(unsigned bits)
+{
+    int count = 0;
+    for (; bits; bits &= bits - 1)
+        count++;
+    return count;
+}
 static inline uint32_t bits_of(float value) { uint32_t bits; memcpy(&bits, &value, 4); return bits; }
 static inline float of_bits(uint32_t bits) { float value; memcpy(&value, &bits, 4); return value; }
 static inline float of_float16(uint16_t bits)
@@ -58,6 +65,18 @@ static char *shim_stacks;
 static int shim_done;
 static void (*shim_kernel)();
 static void __syncthreads() { swapcontext(&shim_threads[threadIdx.x], &shim_scheduler); }
+static int shim_votes[2][MOST_THREADS], shim_voted[MOST_THREADS];
+// A warp's votes. All threads of a block vote: by turns in two places, as one may vote again before others have counted.
+static unsigned __ballot_sync(unsigned, bool is)
+{
+    int *votes = shim_votes[shim_voted[threadIdx.x]++ % 2];
+    unsigned all = 0;
+    votes[threadIdx.x] = is;
+    __syncthreads();
+    for (int lane = 0; lane < 32; lane++)
+        all |= (unsigned)votes[threadIdx.x / 32 * 32 + lane] << lane;
+    return all;
+}
 static void shim_thread()
 {
     shim_kernel();
