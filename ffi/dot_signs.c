@@ -14,6 +14,8 @@
 #endif
 
 #define BITS 32
+/* Bytes of signs that are added up at a time. */
+#define BYTES 128
 /* Pixels that are packed at a time. */
 #define BLOCK 256
 /* Pixels that one task takes on. */
@@ -23,18 +25,20 @@
 
 struct packing {
     const struct dot_signs *s;
-    /* `count` pixels of `channels` channels to words. */
-    void (*pack)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, uint32_t *words);
+    /* `count` pixels of `channels` channels to words; or of one to bytes. */
+    void (*pack)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out);
     int64_t size;
+    int64_t packed; /* channels in a word, or byte */
+    int64_t unit;   /* its bytes */
 };
 
 static void pack_task(void *context, int64_t task, char *scratch)
 {
     const struct packing *p = (const struct packing *)context;
     const struct dot_signs *s = p->s;
-    const int64_t per_group = ceiling(s->channels, BITS), all = volume(s->image), per_row = ceiling(all, TASK);
+    const int64_t per_group = ceiling(s->channels, p->packed), all = volume(s->image), per_row = ceiling(all, TASK);
     const int64_t row = task / per_row, start = task % per_row * TASK;
-    const int64_t channel = row % per_group * BITS, group = row / per_group % s->groups;
+    const int64_t channel = row % per_group * p->packed, group = row / per_group % s->groups;
     const int64_t image = row / per_group / s->groups;
     const int64_t *strides = s->strides, *sizes = s->image, end = smaller(all, start + TASK);
     const int64_t offset = image * strides[0] + (group * s->channels + channel) * strides[1];
@@ -50,7 +54,8 @@ static void pack_task(void *context, int64_t task, char *scratch)
 
         next = smaller(end, (pixel / run + 1) * run);
         p->pack((const char *)s->values + place * p->size, strides[1], strides[4],
-                (int)smaller(s->channels - channel, BITS), next - pixel, s->words + row * all + pixel);
+                (int)smaller(s->channels - channel, p->packed), next - pixel,
+                (char *)s->packed + (row * all + pixel) * p->unit);
     }
 }
 
@@ -77,40 +82,41 @@ void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level)
     static const struct {
         const char *dtype;
         int64_t size;
-        void (*pack[3])(const void *, int64_t, int64_t, int, int64_t, uint32_t *);
+        void (*words[3])(const void *, int64_t, int64_t, int, int64_t, void *);
+        void (*bytes[3])(const void *, int64_t, int64_t, int, int64_t, void *);
     } known[] = {
-        {"float32", 4, LEVELS(signs_pack_float32)},
-        {"float64", 8, LEVELS(signs_pack_float64)},
-        {"int8", 1, LEVELS(signs_pack_int8)},
-        {"int16", 2, LEVELS(signs_pack_int16)},
-        {"int32", 4, LEVELS(signs_pack_int32)},
-        {"int64", 8, LEVELS(signs_pack_int64)},
-        {"bool", 1, LEVELS(signs_pack_bool)},
+#define KNOWN(name, size) {#name, size, LEVELS(signs_pack_##name), LEVELS(signs_to_bytes_##name)}
+        KNOWN(float32, 4), KNOWN(float64, 8), KNOWN(int8, 1), KNOWN(int16, 2), KNOWN(int32, 4), KNOWN(int64, 8),
+        KNOWN(bool, 1),
+#undef KNOWN
     };
-    const int64_t rows = s->batch * s->groups * ceiling(s->channels, BITS);
+    const int64_t rows = s->batch * s->groups * ceiling(s->channels, s->bytes ? 1 : BITS);
     size_t i;
 
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].dtype, dtype) == 0) {
-            struct packing p = {s, known[i].pack[best(level)], known[i].size};
+            struct packing p = {s, known[i].words[best(level)], known[i].size, BITS, sizeof(uint32_t)};
+
+            if (s->bytes)
+                p.pack = known[i].bytes[best(level)], p.packed = p.unit = 1;
             parallel_for(s->threads, s->parallel, rows * ceiling(volume(s->image), TASK), pack_task, &p, NULL, 0);
         }
 }
 
-const struct dot_kernels *dot_signs(const char *result, int level)
+const struct dot_kernels *dot_signs(const char *result, int bytes, int level)
 {
     static const struct {
         const char *result;
-        const struct dot_kernels *kernels[3];
+        const struct dot_kernels *words[3], *bytes[3];
     } known[] = {
-        {"float32", LEVELS(&signs_kernels_float32)},
-        {"float64", LEVELS(&signs_kernels_float64)},
-        {"int64", LEVELS(&signs_kernels_int64)},
+        {"float32", LEVELS(&signs_kernels_float32), LEVELS(&signs_byte_kernels_float32)},
+        {"float64", LEVELS(&signs_kernels_float64), LEVELS(&signs_byte_kernels_float64)},
+        {"int64", LEVELS(&signs_kernels_int64), LEVELS(&signs_byte_kernels_int64)},
     };
     size_t i;
 
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].result, result) == 0)
-            return known[i].kernels[best(level)];
+            return bytes ? known[i].bytes[best(level)] : known[i].words[best(level)];
     return NULL;
 }

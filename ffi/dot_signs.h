@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-/* The sign of values[n, g, c, pixel] goes to bit c % 32 of words[n, g, c / 32, pixel]: 1 where the value is at least
- * zero, or true. Unused bits are 0. The words are dense. */
+/* The sign of values[n, g, c, pixel] goes to bit c % 32 of packed[n, g, c / 32, pixel], a word: 1 where the value is at
+ * least zero, or true. Unused bits are 0. The words are dense. */
 struct dot_signs {
     int64_t batch;
     int64_t groups;
@@ -16,7 +16,8 @@ struct dot_signs {
     int64_t image[3];    /* depth, vertical, horizontal */
     int64_t strides[5];  /* in elements: image, channel, plane, row, column */
     const void *values;
-    uint32_t *words;
+    void *packed;
+    int32_t bytes;       /* whether each sign becomes a byte, +1 or -1: the packed are (n, g, c, pixel) */
     int32_t threads;
     void *parallel;      /* GOMP_parallel, or NULL for threads of our own */
 };
@@ -24,7 +25,8 @@ struct dot_signs {
 /* dtype: "float32", "float64", "int8", "int16", "int32", "int64" or "bool". level: as dot_named's. */
 void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
 
-/* The kernels for words, where the results are "float32", "float64" or "int64"; they have no gradients. */
-const struct dot_kernels *dot_signs(const char *result, int level);
+/* The kernels for words or bytes, where the results are "float32", "float64" or "int64"; they have no gradients. Those for
+ * bytes serve what dot_prefers_direct says. */
+const struct dot_kernels *dot_signs(const char *result, int bytes, int level);
 
 #endif

@@ -1,5 +1,4 @@
-/* The kernels of words of signs for one type of results, in one instruction set. Expects TOTAL and NAME(function);
- * undefines them. */
+/* The kernels of words of signs for one type of results, in one instruction set. Expects TOTAL and NAME(function). */
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                                  const void *mask, void *out, int64_t stride, int first, int finite)
@@ -29,6 +28,3 @@ static const struct dot_kernels NAME(kernels) = {
     .depth = DOT_DEPTH,
     .forward = NAME(forward),
 };
-
-#undef TOTAL
-#undef NAME

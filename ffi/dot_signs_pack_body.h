@@ -1,14 +1,15 @@
-/* Packing the signs of one type, in one instruction set. Expects ELEMENT and PACK, the function's name, and where it is
- * not v >= 0, IS_PLUS(v). Undefines them. */
+/* Packing the signs of one type, in one instruction set. Expects ELEMENT, PACK and PACK_BYTES, the functions' names, and
+ * where it is not v >= 0, IS_PLUS(v). Undefines them. */
 
 #ifndef IS_PLUS
 #define IS_PLUS(v) ((v) >= 0)
 #endif
 
 TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
-                        uint32_t *words)
+                        void *out)
 {
     const ELEMENT *rows = (const ELEMENT *)values;
+    uint32_t *words = (uint32_t *)out;
     int64_t start, j;
     int c;
 
@@ -43,6 +44,22 @@ TARGET static void PACK(const void *values, int64_t channel, int64_t pixel, int 
     }
 }
 
+TARGET static void PACK_BYTES(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out)
+{
+    const ELEMENT *rows = (const ELEMENT *)values;
+    int8_t *bytes = (int8_t *)out;
+    int64_t j;
+
+    (void)channel, (void)channels;
+    if (pixel == 1)
+        for (j = 0; j < count; j++)
+            bytes[j] = IS_PLUS(rows[j]) ? 1 : -1;
+    else
+        for (j = 0; j < count; j++)
+            bytes[j] = IS_PLUS(rows[j * pixel]) ? 1 : -1;
+}
+
 #undef ELEMENT
 #undef PACK
+#undef PACK_BYTES
 #undef IS_PLUS

@@ -81,18 +81,19 @@ def named_kernels(name, level):
     return int(ffi.cast("uintptr_t", lib.dot_named(name.encode("ascii"), level)))
 
 
-def signs_kernels(result_dtype, level):
-    """The address of the kernels for words of signs that give results of a dtype."""
-    return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), level)))
+def signs_kernels(result_dtype, bytes, level):
+    """The address of the kernels for words of signs, or for bytes, that give results of a dtype."""
+    return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), bytes, level)))
 
 
-def pack_signs(values, dtype, sizes, strides, words, threads, level):
-    """Fill `words` (an address, as `values` is) with the signs of values of `sizes`, (batch, groups, channels, image).
+def pack_signs(values, dtype, sizes, strides, packed, bytes, threads, level):
+    """Fill `packed` (an address, as `values` is), words or bytes, with the signs of values of `sizes`, (batch, groups,
+    channels, image).
 
     strides: of images, channels, planes, rows and columns, in elements.
     """
-    addresses = ffi.cast("void *", values), ffi.cast("uint32_t *", words)
-    fields = sizes + (strides,) + addresses + (threads, ffi.cast("void *", memory.parallel()))
+    addresses = ffi.cast("void *", values), ffi.cast("void *", packed)
+    fields = sizes + (strides,) + addresses + (bytes, threads, ffi.cast("void *", memory.parallel()))
     struct = ffi.new("struct dot_signs *", fields)
     lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
 

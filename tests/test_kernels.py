@@ -217,7 +217,7 @@ def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
     long as they live and stay what they are; one that changes, or is made anew with another number, is found as before.
     """
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
-    monkeypatch.setattr(template, "source", lambda texts, dtype, level: "error: {}".format(level))  # nothing to compile
+    monkeypatch.setattr(template, "source", lambda texts, dtype, level, part: "error: {}".format(level))  # nothing to compile
 
     def changes(op):
         return choose.kernels_for(op, "float64", ARRAYS)[1] == "it gives other C from call to call"

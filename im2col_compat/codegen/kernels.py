@@ -91,7 +91,11 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
 #: Operands that were packed for a forward: the layout that they were packed for, the address of its kernels, bytes an
 #: element, the operands' addresses, elements of the result before the part that they give, and what must live as long as
 #: they are used.
-Packed = namedtuple("Packed", "layout address itemsize w x start kept")
+class Packed(namedtuple("Packed", "layout address itemsize w x start kept")):
+    __slots__ = ()
+
+    def address_for(self, call, layout):
+        return self.address
 
 
 def unfit(op, dtype):

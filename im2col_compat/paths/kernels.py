@@ -89,13 +89,13 @@ def _layout(op, problem, kernels):
 def _evaluate(kernels, how, arrays, w, x, to, scalars=None):
     if kernels.pack is None:
         itemsizes = kernels.itemsize, kernels.result_itemsize
-        address, addresses = kernels.address_for(lowlevel.FORWARD, how), (arrays.address(w), arrays.address(x), to)
-        _call(lowlevel.FORWARD, how, address, addresses, itemsizes, scalars)
+        addresses = arrays.address(w), arrays.address(x), to
+        _call(lowlevel.FORWARD, how, kernels.address_for, addresses, itemsizes, scalars)
         return
     for packed in kernels.pack(how, arrays, w, x):
         addresses = packed.w, packed.x, to + packed.start * kernels.result_itemsize
         itemsizes = packed.itemsize, kernels.result_itemsize
-        _call(lowlevel.FORWARD, packed.layout, packed.address, addresses, itemsizes)
+        _call(lowlevel.FORWARD, packed.layout, packed.address_for, addresses, itemsizes)
 
 
 def _beside(arrays, kernels, w, operands):
@@ -125,17 +125,17 @@ def _check_divisions(op, kernels, before):
         raise RuntimeError("{}: ZeroDivisionError: it divides an integer by zero".format(op))
 
 
-def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1, saved=0):
+def _call(call, how, address_for, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1, saved=0):
     """One of the C calls, some images at a time, or parts of one.
 
-    addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter. saved: the
+    address_for: Kernels.address_for; addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter. saved: the
     address of the result, which lies as the gradient does, for gradients that need it.
     """
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
     each = how.multiplications
     if how.batch * each < LEAST:
-        lowlevel.dot(call, how, address, 1, w, x, result, saved, dx, dw, scalars, wanted)
+        lowlevel.dot(call, how, address_for(call, how), 1, w, x, result, saved, dx, dw, scalars, wanted)
         return
     step = max(1, STEP // each)
     for start in range(0, how.batch, step):
@@ -146,11 +146,24 @@ def _call(call, how, address, addresses, itemsizes, scalars=None, dw=0, dx=0, wa
         to_x = dx + start * how.dx_strides[0] * itemsizes[0] if dx else 0
         y = saved and saved + y_offset
         if each <= STEP:
-            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, y, to_x, dw, scalars, wanted)
+            lowlevel.dot(
+                call,
+                part,
+                address_for(call, part),
+                threads,
+                w,
+                x + x_offset,
+                result + y_offset,
+                y,
+                to_x,
+                dw,
+                scalars,
+                wanted,
+            )
             continue
         for turn, w_start, x_start, y_start, dx_start, dw_start in _turns(call, part, not scalars):
             lowlevel.dot(
-                call, turn, address, threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
+                call, turn, address_for(call, turn), threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
                 result + y_offset + y_start * itemsizes[1], y and y + y_start * itemsizes[1],
                 to_x and to_x + dx_start * itemsizes[0], dw and dw + dw_start * itemsizes[0], scalars, wanted,
             )  # fmt: skip
@@ -211,7 +224,7 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     saved = 0 if y is None else TORCH.address(y)
     for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0], TORCH, y):
         _call(
-            call, how, kernels.address_for(call, how), addresses, itemsizes, scalars,
+            call, how, kernels.address_for, addresses, itemsizes, scalars,
             to_w if gives_w else 0, to_x if gives_x else 0, wanted, saved)  # fmt: skip
     if needs[0]:
         found[0] = dx
@@ -240,7 +253,7 @@ def _add_gradients(op, problem, kernels, w, x, grad, y, to):
     saved = 0 if y is None else TORCH.address(y)
     for call, gives_w, gives_x in op.reduction.calls(to[0] is not None, to[1] is not None, TORCH, y):
         to_w, to_x = dw if gives_w else 0, dx if gives_x else 0
-        _call(call, how, kernels.address_for(call, how), addresses, itemsizes, None, to_w, to_x, saved=saved)
+        _call(call, how, kernels.address_for, addresses, itemsizes, None, to_w, to_x, saved=saved)
 
 
 def _add_gradients_in_parts(op, problem, kernels, w, x, grad, y, to):

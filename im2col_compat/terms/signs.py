@@ -19,6 +19,8 @@ from im2col_compat.terms.function import GPU, Function
 BITS = 32
 #: Bytes of words of w, and of x, at a time.
 ROOM = 2 * 2**20
+#: Channels of a group up to which signs are bytes where kernels read them where they lie, and what pads these.
+MOST_CHANNELS, NOTHING = 16, (0,) * 8
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")  # of what can be packed
 
 
@@ -102,10 +104,17 @@ def _of_bytes(arrays, function, name, mask):
 
 
 def _packed(dtype, level, layout, arrays, w, x):
-    """Packed, for each part of the result: w and x as words of signs, which take the place of a group's channels."""
+    """Packed, for each part of the result: w and x as words of signs, which take the place of a group's channels; or as
+    bytes, where groups have few filters and channels."""
     channels, words = layout.channels, -(-layout.channels // BITS)
+    if channels <= MOST_CHANNELS and channels * product(layout.image) <= ROOM:
+        as_bytes = layout._replace(pad=NOTHING)
+        if lowlevel.prefers_direct(lowlevel.FORWARD, as_bytes):
+            for packed in _bytes(dtype, level, as_bytes, arrays, w, x):
+                yield packed
+            return
     last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last
-    address = lowlevel.signs_kernels(dtype if dtype in named.DTYPES else "int64", level)  # by the dtype of sums
+    address = lowlevel.signs_kernels(_result_dtype(dtype), False, level)
     size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
     packed_from = None
     if (
@@ -133,9 +142,32 @@ def _packed(dtype, level, layout, arrays, w, x):
         yield Packed(packed, address, 4, addresses[0], addresses[1], y_start, (w_words, x_words))
 
 
-def _pack(values, dtype, sizes, strides, level):
+def _bytes(dtype, level, layout, arrays, w, x):
+    """The same as bytes: +1, -1, and 0 for what pads."""
+    address = lowlevel.signs_kernels(_result_dtype(dtype), True, level)
+    size, w_from, x_from = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x)
+    for part, w_start, x_start, y_start in layout.parts(ROOM // layout.channels):
+        filters, channels = part.groups * part.filters, part.channels
+        w_sizes, x_sizes = (filters, 1, channels, part.kernel), (part.batch, part.groups, channels, part.image)
+        signs = _pack(w_from + w_start * size, dtype, w_sizes, part.w_strides, level, True), _pack(
+            x_from + x_start * size, dtype, x_sizes, part.x_strides, level, True
+        )
+        packed = part._replace(
+            x_strides=dense((part.batch, part.groups * channels) + part.image),
+            w_strides=dense((filters, channels) + part.kernel),
+        )
+        yield Packed(packed, address, 1, lowlevel.address_of(signs[0]), lowlevel.address_of(signs[1]), y_start, signs)
+
+
+def _result_dtype(dtype):
+    """The dtype of sums."""
+    return dtype if dtype in named.DTYPES else "int64"
+
+
+def _pack(values, dtype, sizes, strides, level, bytes=False):
     batch, groups, channels, image = sizes
-    words = np.empty((batch, groups, -(-channels // BITS)) + image, np.uint32)
-    threads = memory.threads() if channels * words.size >= lowlevel.LEAST_FOR_THREADS else 1
-    lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(words), threads, level)
-    return words
+    rows, kind = (channels, np.int8) if bytes else (-(-channels // BITS), np.uint32)
+    packed = np.empty((batch, groups, rows) + image, kind)
+    threads = memory.threads() if channels * packed.size >= lowlevel.LEAST_FOR_THREADS else 1
+    lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(packed), bytes, threads, level)
+    return packed
