@@ -34,7 +34,7 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product others"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
@@ -51,14 +51,16 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
         and of other ops ()
     traced: None, or as of this call the op's expressions with the numbers, and tensors of one element, that it captures
     product: None, or the op's expressions where its terms are products: PyTorch sums these, and kernels give gradients
+    others: None, or a function ({name: (least, greatest) value} of operands) that gives None, or the Kernels for these
     """
 
     __slots__ = ()
 
     def __new__(
-        cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None
+        cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None,
+        others=None,
     ):  # fmt: skip
-        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product
+        parts = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, others
         return super(Kernels, cls).__new__(cls, *parts)
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)
@@ -92,7 +94,7 @@ def compiled(texts, dtype, best, what):
     reasons = []
     for lower in range(best, -1, -1):
         source = template.source(texts, dtype, lower)
-        flags = template.flags(texts, lower)
+        flags = template.flags(lower)
         address, divided_by_zero, reason, lower_may_do = _libraries.get(source, lambda: _load(source, flags, what))
         if address:
             origin = "compiled, " + LEVELS[lower]
