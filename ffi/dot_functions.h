@@ -672,7 +672,7 @@ INLINE double cos_double(double x) { return turned_double(x, 1); }
 
 INLINE double chosen_double(int condition, double a, double b)
 {
-    const uint64_t mask = 0 - (uint64_t)condition;
+    const uint64_t mask = condition ? ~(uint64_t)0 : 0;
 
     return double_of_bits((bits_of_double(a) & mask) | (bits_of_double(b) & ~mask));
 }

@@ -37,7 +37,11 @@ def test_accuracy(tmpdir, name, kind, level):
 @pytest.mark.parametrize("kind", accuracy.TYPES)
 def test_vectors(tmpdir, kind, level):
     """A loop over any of the functions becomes vectors, and calls nothing."""
-    text = accuracy.assembly(tmpdir, kind, level)
-    assert set(re.findall(r"<loop_(\w+)>:", text)) == set(accuracy.EXACT)
-    scalar = re.findall(r"\s(?:call\w*\s.*|v?(?:add|sub|mul|div|fn?m\w+)s[sd]\s.*)", text)
-    assert not scalar
+    sections = re.split(r"<loop_(\w+)>:\n", accuracy.assembly(tmpdir, kind, level))[1:]
+    scalar = set()
+    for name, text in zip(sections[::2], sections[1::2]):
+        if re.search(r"\s(?:call\w*|v?(?:add|sub|mul|div|fn?m\w+)s[sd])\s", text):
+            scalar.add(name)
+    assert set(sections[::2]) == set(accuracy.EXACT)
+    # SSE2 compares no integers of 64 bits, with which gcc chooses between doubles.
+    assert scalar <= ({"pow"} if (kind, level) == ("double", 0) else set())
