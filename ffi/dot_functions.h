@@ -305,6 +305,8 @@ INLINE float cosine_float(float rest)
 INLINE float turned_float(float x, uint32_t turn)
 {
     const float sum = FLOAT(x, 0x1.45f306p-1f, 0x1.8p23f), n = sum - 0x1.8p23f;
+    /* Without fused multiply-adds: both are used there alone. */
+    const float second = x - n * 0x1.92p0f - n * 0x1.fb4p-12f, third = second - n * 0x1.444p-24f;
     const uint32_t quarter = bits_of_float(sum) + turn;
     float rest, result;
 
@@ -312,7 +314,7 @@ INLINE float turned_float(float x, uint32_t turn)
         rest = __builtin_fmaf(n, 0x1.ee59dap-50f, __builtin_fmaf(n, 0x1.777a5cp-25f, __builtin_fmaf(n,
             -0x1.921fb6p0f, x)));
     else
-        rest = x - n * 0x1.92p0f - n * 0x1.fb4p-12f - (n * 0x1.444p-24f + n * 0x1.68c234p-39f);
+        rest = third - (n * 0x1.68c234p-39f - (second - third - n * 0x1.444p-24f));
     result = quarter & 1 ? cosine_float(rest) : sine_float(rest);
     return float_of_bits(bits_of_float(result) ^ (quarter & 2) << 30);
 }
