@@ -9,7 +9,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test test-cuda-build demo study features bench cuda bench-cuda sanitize matrix clean
+.PHONY: test test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -29,6 +29,10 @@ study: $(VENV)/installed $(VENV)/demo-tools
 # Writes docs/features.md: which kinds of ops PyTorch's graphs and transforms take.
 features: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/python tests/features.py docs/features.md
+
+# Writes docs/accuracy.md: how far inlined functions are from exact results, of every float. Takes an hour.
+accuracy: $(VENV)/installed
+	$(BIN)/python tests/accuracy.py docs/accuracy.md
 
 # Writes docs/performance.md and its picture; a part of it: tests/bench/bench.py --only REGEX.
 bench: $(VENV)/installed $(VENV)/bench-tools

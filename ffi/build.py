@@ -14,7 +14,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 HEADERS = ("im2col.h", "dot.h", "dot_signs.h", "dot_lookup.h")
 
 #: What comes before and after a user's op, which is compiled when it is first called; and after the add of a table's.
-TEMPLATE = (("dot.h", "dot_level.h", "dot_exp.h"), ("dot_body.h",), ("dot_lookup.h", "dot_lookup_one_body.h"))
+TEMPLATE = (("dot.h", "dot_level.h", "dot_functions.h"), ("dot_body.h",), ("dot_lookup.h", "dot_lookup_one_body.h"))
 
 FLAGS = ["-std=gnu99", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
 # Functions set no errno and raise no traps, so that loops over them can become vectors. Products are rounded before

@@ -9,7 +9,7 @@
  *   WEIGHTS(w, i, step) all of these for the weight w[i], a plane `step` elements after the other, then `scalars`
  *   GRAD_W(number, ...) the gradient of one of these, of (g, w..., x); with FINITE also GRAD_W_FINITE
  *   ELEMENT SUM TOTAL   the types of operands, of sums of a block of k, of results
- *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN, DOT_FOLD, DOT_PROD or DOT_LOGSUMEXP, which needs dot_exp.h
+ *   ADDS                DOT_SUM, DOT_MAX, DOT_MIN, DOT_FOLD, DOT_PROD or DOT_LOGSUMEXP, which needs dot_functions.h
  *   START               what sums start from (for DOT_FOLD: if STARTS, else from the first term)
  *   BETTER(a, b)        for DOT_MAX a > b, for DOT_MIN a < b
  *   PRODUCT             whether a term is left(fused, one, w..., x) * right(fused, one, w..., x)
@@ -44,7 +44,7 @@
 INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
 {
     const ELEMENT below = (term > y ? y : term) - y;
-    return sizeof(ELEMENT) == sizeof(float) ? (ELEMENT)exp_float((float)below) : (ELEMENT)exp_double(below);
+    return sizeof(ELEMENT) == sizeof(float) ? (ELEMENT)share_float((float)below) : (ELEMENT)share_double(below);
 }
 #define GREATEST ((ELEMENT)(sizeof(ELEMENT) == sizeof(float) ? __FLT_MAX__ : __DBL_MAX__))
 #define LOG(v) (sizeof(ELEMENT) == sizeof(float) ? (ELEMENT)log_float((float)(v)) : (ELEMENT)log_double(v))

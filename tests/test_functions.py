@@ -10,6 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from helpers import inlined
 from helpers.cases import each
 from helpers.tensors import VARIABLES, torch
 
@@ -99,7 +100,7 @@ CASES = {
     "lerp": [
         lambda w, x: torch.lerp(w, x, 0.3),
         lambda w, x: torch.lerp(w, x, 0.7),
-        lambda w, x: torch.lerp(w, x, torch.sigmoid(w)),
+        lambda w, x: torch.lerp(w, x, 1 / (1 + abs(w))),
     ],
     "addcmul": [lambda w, x: torch.addcmul(w, x, w), lambda w, x: torch.addcmul(w, x, x, value=0.3)],
     "isnan": [lambda w, x: torch.isnan(w).to(w.dtype) * x],
@@ -130,7 +131,7 @@ OTHERS = {
     "cast to int32", "cast to int64", "to int8", "to uint8", "to int16", "to uint16", "to uint32", "to uint64",
 }  # fmt: skip
 #: Where a sum cancels, PyTorch's and C's roundings of its parts are told apart.
-CANCELS = ("addcmul", "gelu", "gelu_tanh", "lerp", "tanh")
+CANCELS = ("addcmul", "gelu", "gelu_tanh", "lerp", "sigmoid", "tanh")
 #: PyTorch itself has zeros of both signs here, depending on the dtype, or on where in a vector an element is.
 EITHER_ZERO = ("clamp_max", "clamp_min", "gelu", "lerp")
 
@@ -165,7 +166,7 @@ def grid(dtype):
 
 def compiled(directory, nodes, operands=("w", "x")):
     """A dict of functions of arrays, of a dict of (expression, dtype)s, compiled as one file."""
-    texts = ["#include <math.h>\n#include <stdint.h>\n"]
+    texts = [inlined.head()]
     for i, (node, dtype) in enumerate(nodes.values()):
         texts.append(print_c.c_function("f{}".format(i), [(name, dtype) for name in operands], node, dtype))
         texts.append(
@@ -298,8 +299,9 @@ def test_corners(of_one_another, name):
             expected = np.zeros_like(w) if gradient is None else gradient.numpy()
             for kept, which in ((np.ones_like(finite), False), (finite, True)):
                 found = of_one_another[name, i, inner, part, which](g, w, x)[kept]
+                # Of 1 - sigmoid, a last bit of 1 is left.
                 what = "{} of {}, {}, {}".format(name, inner, part, "finite" if which else "any")
-                np.testing.assert_allclose(found, expected[kept], rtol=1e-4, atol=1e-6, err_msg=what)
+                np.testing.assert_allclose(found, expected[kept], rtol=1e-4, atol=4e-6, err_msg=what)
 
 
 @needs_today
@@ -654,7 +656,7 @@ def test_any_exception_is_a_reason(monkeypatch):
 @needs_compiler
 @needs_today
 def test_kernels():
-    """Compiled with vectors of the C library, the functions compute what tensor operations do."""
+    """Compiled as vectors, the functions compute what tensor operations do."""
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(rows, 9, generator=generator) for rows in (7, 5))
     op = Op(

@@ -393,11 +393,10 @@ def test_c_texts_take_the_words():
 
 
 @needs_library
-def test_no_functions_of_vectors_are_needed(monkeypatch):
-    """logsumexp has its own exp, and takes any C library's log."""
+def test_no_functions_of_vectors_are_needed():
+    """logsumexp has its own exp and log."""
     if choose.kernels_for(OPS["prod"][0], "float64", NUMPY if KIND == "numpy" else TORCH)[0] is None:
         pytest.skip("there is no compiler here")
-    monkeypatch.setattr(template, "vector_functions", lambda: [])
     op = Op(lambda w, x: w - 2 * x, "logsumexp")
     x, w = np.random.RandomState(0).randn(9, 40), np.random.RandomState(1).randn(3, 40)
     assert choose.kernels_for(op, "float64", NUMPY)[0] is not None

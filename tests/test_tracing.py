@@ -20,6 +20,7 @@ from im2col_compat.compat.arrays import NUMPY as ARRAYS
 from im2col_compat.compat.arrays import raw
 from im2col_compat.compat.probes import VARIABLES
 
+from helpers import inlined
 from helpers.tensors import torch
 
 COMPILER = compile.executable("cc") or compile.executable("gcc")
@@ -134,7 +135,7 @@ NUMPY = {
 }
 
 #: By these alone a value may be off by a few units in the last place.
-INEXACT = {f.name for f in expression.FUNCTIONS if f.vectors} | {"sqrt", "pow"}
+INEXACT = {f.name for f in expression.FUNCTIONS if f.calls} | {"sqrt", "pow"}
 counter = itertools.count()
 
 
@@ -143,7 +144,7 @@ def compiled(directory, sources, arguments, dtype):
     ctype = expression.C_TYPES[dtype]
     path = os.path.join(str(directory), "f{}".format(next(counter)))
     with open(path + ".c", "w") as file:
-        file.write("#include <math.h>\n#include <stdint.h>\n")
+        file.write(inlined.head())
         for number, source in enumerate(sources):
             loop = "void loop{3}(const long n, {0}{1} *out) {{ for (long i = 0; i < n; i++) out[i] = f{3}({2}); }}\n"
             pointers = "".join("const {} *a{}, ".format(ctype, i) for i in range(arguments))
@@ -405,12 +406,18 @@ def test_never_nan():
 def test_functions():
     """An expression's calls are known, those inside other operations too."""
     traced = trace(Op(lambda w, x: w * x), "float32")
-    assert print_c.functions(traced.term) == []
-    w = expression.operand("w", "float32")
-    assert print_c.functions(functions.sigmoid(w)) == ["exp"]
-    half, third = (expression.constant(value, "float32") for value in (0.5, 0.3))
-    assert print_c.functions(functions.power(w, half)) == []
-    assert print_c.functions(functions.power(w, third)) == ["pow"]
+    assert print_c.called(traced.term) == []
+    w, x = (expression.operand(name, "float32") for name in "wx")
+    assert print_c.called(functions.silu(w)) == []
+    assert print_c.called(functions.remainder(w, x)) == ["fmod"]
+    third = expression.constant(0.3, "float32")
+    for how, text in ((True, "pow_float(w, 0.3f)"), (False, "powf(w, 0.3f)")):
+        found = print_c.c_function("f", [("w", "float32")], functions.power(w, third), "float32", inlined=how)
+        assert "return {};".format(text) in found
+    # Sines are inlined where operands are near to 0 alone.
+    for how, text in ((True, "sinf(w)"), (print_c.NEAR, "sin_float(w)"), (False, "sinf(w)")):
+        found = print_c.c_function("f", [("w", "float32")], functions.sin(w), "float32", inlined=how)
+        assert "return {};".format(text) in found
 
 
 @needs_compiler

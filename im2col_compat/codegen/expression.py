@@ -45,7 +45,11 @@ class Function(object):
         back makes NaN; None where nothing goes back. () if nothing goes back to any.
     lower: f(*args), the same in terms of other functions; None where C has it.
     c: the name of a C function without its type's suffix, or a format of the operands' texts.
-    vectors: the first glibc (libmvec, x86-64) that has the C function for whole vectors; None for an instruction.
+    calls: whether C calls the C library for it, or would; None where that is an instruction. INLINED: CPUs don't, since
+        ffi/dot_functions.h has the C function, as name_float and name_double.
+    below: the C function that is inlined where the operand is known to be 0 at most, where that is another.
+    near: {dtype: the greatest absolute value of an operand for which it is inlined}, where that isn't any.
+    between: two numbers that its finite values are between, or f(*pairs of such of the operands), where that is known.
     macro: what prints it in a balanced text. free: whether it costs no more than a sum.
     range: f(result, *ranges of the operands), a Range; by default that of what it is lowered to.
     result: the result's dtype; the last operand's by default.
@@ -54,12 +58,14 @@ class Function(object):
 
     def __init__(
         self, name, takes="input", kind="floats", names="", functional="", python="", value=None, rewrite=None,
-        derivative=None, lower=None, c=None, vectors=None, macro=None, free=False, range=None, result=None, numpy=None,
+        derivative=None, lower=None, c=None, calls=None, macro=None, free=False, range=None, result=None, numpy=None,
+        near=None, between=None, below=None,
     ):  # fmt: skip
         self.name, self.takes, self.kind, self.value = name, takes, kind, value
         self.rewrite, self.lower, self.range, self.result = rewrite, lower, range, result
         self.names, self.functional = [] if names is None else (names or name).split(), functional.split()
-        self.python, self.c, self.vectors, self.macro, self.free = python.split(), c, vectors, macro, free
+        self.python, self.c, self.calls, self.macro, self.free = python.split(), c, calls, macro, free
+        self.near, self.between, self.below = near, between, below
         self.derivative = (derivative,) if callable(derivative) or derivative in (0, 1) else derivative
         self.numpy = numpy or self
         FUNCTIONS.append(self)
@@ -79,8 +85,8 @@ class Function(object):
 
 #: The functions of what operand() and constant() make.
 OPERAND, CONSTANT = Function("operand", names=None, free=True), Function("constant", names=None, free=True)
-#: For Function's `vectors`: no glibc has it.
-NEVER = (float("inf"),)
+#: For Function's `calls`.
+INLINED, CALLED = "inlined", "called"
 
 
 def is_float(dtype):

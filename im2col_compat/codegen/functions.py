@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from im2col_compat.codegen.expression import (
-    ANYTHING, NEVER, Function, Range, Untraceable, absolute, both, constant, either, eq, exclusive, ge, gt, is_constant,
-    is_float, le, lt, ne, negation, passes, select, stops, width)  # fmt: skip
+    ANYTHING, CALLED, INLINED, Function, Range, Untraceable, absolute, both, constant, either, eq, exclusive, ge, gt,
+    is_constant, is_float, le, lt, ne, negation, passes, select, stops, width)  # fmt: skip
 from im2col_compat.compat.probes import CLAMP_GRADIENTS
 
 
@@ -34,26 +34,32 @@ def _as_operands(y, *of):
 
 
 # ---------------------------------------------------------------- exponentials and the like
-def _library(name, since, derivative, **facts):
-    """A function of the C library, which has it for whole vectors since a version of glibc."""
-    return Function(name, c=name, vectors=since, derivative=derivative, **facts)
+def _library(name, derivative, **facts):
+    """A function of the C library, inlined on CPUs."""
+    return Function(name, c=name, calls=INLINED, derivative=derivative, **facts)
 
 
-exp = _library("exp", (2, 22), lambda y, a: y, range=_positive, value=np.exp)
-log = _library("log", (2, 22), lambda y, a: 1 / a, value=np.log)
-log2 = _library("log2", (2, 35), lambda y, a: 1 / (a * math.log(2)))
-exp2 = _library("exp2", (2, 35), lambda y, a: y * math.log(2), range=_positive)
-log1p = _library("log1p", (2, 35), lambda y, a: 1 / (a + 1))
-expm1 = _library("expm1", (2, 35), lambda y, a: y + 1, range=lambda y, a: Range(True, False, a.nan))
-tanh = _library("tanh", (2, 35), lambda y, a: 1 - y * y, range=_bounded)
-erf = _library("erf", (2, 35), lambda y, a: 2 / math.sqrt(math.pi) * exp(-(a * a)), range=_bounded)
-sin = _library("sin", (2, 22), lambda y, a: cos(a), range=_periodic)
-cos = _library("cos", (2, 22), lambda y, a: -sin(a), range=_periodic)
-sigmoid = Function(
-    "sigmoid", names="sigmoid expit", functional="sigmoid", lower=lambda a: 1 / (1 + exp(-a)),
-    derivative=lambda y, a: (1 - y) * y, range=lambda y, a: Range(False, False, a.nan, True))  # fmt: skip
+#: Where sine and cosine are inlined.
+_NEAR = {"float32": 8192, "float64": 1048576}
+#: Logarithms of all finite numbers but 0 are between these.
+_LOGARITHMS = (-1100, 1100)
+exp = _library(
+    "exp", lambda y, a: y, range=_positive, value=np.exp,
+    below="exp_below", between=lambda a: (0, math.exp(a[1]) if a[1] < 700 else float("inf")))  # fmt: skip
+log = _library("log", lambda y, a: 1 / a, value=np.log, between=_LOGARITHMS)
+log2 = _library("log2", lambda y, a: 1 / (a * math.log(2)), between=_LOGARITHMS)
+exp2 = _library("exp2", lambda y, a: y * math.log(2), range=_positive)
+log1p = _library("log1p", lambda y, a: 1 / (a + 1), between=_LOGARITHMS)
+expm1 = _library("expm1", lambda y, a: y + 1, range=lambda y, a: Range(True, False, a.nan))
+tanh = _library("tanh", lambda y, a: 1 - y * y, range=_bounded, between=(-1, 1))
+erf = _library("erf", lambda y, a: 2 / math.sqrt(math.pi) * exp(-(a * a)), range=_bounded, between=(-1, 1))
+sin = _library("sin", lambda y, a: cos(a), range=_periodic, near=_NEAR, between=(-1, 1))
+cos = _library("cos", lambda y, a: -sin(a), range=_periodic, near=_NEAR, between=(-1, 1))
+sigmoid = _library(
+    "sigmoid", lambda y, a: (1 - y) * y, names="sigmoid expit", functional="sigmoid", between=(0, 1),
+    range=lambda y, a: Range(False, False, a.nan, True), value=lambda a: 1 / (1 + np.exp(-a)))  # fmt: skip
 sqrt = Function(
-    "sqrt", value=np.sqrt, c="sqrt", derivative=lambda y, a: 1 / (2 * y),
+    "sqrt", value=np.sqrt, c="sqrt", derivative=lambda y, a: 1 / (2 * y), between=lambda a: (0, max(a[1], 0) ** 0.5),
     range=lambda y, a: Range(a.up, False, a.nan) if a.never_negative else ANYTHING)  # fmt: skip
 rsqrt = Function("rsqrt", lower=lambda a: 1 / sqrt(a), derivative=lambda y, a: -0.5 * power(y, 3))
 reciprocal = Function(
@@ -126,7 +132,7 @@ def _of_integers(base, exponent):
 
 def _pow(name, **facts):
     return Function(
-        name, "input exponent", "numbers", c="pow", vectors=(2, 22), rewrite=_of_integers, range=_power_range,
+        name, "input exponent", "numbers", c="pow", calls=INLINED, rewrite=_of_integers, range=_power_range,
         derivative=(_power_by, _power_by_exponent), **facts)  # fmt: skip
 
 
@@ -135,10 +141,16 @@ power = _pow("pow", names="pow power", lower=_power, numpy=numpy_power)
 square = Function("square", kind="numbers", rewrite=lambda a: power(a, 2) if is_float(a.dtype) else a * a)
 
 # ---------------------------------------------------------------- rounding
-floor = Function("floor", value=np.floor, c="floor", derivative=0, range=_as_operands)
-ceil = Function("ceil", value=np.ceil, c="ceil", derivative=0, range=_as_operands)
-trunc = Function("trunc", names="trunc fix", value=np.trunc, c="trunc", derivative=0, range=_as_operands)
-rounded = Function("round", names=None, value=np.rint, c="rint", derivative=0, range=_as_operands)
+def _rounding(name, value, c, names=""):
+    return Function(
+        name, names=names, value=value, c=c, derivative=0, range=_as_operands, between=lambda a: (a[0] - 1, a[1] + 1)
+    )
+
+
+floor = _rounding("floor", np.floor, "floor")
+ceil = _rounding("ceil", np.ceil, "ceil")
+trunc = _rounding("trunc", np.trunc, "trunc", "trunc fix")
+rounded = _rounding("round", np.rint, "rint", None)
 detached = Function("detach", names=None, lower=lambda a: a, derivative=(), range=_as_operands)
 frac = Function("frac", lower=lambda a: a - trunc(a), derivative=1)
 
@@ -191,7 +203,7 @@ def _division(name, lower, derivative=(), names=None, **facts):
     return Function(name, "input other", "divided", names, lower=lower, derivative=derivative, **facts)
 
 
-fmod = _division("fmod", _fmod_of_integers, (1, lambda y, a, b: -trunc_quotient(a, b)), "fmod", c="fmod", vectors=NEVER)
+fmod = _division("fmod", _fmod_of_integers, (1, lambda y, a, b: -trunc_quotient(a, b)), "fmod", c="fmod", calls=CALLED)
 _by_remainder = (1, lambda y, a, b: -floor_quotient(a, b))
 numpy_remainder = _division("numpy_remainder", lambda a, b: _remainder(a, b, True), _by_remainder)
 remainder = _division("remainder", _remainder, _by_remainder, "remainder mod", python="mod", numpy=numpy_remainder)
@@ -276,9 +288,9 @@ def _over_squares(a, b):
 
 
 atan2 = _library(
-    "atan2", (2, 35), (lambda y, a, b: b * _over_squares(a, b), lambda y, a, b: -a * _over_squares(a, b)),
-    takes="input other", names="atan2 arctan2", range=_bounded)  # fmt: skip
-hypot = _library("hypot", (2, 35), (lambda y, a, b: a / y, lambda y, a, b: b / y), takes="input other")
+    "atan2", (lambda y, a, b: b * _over_squares(a, b), lambda y, a, b: -a * _over_squares(a, b)),
+    takes="input other", names="atan2 arctan2", range=_bounded, between=(-4, 4))  # fmt: skip
+hypot = _library("hypot", (lambda y, a, b: a / y, lambda y, a, b: b / y), takes="input other")
 logaddexp = Function(
     "logaddexp", "input other",
     lower=lambda a, b: select(

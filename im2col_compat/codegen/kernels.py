@@ -35,7 +35,7 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part others"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
@@ -54,15 +54,16 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     product: None, or the op's expressions where its terms are products: PyTorch sums these, and kernels give gradients
     part: None, or a function of a template.Part that gives its address, of which `address` is the forward call's for
         panels: compiled when it is first asked for; 0 where that fails
+    others: None, or a function ({name: (least, greatest) value} of operands) that gives None, or the Kernels for these
     """
 
     __slots__ = ()
 
     def __new__(
         cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None,
-        part=None,
+        part=None, others=None,
     ):  # fmt: skip
-        fields = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part
+        fields = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part, others
         return super(Kernels, cls).__new__(cls, *fields)
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)

@@ -73,7 +73,7 @@ def _is_costly(expression):
     """Whether it takes more than a few instructions."""
     for here in postorder(expression):
         function = here.function
-        if function.vectors is not None or function in (div, sqrt):
+        if function.calls is not None or function in (div, sqrt):
             return True
         lowered = function.lower(*here.args) if function.lower is not None else None
         if lowered is not None and any(_is_costly(below) for below in postorder(lowered, here.args)):

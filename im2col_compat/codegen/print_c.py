@@ -4,14 +4,15 @@ import collections
 
 from im2col_compat.codegen.derive import times
 from im2col_compat.codegen.expression import (
-    C_TYPES, CONSTANT, OPERAND, both, either, exclusive, gate, is_float, literal, negation, node, operand, postorder,
-    select)  # fmt: skip
+    C_TYPES, CALLED, CONSTANT, INLINED, OPERAND, absolute, both, either, exclusive, gate, is_float, literal, mul, neg,
+    negation, node, operand, postorder, select)  # fmt: skip
 
+NEAR = "near"
 #: How functions are declared. (CUDA's are declared in another way.)
 INLINE = "static inline __attribute__((always_inline))"
 
 
-def _lowered(expression, lower=None):
+def lowered(expression, lower=None):
     """An expression in terms of what C has. lower: nodes of which it is known, and what they are in these terms."""
     lower = {} if lower is None else lower
     for here in postorder(expression, lower):
@@ -31,14 +32,18 @@ def _lower(here, args):
         return select(*args)
     if here.function in (both, either, exclusive, negation):
         return here.function(*args)
-    lowered = None if here.function.lower is None else here.function.lower(*args)
-    return node(here.function, here.dtype, args) if lowered is None else _lowered(lowered, {arg: arg for arg in args})
+    below = None if here.function.lower is None else here.function.lower(*args)
+    return node(here.function, here.dtype, args) if below is None else lowered(below, {arg: arg for arg in args})
 
 
-def functions(expression):
-    """The names of the C functions that an expression calls and that the compiler must have as vectors, sorted."""
-    called = [here.function for here in postorder(_lowered(expression))]
-    return sorted({function.c for function in called if function.vectors is not None})
+def called(expression):
+    """The names of the C library's functions that an expression calls, as it has no vectors of them; sorted."""
+    return sorted({here.function.c for here in postorder(lowered(expression)) if here.function.calls == CALLED})
+
+
+def is_heavy(expression):
+    """Whether it takes more than a few instructions: it calls a function of the C library, or has that inlined."""
+    return any(here.function.calls for here in postorder(lowered(expression)))
 
 
 def definition(kind, name, parameters, lines):
@@ -48,27 +53,29 @@ def definition(kind, name, parameters, lines):
     )
 
 
-def c_function(name, parameters, expression, dtype, balanced=False):
+def c_function(name, parameters, expression, dtype, balanced=False, inlined=True):
     """C of a function that returns an expression of its parameters, (name, dtype) pairs.
 
     balanced: two parameters `fused` and `one` come first, and the sum or the difference of an expression is printed as
     PLUS(a, b) or DIFFERENCE(a, b), if there is only one and nothing costs more.
+    inlined: whether ffi/dot_functions.h is there, else the C library has all functions; "near" where operands are also as
+        near to 0 as some functions of it want them.
     """
-    expression = _lowered(expression)
-    lines, result = _body(expression, balanced and _is_balanceable(expression, dtype))
+    expression = lowered(expression)
+    lines, result = _body(expression, balanced and _is_balanceable(expression, dtype), inlined)
     declared = ["const {} {}".format(C_TYPES[kind], parameter) for parameter, kind in parameters]
     if balanced:
         declared[:0] = ["const int fused", "const {} one".format(C_TYPES[dtype])]
     return definition(C_TYPES[dtype], name, declared, lines + ["return {};".format(result)])
 
 
-def c_times_function(name, gradient, parameters, expression, dtype, finite=False):
+def c_times_function(name, gradient, parameters, expression, dtype, finite=False, inlined=True):
     """C of a function that returns `gradient` times an expression; the gradient is its first parameter.
 
     finite: see times(); the text is the same where that changes nothing.
     """
     product = times(operand(gradient, dtype), expression, finite)
-    return c_function(name, [(gradient, dtype)] + list(parameters), product, dtype)
+    return c_function(name, [(gradient, dtype)] + list(parameters), product, dtype, inlined=inlined)
 
 
 def _is_balanceable(expression, dtype):
@@ -77,14 +84,14 @@ def _is_balanceable(expression, dtype):
     return is_float(dtype) and sums == 1 and all(function.free or function.macro for function in called)
 
 
-def _body(expression, macros):
+def _body(expression, macros, inlined):
     """(statements, text of the result) of a lowered expression."""
     nodes = postorder(expression)
     uses = collections.Counter(arg for here in nodes for arg in here.args)
     texts, lines = {}, []
     taken = {here.value for here in nodes if here.function is OPERAND}
     for here in nodes:
-        text = _text(here, [texts[arg] for arg in here.args], macros)
+        text = _text(here, [texts[arg] for arg in here.args], macros, inlined)
         if here.args and uses[here] > 1:
             # gcc vectorises a condition better where it is used than as a number; a long one is worth naming.
             if here.dtype != "bool" or len(text) > 300:
@@ -98,6 +105,12 @@ def _body(expression, macros):
     return lines, _bare(texts[expression])
 
 
+def _is_never_positive(here):
+    """Whether it is seen at once that a node is 0 at most."""
+    of = here.args[0] if here.function is neg else here
+    return of is not here and (of.function is absolute or of.function is mul and of.args[0] is of.args[1])
+
+
 def _bare(text):
     """Text without parentheses around the whole of it."""
     if text.startswith("(") and text.endswith(")"):
@@ -109,7 +122,7 @@ def _bare(text):
     return text
 
 
-def _text(here, args, macros):
+def _text(here, args, macros, inlined):
     function, dtype = here.function, here.dtype
     if function is OPERAND:
         return here.value
@@ -117,6 +130,9 @@ def _text(here, args, macros):
         return literal(here.value, dtype)
     if macros and function.macro:
         return "{}({}, {})".format(function.macro, *map(_bare, args))
+    if function.calls == INLINED and (inlined == NEAR or inlined and function.near is None):
+        name = function.below if function.below and _is_never_positive(here.args[0]) else function.c
+        return "{}_{}({})".format(name, C_TYPES[dtype], ", ".join(map(_bare, args)))
     if function.c[0] != "(":
         return "{}{}({})".format(function.c, "f" if dtype == "float32" else "", ", ".join(map(_bare, args)))
     text = function.c.format(*args)

@@ -23,7 +23,18 @@ from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import VARIABLES, Tensor, torch
 from im2col_compat.problem import product
 
-Traced = collections.namedtuple("Traced", "term add grad_w grad_x add_acc add_term others grad_others captured")
+_FIELDS = "term add grad_w grad_x add_acc add_term others grad_others captured"
+
+
+class Traced(collections.namedtuple("Traced", _FIELDS)):
+    """What trace() returns."""
+
+    __slots__ = ()
+
+    #: All expressions that there are.
+    expressions = property(lambda self: [one for one in self[:6] + self.grad_others if one is not None])
+
+
 #: The most operands beside w and x: parameters, and numbers that functions capture.
 MOST_OTHERS = 7
 _derivatives = Memo(1000)  # an expression, an operand: the derivative; functions that capture are traced at each call

@@ -1,12 +1,12 @@
 """One op as C: its functions between the two halves of the kernel template that the C library carries."""
 
-import platform
 from collections import namedtuple
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen import expression as ex
-from im2col_compat.codegen import cache, divisions, print_c, ranges
+from im2col_compat.codegen import divisions, print_c, ranges
 from im2col_compat.codegen.expression import FUNCTIONS
+from im2col_compat.codegen.functions import sigmoid
 from im2col_compat.compat.dtypes import C_TYPES
 
 #: As ffi/build.py's, for the same reasons; integers wrap, as tensors' do.
@@ -29,11 +29,9 @@ Part = namedtuple("Part", "gradients direct")
 
 FOLDED = ("acc", "term")
 
-#: The C functions that expressions call -> their records. Called for one element at a time, they would be slower than
-#: tensor operations.
-_CALLS = {function.c: function for function in FUNCTIONS if function.vectors}
-#: Those that C texts may call for vectors.
-_OF_TEXTS = ("cos", "exp", "log", "pow", "sin", "tanh")
+#: What a C text calls a function that is inlined, as in <tgmath.h>.
+_FLOAT = "__builtin_types_compatible_p(__typeof__({}), float)"
+_GENERIC = "#undef {0}\n#define {0}({1}) __builtin_choose_expr({2}, {0}_float, {0}_double)({1})"
 
 
 class Texts(object):
@@ -41,27 +39,29 @@ class Texts(object):
 
     functions: C source of op_term and its like
     reduction, start, pad: the op's; start in C, None where the first term is it
-    math: the functions of the C library that are called
+    called: the functions of the C library that are called
     product: whether there are op_left and op_right
     gradients: whether there are any
     tgmath: whether functions of the C library are called by their names for any type
     finite_grads, finite_terms: whether there are variants for finite operands
     divides: whether integers may be divided
+    others: the names of all operands beside w and x
     planes, scalars: the names of a weight's parameters: those beside it, and those of one number for all; in the order of
         C's arguments between w and x
+    heavy: whether a term takes more instructions than it takes to load its operands again
     entries: the C type of the entries that terms are looked up among; None where they are computed
     """
 
     def __init__(
-        self, functions, op, dtype, math=(), product=False, gradients=False, tgmath=False, finite_grads=False,
-        finite_terms=False, divides=False, planes=(), scalars=(), entries=None,
+        self, functions, op, dtype, called=(), product=False, gradients=False, tgmath=False, finite_grads=False,
+        finite_terms=False, divides=False, planes=(), scalars=(), entries=None, others=(), heavy=False,
     ):  # fmt: skip
-        self.functions, self.math, self.product, self.gradients = functions, math, product, gradients
+        self.functions, self.called, self.product, self.gradients = functions, called, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.functions += _adds(op.reduction, dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
         self.divides, self.planes, self.scalars = divides, tuple(planes), tuple(scalars)
-        self.entries = entries
+        self.entries, self.others, self.heavy = entries, tuple(others), heavy
 
 
 def _split(op, others, scalars):
@@ -70,44 +70,46 @@ def _split(op, others, scalars):
     return [name for name in others if name not in apart], apart
 
 
-def of_expressions(op, traced, dtype, scalars):
-    """The Texts of a traced op. scalars: its parameters that are one number for all."""
+def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
+    """The Texts of a traced op. scalars: its parameters that are one number for all. inlined: see print_c.c_function()."""
     floats, reduction = ex.is_float(dtype), op.reduction
     planes, scalars = _split(op, traced.others, scalars)
     names = ["w"] + planes + scalars + ["x"]
     operands = [(name, dtype) for name in names]
-    parts = [print_c.c_function("op_term", operands, traced.term, dtype, balanced=True)]
+    parts = [print_c.c_function("op_term", operands, traced.term, dtype, True, inlined)]
     product = floats and reduction.fuses_products and traced.term.op == "mul"
     if product:
         for name, factor in zip(("op_left", "op_right"), traced.term.args):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
-            parts.append(print_c.c_function(name + "_", operands, factor, dtype))
+            parts.append(print_c.c_function(name + "_", operands, factor, dtype, False, inlined))
             parts.append(_without_mode(name, dtype, names))
     gradients, finite_grads = traced.grad_w is not None, False
+    heavy = any(print_c.is_heavy(part) for part in traced.expressions)
     if gradients:
         of_others = dict(zip(traced.others, traced.grad_others))
         partials = [("op_grad_w", traced.grad_w), ("op_grad_x", traced.grad_x)]
         partials += [(grad_name(i), of_others[name]) for i, name in enumerate(planes + scalars)]
         for name, partial in partials:
             exact, finite = (
-                print_c.c_times_function(name, "g", operands, partial, dtype, finite) for finite in (False, True)
+                print_c.c_times_function(name, "g", operands, partial, dtype, finite, inlined) for finite in (False, True)
             )
-            finite_grads = finite_grads or reduction.finite_grads and exact != finite
+            # Beside what is heavy that is little, and takes long to compile.
+            finite_grads = finite_grads or reduction.finite_grads and exact != finite and not heavy
             parts += [exact, finite.replace(name, name + "_finite", 1)]
     if reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
-        parts.append(print_c.c_function("op_add", folded, traced.add, kind))
+        parts.append(print_c.c_function("op_add", folded, traced.add, kind, False, inlined))
         if gradients:
             for name in ("add_acc", "add_term"):
-                parts.append(print_c.c_times_function("op_" + name, "g", folded, getattr(traced, name), dtype))
-    expressions = traced[:6] + traced.grad_others
-    math = sorted({name for part in expressions if part is not None for name in print_c.functions(part)})
+                add = getattr(traced, name)
+                parts.append(print_c.c_times_function("op_" + name, "g", folded, add, dtype, False, inlined))
+    called = sorted({name for part in traced.expressions for name in print_c.called(part)})
     pad = op.pad_value_for(dtype)
     padded = (pad == float("inf"), pad == -float("inf"), False)
     finite_terms = reduction.finite_terms and floats and ranges.never_nan(traced.term, dict.fromkeys(names, padded))
     more = False, planes, scalars
-    return Texts("".join(parts), op, dtype, math, product, gradients, False, finite_grads, finite_terms, *more)
+    return Texts("".join(parts), op, dtype, called, product, gradients, False, finite_grads, finite_terms, *more, others=traced.others, heavy=heavy)
 
 
 def grad_name(i):
@@ -119,7 +121,7 @@ def of_lookups(op, add, dtype):
     """The Texts of an op whose terms, of a dtype, are looked up in a table, and whose add was traced."""
     function = print_c.c_function("op_add", [(name, dtype) for name in FOLDED], add, dtype)
     entries = C_TYPES[dtype] if ex.is_float(dtype) else "int32_t"
-    return Texts(function, op, dtype, print_c.functions(add), entries=entries)
+    return Texts(function, op, dtype, print_c.called(add), entries=entries)
 
 
 def of_texts(op, dtype, scalars):
@@ -168,22 +170,13 @@ def unsupported(texts):
     """Why these can't be compiled here, or would be slower than tensor operations; None where they can."""
     if texts.start is None and texts.pad is None:
         return "an add without an identity can't leave out padding in C"
-    missing = [function for function in texts.math if function not in vector_functions()]
-    return "this machine's C library has no {}() of vectors".format(missing[0]) if missing else None
+    # Called for one element at a time, they would be slower than tensor operations.
+    return "there is no {}() of vectors".format(texts.called[0]) if texts.called else None
 
 
-def vector_functions():
-    """The functions of the C library that there are for whole vectors (libmvec, x86-64)."""
-    name, _, version = (cache.libc() or "").partition(" ")
-    if name != "glibc" or platform.machine() not in ("x86_64", "AMD64"):
-        return []
-    version = tuple(int(part) for part in version.split(".")[:2])
-    return sorted(name for name, function in _CALLS.items() if version >= function.vectors)
-
-
-def flags(texts, level):
+def flags(level):
     """The compiler's flags."""
-    return FLAGS + LEVEL_FLAGS[level] + (("-lmvec",) if texts.math or texts.tgmath and vector_functions() else ())
+    return FLAGS + LEVEL_FLAGS[level]
 
 
 def _of_weights(texts):
@@ -199,6 +192,15 @@ def _of_weights(texts):
             text = "((number) == {} ? {}{}(__VA_ARGS__) : {})".format(i + 1, grad_name(i), end, text)
         found.append((macro + "(number, ...)", text))
     return found
+
+
+def _generic():
+    """Macros that call functions that are inlined, by the names and for the types that <tgmath.h> calls them."""
+    for function in FUNCTIONS:
+        # What operands C texts call them with, nobody knows.
+        if function.calls == ex.INLINED and function.near is None and function is not sigmoid:
+            names = ["a", "b"][: len(function.derivative)]
+            yield _GENERIC.format(function.c, ", ".join(names), " && ".join(map(_FLOAT.format, names)))
 
 
 def source(texts, dtype, level, part):
@@ -230,20 +232,15 @@ def source(texts, dtype, level, part):
     ]
     defines += _of_weights(texts)
     lines = ["#include <math.h>", "#include <stdint.h>"]
-    if texts.math:
-        lines += ["#ifdef __clang__", '#error "clang has no functions of vectors"', "#endif"]
-    if texts.tgmath:
-        lines.append("#ifndef __clang__")
-    for function in [name for name in vector_functions() if name in _OF_TEXTS] if texts.tgmath else texts.math:
-        for end, kind in (("", "double"), ("f", "float")):
-            arguments = ", ".join([kind] * len(_CALLS[function].derivative))
-            lines.append('__attribute__((simd("notinbranch"))) {} {}{}({});'.format(kind, function, end, arguments))
-    if texts.tgmath:
-        lines += ["#endif", "#include <tgmath.h>"]
+    lines += ["#include <tgmath.h>"] if texts.tgmath else []
     lines += ["#define {} {}".format(*define) for define in defines]
     lines.append(lowlevel.template(0))
+    if texts.heavy:
+        # Larger tiles would save loads, which are few here, and take long to compile.
+        lines += ["#undef ROWS", "#define ROWS 4", "#undef GRAD_ROWS", "#define GRAD_ROWS 4"]
     if not floats:
         lines += ["#undef HIDE", '#define HIDE(value) __asm__("" : "+r"(value))']
+    lines += _generic() if texts.tgmath else []
     lines += [divisions.SUPPORT] if texts.divides else []
     lines += [texts.functions]
     if texts.entries is None:

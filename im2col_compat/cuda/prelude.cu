@@ -95,3 +95,6 @@ OP_FUNCTION uint16_t to_bfloat16(float value)
     const uint32_t bits = bits_of(value);
     return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
+// Which C has inlined, and CUDA hasn't.
+OP_FUNCTION float sigmoidf(float a) { return 1 / (1 + expf(-a)); }
+OP_FUNCTION double sigmoid(double a) { return 1 / (1 + exp(-a)); }

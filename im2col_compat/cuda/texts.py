@@ -73,7 +73,7 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
         partials = [traced.grad_x, traced.grad_w] + [of_others[name] for name in planes + scalars]
         products = [times(operand("g", dtype), each) for each in partials]
         grads = tuple(
-            _function(print_c.c_function("op_grad", [("g", dtype)] + operands, _with_signs(each), dtype))
+            _function("op_grad", [("g", dtype)] + operands, _with_signs(each), dtype)
             for each in products
         )
         anything = dict.fromkeys([name for name, _ in operands], (True, True, True))
@@ -83,7 +83,7 @@ def of_expressions(op, traced, dtype, scalars=(), pointers=(), element=None):
         add = _op_add(traced.add, kind)
     element, result_dtype = element or dtype, reduction.result_dtype(dtype)
     least = "0" if add else literal(reduction.of_no_terms(op, dtype), dtype)
-    term = _function(print_c.c_function("op_term", operands, traced.term, dtype))
+    term = _function("op_term", operands, traced.term, dtype)
     return Code(
         term, add, grads, safe, reduction.c_name, reduction.cuda_reads, reduction.start(dtype), least,
         op.pad_value_for(dtype), dtype, element, element if element in dtypes.HALVES else result_dtype, len(planes),
@@ -126,7 +126,7 @@ def _of_text(name, kind, parameters, text):
 
 
 def _op_add(add, dtype):
-    return _function(print_c.c_function("op_add", [("acc", dtype), ("term", dtype)], add, dtype))
+    return _function("op_add", [("acc", dtype), ("term", dtype)], add, dtype)
 
 
 def _with_signs(expression):
@@ -154,8 +154,8 @@ def _sign_of(here):
     return (of, g) if is_constant(zero, 0) and g.dtype == zero.dtype and other is expected else None
 
 
-def _function(text):
-    return text.replace(print_c.INLINE, "OP_FUNCTION")
+def _function(*of):
+    return print_c.c_function(*of, inlined=False).replace(print_c.INLINE, "OP_FUNCTION")
 
 
 def template(name):

@@ -42,6 +42,7 @@ def run_parts(op, problem, kernels, arrays, w, x):
         nothing = op.reduction.of_no_terms(op, kernels.result_dtype)
         result = arrays.full(x, problem.result_shape, nothing, kernels.result_dtype)
         to = arrays.address(result)
+    kernels = _suited(op, kernels, (x, w))
     divisions = _divisions(kernels)
     parts = layout.of_parts(problem, kernels.dtype, op.reduction.in_order)
     w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
@@ -63,6 +64,7 @@ def _forward(op, problem, kernels, arrays, operands):
     if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
         return products.run(op, problem, kernels.product, operands[1:], operands[0])
     result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
+    kernels = _suited(op, kernels, operands)
     divisions = _divisions(kernels)
     if len(operands) > 2 or kernels.traced is not None:
         w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
@@ -80,6 +82,26 @@ def _forward(op, problem, kernels, arrays, operands):
             _evaluate(kernels, how, arrays, w_part, x_part, to + start * kernels.result_itemsize)
     _check_divisions(op, kernels, divisions)
     return result
+
+
+def _suited(op, kernels, operands):
+    """The kernels for these operands."""
+    if kernels.others is None:
+        return kernels
+    pad = op.pad_value_for(kernels.dtype)
+    values = [value if parameters.is_number(value) else raw(value) for value in others_of(kernels, operands)]
+    ranges = {name: _ends(value) for name, value in zip(kernels.texts.others, values)}
+    ends = _ends(raw(operands[0]))
+    ranges.update(w=_ends(raw(operands[1])), x=ends if pad is None else (min(ends[0], pad), max(ends[1], pad)))
+    found = kernels.others(ranges)
+    return kernels if found is None else found._replace(traced=kernels.traced)
+
+
+def _ends(value):
+    """The least and the greatest value."""
+    if parameters.is_number(value):
+        return value, value
+    return (float(value.min()), float(value.max())) if product(int(size) for size in value.shape) else (0, 0)
 
 
 def _layout(op, problem, kernels):
@@ -195,6 +217,7 @@ def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
     needs = [need and one is None for need, one in zip(needs, found)]
     if any(needs):
         add = _add_to if len(operands) == 2 and not kernels.captured else _add_to_all
+        kernels = _suited(op, kernels, operands)
         divisions = _divisions(kernels)
         add(op, problem, kernels, operands, grad, y, needs, found)
         _check_divisions(op, kernels, divisions)

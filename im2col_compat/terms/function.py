@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from im2col_compat.codegen import factors, fingerprint, once, signature, symbols, template
+from im2col_compat.codegen import factors, fingerprint, near, once, print_c, signature, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
@@ -363,14 +363,27 @@ def compiled(op, texts, dtype, level):
     return found, reason
 
 
-def _compiled(op, traced, dtype, level, scalars):
-    found, reason = compiled(op, template.of_expressions(op, traced, dtype, scalars), dtype, level)
+def _compiled(op, traced, dtype, level, scalars, inlined=print_c.NEAR):
+    found, reason = compiled(op, template.of_expressions(op, traced, dtype, scalars, inlined), dtype, level)
     if found is None:
         return None, reason
+    if inlined == print_c.NEAR and near.asks(traced.expressions):
+        far = functools.partial(_compiled, op, traced, dtype, level, scalars, True)
+        found = found._replace(others=functools.partial(_of_far, op, traced, far))
     # The user's own gradients are kernels', and go along with PyTorch's sums.
     is_product = op.reduction.fuses_products and not traced.captured and factors.pair(traced.term) is not None
     product = traced if is_product and traced.grad_w is not None else None
     return found._replace(partials=factors.partials(op, traced), product=product), None
+
+
+def _of_far(op, traced, far, operands):
+    """None where kernels serve the operands of these ranges, else those that call the C library. far: compiles them."""
+    if near.holds(traced.expressions, operands):
+        return None
+    found, reason = far()
+    if found is None:
+        raise RuntimeError("{}: {}".format(op, reason))
+    return found
 
 
 def _of_user(function):
