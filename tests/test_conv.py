@@ -275,7 +275,9 @@ def test_long_sums_are_accurate(kind):
     """A float32 sum of 100,000 terms is within a few roundings of the exact one: it is summed in blocks."""
     terms = np.random.RandomState(0).rand(1, 200000).astype("float32")
     exact = terms.astype("float64").sum()
-    found = matmul(make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x + 0 * w)
+    found = matmul(
+        make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x + 0 * w
+    )
     assert abs(float(values(found)[0, 0]) - exact) / exact < 1e-6
 
 
@@ -308,7 +310,9 @@ def test_long_gradients_are_accurate(op):
 
 
 @pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
-@pytest.mark.parametrize("channels,batch,length", [(1, 1, 500), (6, 9, 300), (16, 5, 2000), (70, 1, 9000), (70, 300, 31)])
+@pytest.mark.parametrize(
+    "channels,batch,length", [(1, 1, 500), (6, 9, 300), (16, 5, 2000), (70, 1, 9000), (70, 300, 31)]
+)
 @pytest.mark.parametrize("op", ["l1", "lambda", "left-out"])
 def test_both_gradients_at_once(op, channels, batch, length):
     """They are what each alone is, nearly, for any cut of the work, and bitwise the same for any number of threads."""
