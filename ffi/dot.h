@@ -76,10 +76,12 @@ struct dot_kernels {
     void (*grad_x)(const struct dot_kernels *self, int rows, int64_t filters, const void *w, const void *g,
                    const void *y, const void *x, void *columns, int first, int finite);
     /* dw[o][k] += sum over `count` positions of g[o][l] * d MULTIPLY(w[o][k], x[k][l]) / dw, for each number that is
-     * wanted. Reads whole vectors. w_stride and plane are those of dw too, x_stride that of mask. */
+     * wanted, and unless columns is NULL also columns[k][l] += sum over filters of g[o][l] * d MULTIPLY / dx. Reads whole
+     * vectors. x_stride is that of mask and columns too. */
     void (*grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count, const void *w,
                    int64_t w_stride, const void *g, int64_t g_stride, const void *y, int64_t y_stride, const void *x,
-                   int64_t x_stride, const void *mask, void *dw, int finite);
+                   int64_t x_stride, const void *mask, void *columns, void *dw, int64_t dw_stride, int64_t dw_plane,
+                   int finite);
     /* For max and min: which k of the `depth` from `start` on gives best[j], for one filter. */
     void (*arg)(const struct dot_kernels *self, int64_t depth, int32_t start, const void *w, const void *x, const void *mask, void *best,
                 int32_t *arg);
@@ -129,7 +131,7 @@ struct dot_problem {
  * without panels will do; without direct ones, kernels for panels will. Of sizes alone. */
 int dot_prefers_direct(const struct dot_problem *p, int call);
 
-/* Bytes of workspace for each of the calls: 0 forward, 1 grad_x, 2 grad_w, 3 grad_extremum, 4 grad_fold. */
+/* Bytes of workspace for each of the calls: 0 forward, 1 grad_x, 2 grad_w, 3 grads, 4 grad_extremum, 5 grad_fold. */
 int64_t dot_workspace(const struct dot_problem *p, int call);
 
 void dot_forward(const struct dot_problem *p, void *y, void *workspace);
@@ -137,6 +139,8 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace);
  * kernel): a scalar's gradient comes in as many parts as there are weights. grad has y's strides. */
 void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *workspace);
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace);
+/* Both, in less time than one after the other where there are enough channels. Then the weight's is wanted. */
+void dot_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* Both gradients where the add is max or min; dx or dw may be NULL. */
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace);
 /* One of the gradients where the add is the user's; the other is NULL. */

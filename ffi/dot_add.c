@@ -25,6 +25,26 @@ void dot_add_weights(const struct dot_problem *p, int64_t count, const void *val
     BY_TYPE(add_weights, p, count, values, dw);
 }
 
+void dot_add_up(const struct dot_problem *p, int64_t count, void *sums, double *totals)
+{
+    BY_TYPE(add_up, count, sums, totals);
+}
+
+void dot_add_totals(const struct dot_problem *p, int64_t count, const double *totals, int64_t parts, int64_t step,
+                    void *dw)
+{
+    BY_TYPE(add_totals, count, totals, parts, step, dw);
+}
+
+void dot_add_numbers(const struct dot_problem *p, int64_t count, const double *totals, void *dw)
+{
+    int number;
+
+    for (number = 0; number < p->kernels->numbers; number++)
+        dot_add_totals(p, count, totals + number * count, 1, 0,
+                       (char *)dw + number * weights(p) * p->kernels->element);
+}
+
 void dot_add_partials(const struct dot_problem *p, int64_t group, int64_t filter, int64_t k0, int64_t k1,
                       const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw, void *dx)
 {

@@ -8,9 +8,20 @@
 void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, const void *panel, void *image);
 
-/* Adds gradients for `count` of one filter's weights, and for their parameters: values is [number][count], dw the first
- * one's place among all. */
+/* Adds gradients for `count` weights, and for their parameters: values is [number][count], dw the first one's place among
+ * all. */
 void dot_add_weights(const struct dot_problem *p, int64_t count, const void *values, void *dw);
+
+/* Adds `count` sums to their totals, and sets them to 0. */
+void dot_add_up(const struct dot_problem *p, int64_t count, void *sums, double *totals);
+
+/* Adds to `count` gradients of weights their totals: each is in `parts` parts, which are `step` apart. */
+void dot_add_totals(const struct dot_problem *p, int64_t count, const double *totals, int64_t parts, int64_t step,
+                    void *dw);
+
+/* The same for `count` of one filter's weights and for their parameters: totals is [number][count], dw the first one's
+ * place among all. */
+void dot_add_numbers(const struct dot_problem *p, int64_t count, const double *totals, void *dw);
 
 /* Adds one filter's gradients, each to the weight and the pixel that gave the result: arg holds one k a lane, -1 for
  * none. dw: [number][k - k0], of taps [k0, k1) alone. Either may be NULL. */

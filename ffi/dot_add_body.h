@@ -44,6 +44,30 @@ static void NAME(add_weights)(const struct dot_problem *p, int64_t count, const 
             ((ELEMENT *)dw)[number * weights(p) + i] += from[i];
 }
 
+static void NAME(add_up)(int64_t count, void *sums, double *totals)
+{
+    ELEMENT *from = (ELEMENT *)sums;
+    int64_t i;
+
+    for (i = 0; i < count; i++)
+        totals[i] += from[i];
+    memset(sums, 0, (size_t)count * sizeof *from);
+}
+
+static void NAME(add_totals)(int64_t count, const double *totals, int64_t parts, int64_t step, void *dw)
+{
+    ELEMENT *to = (ELEMENT *)dw;
+    int64_t i, part;
+
+    for (i = 0; i < count; i++) {
+        double total = 0;
+
+        for (part = 0; part < parts; part++)
+            total += totals[part * step + i];
+        to[i] = (ELEMENT)(to[i] + total);
+    }
+}
+
 static void NAME(add_partials)(const struct dot_problem *p, int64_t group, int64_t filter, int64_t k0, int64_t k1,
                                const struct segment *segments, int n, const int32_t *arg, const void *grad, void *dw,
                                void *dx)

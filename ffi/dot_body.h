@@ -350,127 +350,160 @@ TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_
 }
 #undef CALL
 
-/* Half of a panel's lanes are one vector. The tile has two filters and four taps. */
+/* Half of a panel's lanes are one vector. A tile has a few filters and one tap. */
 #define VECTOR (LANES / 2)
+#define W_FILTERS 4
+/* The most positions that are added up in one go. */
+#define RUN (16 * VECTOR)
 
-INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const int filters, const int taps,
-                         const int masked, const int finite, int64_t count, const ELEMENT *restrict w, int64_t w_stride,
+/* Of one number, added to dw; where `both`, of the pixels too, added to columns: what the two partial derivatives have in
+ * common, an exponential maybe, is computed once. */
+INLINE void NAME(w_tile)(const struct dot_kernels *self, const int number, const int filters, const int masked,
+                         const int finite, const int both, int64_t count, const ELEMENT *restrict w, int64_t w_stride,
                          const ELEMENT *restrict g, int64_t g_stride, const ELEMENT *restrict y, int64_t y_stride,
-                         const ELEMENT *restrict x, int64_t x_stride, const ELEMENT *restrict mask,
-                         ELEMENT *restrict dw)
+                         const ELEMENT *restrict x, const ELEMENT *restrict mask, ELEMENT *restrict columns,
+                         ELEMENT *restrict dw, int64_t dw_stride)
 {
     TAKE_SCALARS;
-    ELEMENT acc[2][4][VECTOR], weights[PLANES * 8], zero = 0;
-    int64_t l;
-    int o, k, j, plane;
+    ELEMENT acc[W_FILTERS][VECTOR], sums[W_FILTERS][VECTOR], weights[PLANES * W_FILTERS], zero = 0;
+    int64_t l = 0, end;
+    int o, j, plane, left;
 
     (void)number;
     (void)y, (void)y_stride;
     (void)mask;
     (void)finite;
     HIDE(zero);
-    for (o = 0; o < filters; o++)
-        for (k = 0; k < taps; k++) {
-            for (plane = 0; plane < PLANES; plane++)
-                weights[plane * 8 + o * 4 + k] = w[plane * self->plane + o * w_stride + k];
+    for (o = 0; o < filters; o++) {
+        for (plane = 0; plane < PLANES; plane++)
+            weights[plane * W_FILTERS + o] = w[plane * self->plane + o * w_stride];
+        LANE_LOOP
+        for (j = 0; j < VECTOR; j++)
+            sums[o][j] = zero;
+    }
+    while (l < count) {
+        end = count - l < RUN ? count : l + RUN;
+        for (o = 0; o < filters; o++)
             LANE_LOOP
             for (j = 0; j < VECTOR; j++)
-                acc[o][k][j] = zero;
-        }
-    for (l = 0; l + VECTOR <= count; l += VECTOR)
-        ROW_LOOP
-        for (o = 0; o < filters; o++)
+                acc[o][j] = zero;
+        for (; l + VECTOR <= end; l += VECTOR)
             ROW_LOOP
-            for (k = 0; k < taps; k++)
+            for (o = 0; o < filters; o++)
                 LANE_LOOP
                 for (j = 0; j < VECTOR; j++) {
-                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
+                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[l + j];
 #if DIVIDES
-                    if (masked && mask[k * x_stride + l + j] == 0)
+                    if (masked && mask[l + j] == 0)
                         continue;
 #endif
-                    const ELEMENT partial = PARTIAL_W(number, gradient, y[o * y_stride + l + j],
-                                                      WEIGHTS(weights, o * 4 + k, 8), pixel);
-                    acc[o][k][j] += !masked || mask[k * x_stride + l + j] != 0 ? partial : 0;
+                    const ELEMENT partial =
+                        PARTIAL_W(number, gradient, y[o * y_stride + l + j], WEIGHTS(weights, o, W_FILTERS), pixel);
+                    const ELEMENT added = acc[o][j] + partial;
+                    acc[o][j] = !masked || mask[l + j] != 0 ? added : acc[o][j];
+                    /* Of a tap that is left out, it goes nowhere. */
+                    if (both)
+                        columns[l + j] +=
+                            PARTIAL_X(gradient, y[o * y_stride + l + j], WEIGHTS(weights, o, W_FILTERS), pixel);
                 }
-    if (l < count)
+        left = (int)(end - l);
+        if (left > 0)
+            ROW_LOOP
+            for (o = 0; o < filters; o++)
+                LANE_LOOP
+                for (j = 0; j < VECTOR; j++) {
+                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[l + j];
+#if DIVIDES
+                    if (j >= left || (masked && mask[l + j] == 0))
+                        continue;
+#endif
+                    const ELEMENT partial =
+                        PARTIAL_W(number, gradient, y[o * y_stride + l + j], WEIGHTS(weights, o, W_FILTERS), pixel);
+                    const int there = (j < left) & (!masked || mask[l + j] != 0);
+                    const ELEMENT added = acc[o][j] + partial;
+                    acc[o][j] = there ? added : acc[o][j];
+                    if (both)
+                        columns[l + j] +=
+                            PARTIAL_X(gradient, y[o * y_stride + l + j], WEIGHTS(weights, o, W_FILTERS), pixel);
+                }
         for (o = 0; o < filters; o++)
-            for (k = 0; k < taps; k++)
-                LANE_LOOP
-                for (j = 0; j < VECTOR; j++) {
-                    const ELEMENT gradient = g[o * g_stride + l + j], pixel = x[k * x_stride + l + j];
-#if DIVIDES
-                    if (j >= count - l || (masked && mask[k * x_stride + l + j] == 0))
-                        continue;
-#endif
-                    const ELEMENT partial = EXACT_W(number, gradient, y[o * y_stride + l + j],
-                                                    WEIGHTS(weights, o * 4 + k, 8), pixel);
-                    const int there = j < count - l && (!masked || mask[k * x_stride + l + j] != 0);
-                    acc[o][k][j] += there ? partial : 0;
-                }
-    for (o = 0; o < filters; o++)
-        for (k = 0; k < taps; k++) {
-            /* Halved again and again, so that every compiler makes the same sum. */
-            for (j = VECTOR / 2; j > 0; j /= 2)
-                for (l = 0; l < j; l++)
-                    acc[o][k][l] += acc[o][k][l + j];
-            dw[o * w_stride + k] += acc[o][k][0];
-        }
+            LANE_LOOP
+            for (j = 0; j < VECTOR; j++)
+                sums[o][j] += acc[o][j];
+        l = end;
+    }
+    for (o = 0; o < filters; o++) {
+        /* Halved again and again, so that every compiler makes the same sum. */
+        for (j = VECTOR / 2; j > 0; j /= 2)
+            for (l = 0; l < j; l++)
+                sums[o][l] += sums[o][l + j];
+        dw[o * dw_stride] += sums[o][0];
+    }
 }
 
-#define CALL(f, t)                                                                                                     \
+#define TILE(f, masked, finite)                                                                                        \
+    NAME(w_tile)(self, number, f, masked, finite, both, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, mask_,    \
+                 columns_, dw_, dw_stride)
+#define CALL(f)                                                                                                        \
     do {                                                                                                               \
         if (MASKS && mask)                                                                                             \
-            NAME(w_tile)(self, number, f, t, 1, 0, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
-                         mask_, dw_);                                                                                  \
-        else if (FINITE && finite)                                                                                 \
-            NAME(w_tile)(self, number, f, t, 0, 1, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
-                         mask_, dw_);                                                                                  \
+            TILE(f, 1, 0);                                                                                             \
+        else if (FINITE && finite)                                                                                     \
+            TILE(f, 0, 1);                                                                                             \
         else                                                                                                           \
-            NAME(w_tile)(self, number, f, t, 0, 0, count, w_, w_stride, g_, g_stride, y_, y_stride, x_, x_stride,      \
-                         mask_, dw_);                                                                                  \
+            TILE(f, 0, 0);                                                                                             \
     } while (0)
 
-INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, int64_t filters, int64_t taps,
-                              int64_t count, const void *w, int64_t w_stride, const void *g, int64_t g_stride,
-                              const void *y, int64_t y_stride, const void *x, int64_t x_stride, const void *mask,
-                              void *dw, int finite)
+INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, const int both, int64_t filters,
+                              int64_t taps, int64_t count, const void *w, int64_t w_stride, const void *g,
+                              int64_t g_stride, const void *y, int64_t y_stride, const void *x, int64_t x_stride,
+                              const void *mask, void *columns, void *dw, int64_t dw_stride, int finite)
 {
     int64_t o, k;
+    int step;
 
     (void)finite;
-    for (o = 0; o < filters; o += 2)
-        for (k = 0; k < taps;) {
-            const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *g_ = (const ELEMENT *)g + o * g_stride;
-            const ELEMENT *y_ = y ? (const ELEMENT *)y + o * y_stride : g_, *x_ = (const ELEMENT *)x + k * x_stride;
-            const ELEMENT *mask_ = mask ? (const ELEMENT *)mask + k * x_stride : x_;
-            ELEMENT *dw_ = (ELEMENT *)dw + number * self->plane + o * w_stride + k;
-            const int step = taps - k < 4 ? 1 : 4;
+    for (o = 0; o < filters; o += step) {
+        const ELEMENT *g_ = (const ELEMENT *)g + o * g_stride, *y_ = y ? (const ELEMENT *)y + o * y_stride : g_;
 
-            if (filters - o < 2) {
-                if (step == 1)
-                    CALL(1, 1);
-                else
-                    CALL(1, 4);
-            } else if (step == 1)
-                CALL(2, 1);
+        step = filters - o >= W_FILTERS ? W_FILTERS : filters - o >= 2 ? 2 : 1;
+        for (k = 0; k < taps; k++) {
+            const ELEMENT *w_ = (const ELEMENT *)w + o * w_stride + k, *x_ = (const ELEMENT *)x + k * x_stride;
+            const ELEMENT *mask_ = mask ? (const ELEMENT *)mask + k * x_stride : x_;
+            ELEMENT *columns_ = both ? (ELEMENT *)columns + k * x_stride : 0;
+            ELEMENT *dw_ = (ELEMENT *)dw + o * dw_stride + k;
+
+            if (step == W_FILTERS)
+                CALL(W_FILTERS);
+            else if (step == 2)
+                CALL(2);
             else
-                CALL(2, 4);
-            k += step;
+                CALL(1);
         }
+    }
 }
 #undef CALL
+#undef TILE
+#undef W_FILTERS
+#undef RUN
 #undef VECTOR
 
 TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count,
                                 const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
-                                int64_t y_stride, const void *x, int64_t x_stride, const void *mask, void *dw,
-                                int finite)
+                                int64_t y_stride, const void *x, int64_t x_stride, const void *mask, void *columns,
+                                void *dw, int64_t dw_stride, int64_t dw_plane, int finite)
 {
 #define ONE(number)                                                                                                    \
-    if (NUMBERS > number && (self->wanted >> number & 1))                                                              \
-        NAME(grad_number)(self, number, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride,      \
-                          mask, dw, finite);
+    if (NUMBERS > number && number > 0 && (self->wanted >> number & 1))                                                \
+        NAME(grad_number)(self, number, 0, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride,   \
+                          mask, 0, (ELEMENT *)dw + number * dw_plane, dw_stride, finite);
+    if (columns)
+        NAME(grad_number)(self, 0, 1, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride, mask,
+                          columns, dw, dw_stride, finite);
+    else if (self->wanted & 1)
+        NAME(grad_number)(self, 0, 0, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride, mask,
+                          0, dw, dw_stride, finite);
+    (void)dw_plane;
     EACH_NUMBER(ONE)
 #undef ONE
 }

@@ -3,6 +3,8 @@
 
 int dot_prefers_direct(const struct dot_problem *p, int call)
 {
+    if (call == 3)
+        return dot_is_direct_grad_x(p) && dot_is_direct_grad_w(p);
     return call == 0 ? dot_is_direct_forward(p) : call == 1 ? dot_is_direct_grad_x(p) : call == 2 ? dot_is_direct_grad_w(p) : 0;
 }
 
@@ -34,6 +36,9 @@ void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x
         dot_grad_w(&p, y, to_w, work);
         break;
     case 3:
+        dot_grads(&p, y, to_x, to_w, work);
+        break;
+    case 4:
         dot_grad_extremum(&p, y, to_x, to_w, work);
         break;
     default:

@@ -15,6 +15,7 @@ struct extremum {
     int64_t group;
     int64_t f0, f1;      /* filters of one turn, and its positions */
     int64_t start, end;
+    double *totals;      /* of dw, for these filters: [filter][number][tap]; NULL where sums are added to dw */
 };
 
 /* The most filters at a time. */
@@ -23,6 +24,9 @@ struct extremum {
 #define ARG_BYTES (2 << 20)
 /* The most taps whose gradients are added up at a time. */
 #define DW_TAPS (1 << 17)
+
+/* Bytes of the most totals that there may be. Where they would be more, positions are hardly so many that it matters. */
+#define TOTALS (16 << 20)
 
 /* How many panels' `arg` there may be at once. */
 static int64_t extremum_panels(const struct dot_problem *p)
@@ -75,26 +79,55 @@ static void add_partials(const struct extremum *f, int64_t filter, int64_t k0, i
     dot_add_partials(p, f->group, f->f0 + filter, k0, k1, segments, n, arg, f->grad, dw, dx);
 }
 
+/* Totals of one filter. */
+static int64_t totals_of(const struct dot_problem *p) { return p->kernels->numbers * taps(p); }
+
+/* Bytes of all totals. */
+static int64_t totals_bytes(const struct dot_problem *p)
+{
+    const int64_t bytes = smaller(p->filters, ARG_FILTERS) * totals_of(p) * (int64_t)sizeof(double);
+
+    return positions(p) > POSITIONS && taps(p) <= DW_TAPS && bytes <= TOTALS ? aligned(bytes) : 0;
+}
+
 static void extremum_dw_task(void *context, int64_t task, char *scratch)
 {
     const struct extremum *f = (const struct extremum *)context;
-    const int64_t lanes = f->p->kernels->lanes, e = f->p->kernels->element;
-    char *dw = f->dw + (f->group * f->p->filters + f->f0 + task) * taps(f->p) * e;
+    const struct dot_problem *p = f->p;
+    const int64_t lanes = p->kernels->lanes, e = p->kernels->element;
+    char *dw = f->dw + (f->group * p->filters + f->f0 + task) * taps(p) * e;
     int64_t block, position, k0;
 
-    /* Added up in blocks, as all sums are. */
-    for (block = f->start; block < f->end; block += POSITIONS) {
-        const int64_t end = smaller(f->end, block + POSITIONS);
+    for (k0 = 0; k0 < taps(p); k0 += DW_TAPS) {
+        const int64_t k1 = smaller(taps(p), k0 + DW_TAPS), count = p->kernels->numbers * (k1 - k0);
+        double *own = (double *)(scratch + aligned(count * e)), *totals = own;
 
-        for (k0 = 0; k0 < taps(f->p); k0 += DW_TAPS) {
-            const int64_t k1 = smaller(taps(f->p), k0 + DW_TAPS);
+        if (f->totals != NULL)
+            totals = f->totals + task * totals_of(p);
+        else
+            memset(own, 0, (size_t)count * sizeof *own);
+        memset(scratch, 0, (size_t)(count * e));
+        /* Added up in blocks, as all sums are. */
+        for (block = f->start; block < f->end; block += POSITIONS) {
+            const int64_t end = smaller(f->end, block + POSITIONS);
 
-            memset(scratch, 0, (size_t)(f->p->kernels->numbers * (k1 - k0) * e));
             for (position = block; position < end; position += lanes)
                 add_partials(f, task, k0, k1, position, smaller(lanes, end - position), scratch, NULL);
-            dot_add_weights(f->p, k1 - k0, scratch, dw + k0 * e);
+            dot_add_up(p, count, scratch, totals);
         }
+        if (f->totals == NULL)
+            dot_add_numbers(p, k1 - k0, own, dw + k0 * e);
     }
+}
+
+static void add_totals_task(void *context, int64_t task, char *scratch)
+{
+    const struct extremum *f = (const struct extremum *)context;
+    const struct dot_problem *p = f->p;
+
+    (void)scratch;
+    dot_add_numbers(p, taps(p), f->totals + task * totals_of(p),
+                    f->dw + (f->group * p->filters + f->f0 + task) * taps(p) * p->kernels->element);
 }
 
 static void extremum_dx_task(void *context, int64_t task, char *scratch)
@@ -115,9 +148,10 @@ static void extremum_dx_task(void *context, int64_t task, char *scratch)
 static int64_t extremum_scratch(const struct dot_problem *p)
 {
     const int64_t depth = forward_depth(p), lanes = p->kernels->lanes;
+    const int64_t sums = p->kernels->numbers * smaller(taps(p), DW_TAPS);
 
     return larger(panel_bytes(p, depth, lanes) + mask_bytes(p, depth, lanes) + best_bytes(p) + panel_bytes(p, depth, 1),
-                  panel_bytes(p, p->kernels->numbers * smaller(taps(p), DW_TAPS), 1));
+                  panel_bytes(p, sums, 1) + aligned(sums * (int64_t)sizeof(double)));
 }
 
 static int64_t extremum_args(const struct dot_problem *p)
@@ -127,19 +161,22 @@ static int64_t extremum_args(const struct dot_problem *p)
 
 int64_t dot_grad_extremum_workspace(const struct dot_problem *p)
 {
-    return extremum_args(p) + p->threads * extremum_scratch(p);
+    return extremum_args(p) + totals_bytes(p) + p->threads * extremum_scratch(p);
 }
 
 void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace)
 {
     struct extremum f = {.p = p, .grad = (const char *)grad, .dx = (char *)dx, .dw = (char *)dw,
                          .arg = (int32_t *)workspace};
-    char *scratch = (char *)workspace + extremum_args(p);
+    char *totals = (char *)workspace + extremum_args(p), *scratch = totals + totals_bytes(p);
     const int64_t lanes = p->kernels->lanes, step = extremum_panels(p) * lanes;
 
+    f.totals = dw != NULL && scratch > totals ? (double *)totals : NULL;
     for (f.group = 0; f.group < p->groups; f.group++)
         for (f.f0 = 0; f.f0 < p->filters; f.f0 = f.f1) {
             f.f1 = smaller(p->filters, f.f0 + ARG_FILTERS);
+            if (f.totals != NULL)
+                memset(totals, 0, (size_t)totals_bytes(p));
             for (f.start = 0; f.start < positions(p); f.start = f.end) {
                 f.end = smaller(positions(p), f.start + step);
                 run(p, ceiling(f.end - f.start, lanes), arg_task, &f, scratch, extremum_scratch(p));
@@ -148,5 +185,7 @@ void dot_grad_extremum(const struct dot_problem *p, const void *grad, void *dx, 
                 if (dx != NULL)
                     run(p, (f.end - 1) / length(p) - f.start / length(p) + 1, extremum_dx_task, &f, scratch, 0);
             }
+            if (f.totals != NULL)
+                run(p, f.f1 - f.f0, add_totals_task, &f, scratch, 0);
         }
 }

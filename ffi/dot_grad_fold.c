@@ -6,6 +6,9 @@
 #include "dot_pack.h"
 #include "dot_workspace.h"
 
+/* Positions of one block of dw's sums. */
+#define BLOCK 128
+
 struct fold {
     const struct dot_problem *p;
     const char *grad;
@@ -19,12 +22,18 @@ static int64_t fold_history(const struct dot_problem *p)
     return aligned((ceiling(taps(p), DOT_KEPT) + DOT_KEPT) * p->kernels->lanes * p->kernels->total);
 }
 
+static int64_t fold_totals(const struct dot_problem *p)
+{
+    return aligned(p->kernels->numbers * taps(p) * (int64_t)sizeof(double));
+}
+
 static int64_t fold_scratch(const struct dot_problem *p)
 {
     const int64_t lanes = p->kernels->lanes;
 
     return 2 * panel_bytes(p, taps(p), lanes) + mask_bytes(p, taps(p), lanes) + fold_history(p) +
-           panel_bytes(p, 1, lanes) + panel_bytes(p, taps(p), 1) + panel_bytes(p, p->kernels->numbers * taps(p), 1);
+           panel_bytes(p, 1, lanes) + panel_bytes(p, taps(p), 1) + panel_bytes(p, p->kernels->numbers * taps(p), 1) +
+           fold_totals(p);
 }
 
 /* Gradients for filters [f0, f1) of a group at `count` positions: added to dw, and to f->dx unless that is NULL. */
@@ -60,18 +69,22 @@ static void fold_dw_task(void *context, int64_t task, char *scratch)
     const int64_t lanes = f->p->kernels->lanes, chunks = ceiling(f->p->filters, f->filters);
     const int64_t f0 = task % chunks * f->filters, f1 = smaller(f->p->filters, f0 + f->filters);
     const int64_t group = task / chunks, e = f->p->kernels->element, all = positions(f->p);
-    const int64_t bytes = f->p->kernels->numbers * taps(f->p) * e;
-    char *dw = scratch + fold_scratch(f->p) - aligned(bytes);
+    const int64_t count = f->p->kernels->numbers * taps(f->p);
+    char *to = scratch + fold_scratch(f->p) - fold_totals(f->p), *dw = to - aligned(count * e);
+    double *totals = (double *)to;
     int64_t filter, block, position;
 
-    /* Added up in blocks, as all sums are. */
-    for (filter = f0; filter < f1; filter++)
-        for (block = 0; block < all; block += POSITIONS) {
-            memset(dw, 0, (size_t)bytes);
-            for (position = block; position < smaller(all, block + POSITIONS); position += lanes)
+    memset(dw, 0, (size_t)(count * e));
+    for (filter = f0; filter < f1; filter++) {
+        memset(totals, 0, (size_t)count * sizeof *totals);
+        /* Added up in blocks, as all sums are. */
+        for (block = 0; block < all; block += BLOCK) {
+            for (position = block; position < smaller(all, block + BLOCK); position += lanes)
                 fold_panel(f, group, filter, filter + 1, position, smaller(lanes, all - position), dw, scratch);
-            dot_add_weights(f->p, taps(f->p), dw, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
+            dot_add_up(f->p, count, dw, totals);
         }
+        dot_add_numbers(f->p, taps(f->p), totals, f->dw + (group * f->p->filters + filter) * taps(f->p) * e);
+    }
 }
 
 static void fold_dx_task(void *context, int64_t task, char *scratch)
@@ -81,7 +94,7 @@ static void fold_dx_task(void *context, int64_t task, char *scratch)
     const int64_t lanes = p->kernels->lanes, images = images_of_task(p);
     const int64_t first = task / p->groups * images, end = smaller(p->batch, first + images) * length(p);
     const int64_t bytes = p->kernels->numbers * taps(p) * p->kernels->element;
-    char *unused = scratch + fold_scratch(p) - aligned(bytes);
+    char *unused = scratch + fold_scratch(p) - fold_totals(p) - aligned(bytes);
     int64_t position;
 
     memset(unused, 0, (size_t)bytes);

@@ -1,16 +1,42 @@
-/* Gradients of sums with respect to weights. */
+/* Gradients of sums with respect to weights, and with respect to both at once: then columns are packed, and what the
+ * two have in common computed, only once. */
 #include <string.h>
 
+#include "dot_add.h"
 #include "dot_direct.h"
 #include "dot_pack.h"
 #include "dot_workspace.h"
 
+/* Up to so many blocks of positions, sums are added up where they belong. */
+#define FEW 16
+/* Of more, sums of so many blocks are added up as doubles. */
+#define BLOCKS 4
+/* The most taps of a channel for which both gradients are computed at once. */
+#define MOST_TAPS 256
+/* With fewer channels, or parts of the batch, both at once would leave threads without work. */
+#define LEAST_TASKS 16
+/* Parts of the batch have a sum each, which take this many bytes at most. */
+#define PARTS (4 << 20)
+
 struct grad_w {
     const struct dot_problem *p;
     const char *grad;
+    char *dx;            /* NULL where it isn't wanted */
     char *dw;
-    int64_t taps;     /* of one task */
-    int64_t filters;  /* of one task */
+    double *parts;       /* sums of each part of the batch, as dw is; NULL where there is one part */
+    int64_t taps;        /* of one task; with dx, of whole channels */
+    int64_t filters;     /* of one task, or with dx, at a time */
+    int64_t images;      /* of one part of the batch */
+};
+
+/* Filters [f0, f1) and taps [k0, k1) of a group. Their sums are `stride` apart, those of their other numbers `plane`. */
+struct tile {
+    int64_t group, f0, f1, k0, k1;
+    const char *w;
+    int64_t w_stride;
+    char *dw;
+    int64_t stride, plane;
+    int finite;
 };
 
 /* Rows of gradients, or of results: where they are, if that can be, or else in a tile. row: the step between them. */
@@ -29,35 +55,125 @@ static const char *rows_of(const struct dot_problem *p, const char *result, int6
     return tile;
 }
 
-/* One block of positions, for filters [f0, f1) and taps [k0, k1): w and dw are of these, w_stride apart. */
-static void grad_w_block(const struct dot_problem *p, const char *grad, const char *w, char *dw, int64_t w_stride,
-                         int64_t group, int64_t f0, int64_t f1, int64_t k0, int64_t k1, int64_t start, int64_t count,
-                         int finite, char *scratch)
+/* One block of positions. */
+static void grad_w_block(const struct grad_w *f, const struct tile *t, int64_t start, int64_t count, char *scratch)
 {
+    const struct dot_problem *p = f->p;
     const struct dot_kernels *kernels = p->kernels;
     const int64_t e = kernels->element, vector = kernels->lanes / 2, stride = ceiling(count, vector) * vector;
-    const int64_t filter = group * p->filters + f0;
-    char *panel = scratch, *mask = panel + panel_bytes(p, k1 - k0, stride);
-    char *tile = mask + mask_bytes(p, k1 - k0, stride), *saved = tile + panel_bytes(p, f1 - f0, stride);
+    const int64_t filters = t->f1 - t->f0, depth = t->k1 - t->k0, filter = t->group * p->filters + t->f0;
+    char *panel = scratch, *columns = panel + panel_bytes(p, depth, stride);
+    char *mask = columns + (f->dx != NULL ? panel_bytes(p, depth, stride) : 0);
+    char *tile = mask + mask_bytes(p, depth, stride), *saved = tile + panel_bytes(p, filters, stride);
     struct segment segments[POSITIONS];
     const int n = dot_list_segments(p, start, count, segments);
-    const void *there = dot_pack(p, group, k0, k1, segments, n, stride, panel, mask);
+    const void *there = dot_pack(p, t->group, t->k0, t->k1, segments, n, stride, panel, mask);
     int64_t g_stride, y_stride = 0, o;
-    const char *g = rows_of(p, grad, filter, f1 - f0, segments, n, count, stride, tile, &g_stride), *y = NULL;
+    const char *g = rows_of(p, f->grad, filter, filters, segments, n, count, stride, tile, &g_stride), *y = NULL;
+    int finite = t->finite;
 
     if (kernels->saved)
-        y = rows_of(p, (const char *)p->saved, filter, f1 - f0, segments, n, count, stride, saved, &y_stride);
-    finite = finite && kernels->operands_finite((k1 - k0) * stride, panel);
-    for (o = 0; finite && o < f1 - f0; o++)
+        y = rows_of(p, (const char *)p->saved, filter, filters, segments, n, count, stride, saved, &y_stride);
+    finite = finite && kernels->operands_finite(depth * stride, panel);
+    for (o = 0; finite && o < filters; o++)
         finite = kernels->gradients_finite(count, g + o * g_stride * e);
-    kernels->grad_w(kernels, f1 - f0, k1 - k0, count, w, w_stride, g, g_stride, y, y_stride, panel, stride, there, dw,
-                    finite);
+    if (f->dx != NULL)
+        memset(columns, 0, (size_t)(depth * stride * e));
+    kernels->grad_w(kernels, filters, depth, count, t->w, t->w_stride, g, g_stride, y, y_stride, panel, stride, there,
+                    f->dx != NULL ? columns : NULL, t->dw, t->stride, t->plane, finite);
+    if (f->dx != NULL)
+        dot_add_columns(p, t->group, t->k0, t->k1, segments, n, stride, columns, f->dx);
 }
 
-/* Bytes of the copies of one task's weights and of their gradients. */
-static int64_t tile_bytes(const struct grad_w *f)
+/* Gradients of all numbers. */
+static int64_t all_sums(const struct dot_problem *p) { return p->kernels->numbers * weights(p); }
+
+/* Positions in each row of blocks: these lie within images, unless images are small. They depend on shapes alone, and so
+ * does the order of sums. */
+static int64_t row_of(const struct dot_problem *p, int64_t images)
 {
-    return dense_weights(f->p) ? 0 : aligned(2 * f->filters * f->taps * f->p->kernels->element);
+    return length(p) >= 256 ? length(p) : images * length(p);
+}
+
+/* Whether sums are added up where they belong: those of few blocks. */
+static int is_direct(const struct grad_w *f)
+{
+    const int64_t row = row_of(f->p, f->images);
+
+    return f->parts == NULL && f->images * length(f->p) / row * ceiling(row, POSITIONS) <= FEW;
+}
+
+/* Bytes of a tile's sums, or of their totals. */
+static int64_t sums_bytes(const struct grad_w *f, int64_t each)
+{
+    return is_direct(f) ? 0 : aligned(f->p->kernels->numbers * f->filters * f->taps * each);
+}
+
+static int64_t grad_w_scratch(const struct grad_w *f)
+{
+    const struct dot_problem *p = f->p;
+    const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
+    const int64_t block = smaller(POSITIONS, ceiling(row_of(p, f->images), lanes) * lanes);
+
+    return aligned(f->filters * f->taps * e) + sums_bytes(f, e) + sums_bytes(f, sizeof(double)) +
+           (f->dx != NULL ? 2 : 1) * panel_bytes(p, f->taps, block) + mask_bytes(p, f->taps, block) +
+           (p->kernels->saved ? 2 : 1) * panel_bytes(p, f->filters, block);
+}
+
+/* Images [first, last) of one tile. */
+static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, int64_t last, char *scratch)
+{
+    const struct dot_problem *p = f->p;
+    const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
+    const int64_t filters = t->f1 - t->f0, depth = t->k1 - t->k0, sums = p->kernels->numbers * filters * depth;
+    const int64_t end = last * length(p), row = row_of(p, last - first);
+    const int64_t along = ceiling(row, POSITIONS), block = ceiling(ceiling(row, along), lanes) * lanes;
+    const int64_t place = (t->group * p->filters + t->f0) * taps(p) + t->k0;
+    const int dense = dense_weights(p), direct = is_direct(f);
+    char *w = scratch, *part = w + aligned(f->filters * f->taps * e), *rest = part + sums_bytes(f, e);
+    double *total = (double *)rest;
+    int64_t start, position, plane, o, blocks = 0;
+
+    rest += sums_bytes(f, sizeof *total);
+    t->w = (const char *)p->w + place * e;
+    t->w_stride = taps(p);
+    if (!dense) {
+        /* A copy. There are no parameters. */
+        t->w = w;
+        t->w_stride = depth;
+        for (o = 0; o < filters; o++)
+            dot_copy_filter(p, t->group * p->filters + t->f0 + o, t->k0, t->k1, w + o * depth * e);
+    }
+    t->finite = p->kernels->finite & DOT_PARTIALS && scalars_finite(p);
+    for (plane = 0; plane < p->kernels->planes; plane++)
+        for (o = 0; t->finite && o < filters; o++)
+            t->finite = p->kernels->operands_finite(depth, t->w + (plane * weights(p) + o * t->w_stride) * e);
+    t->dw = direct ? f->dw + place * e : part;
+    t->stride = direct ? taps(p) : depth;
+    t->plane = direct ? weights(p) : filters * depth;
+    if (!direct) {
+        memset(part, 0, (size_t)(sums * e));
+        memset(total, 0, (size_t)sums * sizeof *total);
+    }
+    for (start = first * length(p); start < end; start += row)
+        for (position = 0; position < row; position += block) {
+            grad_w_block(f, t, start + position, smaller(block, row - position), rest);
+            if (!direct && ++blocks % BLOCKS == 0)
+                dot_add_up(p, sums, part, total);
+        }
+    if (direct)
+        return;
+    dot_add_up(p, sums, part, total);
+    for (plane = 0; plane < p->kernels->numbers; plane++)
+        for (o = 0; o < filters; o++) {
+            const int64_t to = plane * weights(p) + place + o * taps(p);
+            const double *from = total + (plane * filters + o) * depth;
+
+            if (f->parts == NULL)
+                dot_add_totals(p, depth, from, 1, 0, f->dw + to * e);
+            else
+                memcpy(f->parts + first / f->images * all_sums(p) + to, from, (size_t)depth * sizeof *from);
+        }
 }
 
 static void grad_w_task(void *context, int64_t task, char *scratch)
@@ -65,70 +181,52 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     const struct grad_w *f = (const struct grad_w *)context;
     const struct dot_problem *p = f->p;
     const int64_t along = ceiling(taps(p), f->taps), chunks = ceiling(p->filters, f->filters);
-    const int64_t k0 = task % along * f->taps, k1 = smaller(taps(p), k0 + f->taps);
-    const int64_t f0 = task / along % chunks * f->filters, f1 = smaller(p->filters, f0 + f->filters);
-    const int64_t group = task / along / chunks, e = p->kernels->element, lanes = p->kernels->lanes;
-    /* Blocks lie within images, unless these are small. They depend on shapes alone, and so does the order of sums. */
-    const int64_t row = length(p) >= 256 ? length(p) : positions(p);
-    const int64_t blocks = ceiling(row, POSITIONS), block = ceiling(ceiling(row, blocks), lanes) * lanes;
-    const int64_t filter = group * p->filters + f0, row_bytes = (k1 - k0) * e;
-    const int dense = dense_weights(p);
-    char *to = f->dw + (filter * taps(p) + k0) * e, *w_tile = scratch, *dw = to;
-    const char *w = (const char *)p->w + (filter * taps(p) + k0) * e;
-    int64_t w_stride = taps(p), plane, o, start, position;
-    int finite = p->kernels->finite & DOT_PARTIALS && scalars_finite(p);
+    struct tile t = {.k0 = task % along * f->taps};
+    int64_t first = 0, last = p->batch;
 
-    if (!dense) {
-        /* Copies of both, since they are as far apart. There are no parameters. */
-        w = w_tile;
-        dw = w_tile + (f1 - f0) * row_bytes;
-        w_stride = k1 - k0;
-        for (o = 0; o < f1 - f0; o++) {
-            dot_copy_filter(p, filter + o, k0, k1, w_tile + o * row_bytes);
-            memcpy(dw + o * row_bytes, to + o * taps(p) * e, (size_t)row_bytes);
-        }
-        scratch = w_tile + tile_bytes(f);
+    t.k1 = smaller(taps(p), t.k0 + f->taps);
+    task /= along;
+    if (f->dx == NULL) {
+        t.f0 = task % chunks * f->filters;
+        t.f1 = smaller(p->filters, t.f0 + f->filters);
+        t.group = task / chunks;
+        grad_w_tile(f, &t, first, last, scratch);
+        return;
     }
-    for (plane = 0; plane < p->kernels->planes; plane++)
-        for (o = 0; finite && o < f1 - f0; o++)
-            finite = p->kernels->operands_finite(k1 - k0, w + (plane * weights(p) + o * w_stride) * e);
-    for (start = 0; start < positions(p); start += row)
-        for (position = 0; position < row; position += block)
-            grad_w_block(p, f->grad, w, dw, w_stride, group, f0, f1, k0, k1, start + position,
-                         smaller(block, row - position), finite, scratch);
-    for (o = 0; !dense && o < f1 - f0; o++)
-        memcpy(to + o * taps(p) * e, dw + o * row_bytes, (size_t)row_bytes);
+    /* All filters, as they add to the same pixels. */
+    t.group = task % p->groups;
+    first = task / p->groups * f->images;
+    last = smaller(p->batch, first + f->images);
+    for (t.f0 = 0; t.f0 < p->filters; t.f0 = t.f1) {
+        t.f1 = smaller(p->filters, t.f0 + f->filters);
+        grad_w_tile(f, &t, first, last, scratch);
+    }
 }
 
 /* How many taps and filters a task takes on: fewer until all threads have work. */
 static struct grad_w grad_w_split(const struct dot_problem *p)
 {
-    struct grad_w f = {.p = p, .taps = 64, .filters = 128};
+    struct grad_w f = {.p = p, .taps = 64, .filters = 128, .images = p->batch};
 
-    f.taps = smaller(f.taps, ceiling(taps(p), 4) * 4);
-    f.filters = smaller(f.filters, ceiling(p->filters, 2) * 2);
+    f.taps = smaller(f.taps, taps(p));
+    f.filters = smaller(f.filters, p->filters);
     while (p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters) < 4 * p->threads) {
         if (f.taps > 16)
-            f.taps = ceiling(f.taps / 2, 4) * 4;
+            f.taps = ceiling(f.taps, 2);
         else if (f.filters > 16)
-            f.filters = ceiling(f.filters / 2, 2) * 2;
+            f.filters = ceiling(ceiling(f.filters, 2), 4) * 4;
         else
             break;
     }
     return f;
 }
 
-static int64_t grad_w_scratch(const struct dot_problem *p)
+int64_t dot_grad_w_workspace(const struct dot_problem *p)
 {
     const struct grad_w f = grad_w_split(p);
 
-    return tile_bytes(&f) + panel_bytes(p, f.taps, POSITIONS) + mask_bytes(p, f.taps, POSITIONS) +
-           (p->kernels->saved ? 2 : 1) * panel_bytes(p, f.filters, POSITIONS);
-}
-
-int64_t dot_grad_w_workspace(const struct dot_problem *p)
-{
-    return p->kernels->direct_grad_w && dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p) : p->threads * grad_w_scratch(p);
+    return p->kernels->direct_grad_w != NULL && dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p)
+                                                                        : p->threads * grad_w_scratch(&f);
 }
 
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
@@ -142,5 +240,82 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
     f.grad = (const char *)grad;
     f.dw = (char *)dw;
     run(p, p->groups * ceiling(taps(p), f.taps) * ceiling(p->filters, f.filters), grad_w_task, &f,
-        (char *)workspace, grad_w_scratch(p));
+        (char *)workspace, grad_w_scratch(&f));
+}
+
+/* Parts of the batch, for as many tasks as 64 channels are. They depend on shapes alone, and so does the order of sums. */
+static int64_t parts_of(const struct dot_problem *p)
+{
+    const int64_t room = larger(1, PARTS / (all_sums(p) * (int64_t)sizeof(double)));
+    const int64_t parts = smaller(smaller(p->batch, room), ceiling(64, p->groups * p->channels));
+
+    return ceiling(p->batch, ceiling(p->batch, parts));
+}
+
+static int both_at_once(const struct dot_problem *p)
+{
+    const int direct_x = p->kernels->direct_grad_x != NULL && dot_is_direct_grad_x(p);
+    const int direct_w = p->kernels->direct_grad_w != NULL && dot_is_direct_grad_w(p);
+
+    return !direct_x && !direct_w && volume(p->kernel) <= MOST_TAPS &&
+           p->groups * p->channels * parts_of(p) >= LEAST_TASKS;
+}
+
+static int64_t parts_bytes(const struct dot_problem *p)
+{
+    return parts_of(p) > 1 ? aligned(parts_of(p) * all_sums(p) * (int64_t)sizeof(double)) : 0;
+}
+
+static struct grad_w grads_split(const struct dot_problem *p, void *dx, void *workspace)
+{
+    const int64_t kernel = volume(p->kernel), parts = parts_of(p), images = ceiling(p->batch, parts);
+    struct grad_w f = {.p = p, .dx = (char *)dx, .filters = smaller(CHUNK, p->filters), .images = images};
+    /* Few positions leave room for more taps, and gradients that are gathered for each task are better used by many. */
+    const int64_t most = length(p) >= 256 ? 64 : 128, taps = most * smaller(4, larger(1, POSITIONS / row_of(p, images)));
+    int64_t channels = smaller(p->channels, larger(1, taps / kernel));
+
+    while (channels > 1 && parts * p->groups * ceiling(p->channels, channels) < 4 * p->threads)
+        channels = ceiling(channels, 2);
+    f.taps = ceiling(p->channels, ceiling(p->channels, channels)) * kernel;
+    f.parts = parts > 1 ? (double *)workspace : NULL;
+    return f;
+}
+
+int64_t dot_grads_workspace(const struct dot_problem *p)
+{
+    /* It asks only whether there are dx and parts. */
+    double there;
+    const struct grad_w f = grads_split(p, &there, &there);
+
+    if (!both_at_once(p))
+        return larger(dot_grad_x_workspace(p), dot_grad_w_workspace(p));
+    return parts_bytes(p) + p->threads * grad_w_scratch(&f);
+}
+
+static void add_parts(void *context, int64_t task, char *scratch)
+{
+    const struct grad_w *f = (const struct grad_w *)context;
+    const int64_t start = task * 1024, count = smaller(1024, all_sums(f->p) - start);
+
+    (void)scratch;
+    dot_add_totals(f->p, count, f->parts + start, parts_of(f->p), all_sums(f->p),
+                   f->dw + start * f->p->kernels->element);
+}
+
+void dot_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace)
+{
+    struct grad_w f = grads_split(p, dx, workspace);
+    const int64_t parts = parts_of(p);
+    char *scratch = (char *)workspace + parts_bytes(p);
+
+    if (!both_at_once(p)) {
+        dot_grad_x(p, grad, dx, workspace);
+        dot_grad_w(p, grad, dw, workspace);
+        return;
+    }
+    f.grad = (const char *)grad;
+    f.dw = (char *)dw;
+    run(p, parts * p->groups * ceiling(taps(p), f.taps), grad_w_task, &f, scratch, grad_w_scratch(&f));
+    if (f.parts != NULL)
+        run(p, ceiling(all_sums(p), 1024), add_parts, &f, scratch, 0);
 }

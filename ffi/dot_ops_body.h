@@ -4,20 +4,22 @@
 #define MODE const int fused, const ELEMENT one, const ELEMENT w, const ELEMENT x
 #define PARTIAL const ELEMENT g, const ELEMENT w, const ELEMENT x
 #define IGNORE_MODE (void)fused, (void)one
+/* Both gradients begin with the same difference: where both are wanted, it is computed once. */
 
 INLINE ELEMENT TYPED(l1_term)(MODE) { return MATH(fabs)(DIFFERENCE(w, x)); }
-INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return d > 0 ? g : d < 0 ? -g : g * 0; }
+/* A choice among three gradients would be made by branches. */
+INLINE ELEMENT TYPED(times_sign)(const ELEMENT g, const ELEMENT d) { return g * (d > 0 ? 1 : d < 0 ? -1 : 0); }
 INLINE ELEMENT TYPED(times_finite_sign)(const ELEMENT g, const ELEMENT d)
 {
     return d != 0 ? MATH(copysign)(1, d) * g : 0;
 }
 INLINE ELEMENT TYPED(l1_grad_w)(PARTIAL) { return TYPED(times_sign)(g, w - x); }
-INLINE ELEMENT TYPED(l1_grad_x)(PARTIAL) { return TYPED(times_sign)(g, x - w); }
+INLINE ELEMENT TYPED(l1_grad_x)(PARTIAL) { return -TYPED(times_sign)(g, w - x); }
 INLINE ELEMENT TYPED(l1_grad_w_finite)(PARTIAL) { return TYPED(times_finite_sign)(g, w - x); }
-INLINE ELEMENT TYPED(l1_grad_x_finite)(PARTIAL) { return TYPED(times_finite_sign)(g, x - w); }
+INLINE ELEMENT TYPED(l1_grad_x_finite)(PARTIAL) { return -TYPED(times_finite_sign)(g, w - x); }
 
 INLINE ELEMENT TYPED(adder_term)(MODE) { return -MATH(fabs)(DIFFERENCE(w, x)); }
-INLINE ELEMENT TYPED(adder_grad_w)(PARTIAL) { return g * (x - w); }
+INLINE ELEMENT TYPED(adder_grad_w)(PARTIAL) { return -(g * (w - x)); }
 INLINE ELEMENT TYPED(adder_grad_x)(PARTIAL)
 {
     const ELEMENT d = w - x, low = d < -1 ? -1 : d;
@@ -27,7 +29,7 @@ INLINE ELEMENT TYPED(adder_grad_x)(PARTIAL)
 INLINE ELEMENT TYPED(l2_left)(MODE) { IGNORE_MODE; return w - x; }
 INLINE ELEMENT TYPED(l2_right)(MODE) { IGNORE_MODE; return w - x; }
 INLINE ELEMENT TYPED(l2_grad_w)(PARTIAL) { return g * (w - x) + g * (w - x); }
-INLINE ELEMENT TYPED(l2_grad_x)(PARTIAL) { return g * (x - w) + g * (x - w); }
+INLINE ELEMENT TYPED(l2_grad_x)(PARTIAL) { return -(g * (w - x) + g * (w - x)); }
 
 INLINE ELEMENT TYPED(sign)(const ELEMENT v) { return v >= 0 ? 1 : -1; }
 INLINE ELEMENT TYPED(xnor_term)(MODE) { IGNORE_MODE; return TYPED(sign)(w) * TYPED(sign)(x); }

@@ -15,6 +15,8 @@ int64_t dot_workspace(const struct dot_problem *p, int call)
     case 2:
         return dot_grad_w_workspace(p);
     case 3:
+        return dot_grads_workspace(p);
+    case 4:
         return dot_grad_extremum_workspace(p);
     default:
         return dot_grad_fold_workspace(p);

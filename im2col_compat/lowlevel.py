@@ -18,7 +18,7 @@ except ImportError as error:
     missing = "the C library im2col_compat._im2col isn't built or doesn't load ({})".format(error)
 
 #: dot.h's calls.
-FORWARD, GRAD_X, GRAD_W, GRAD_EXTREMUM, GRAD_FOLD = range(5)
+FORWARD, GRAD_X, GRAD_W, GRADS, GRAD_EXTREMUM, GRAD_FOLD = range(6)
 
 #: Filters of a group for which there may be kernels that read pixels where they lie (ffi/dot_phases.c's MOST_FILTERS).
 MOST_FILTERS = 8

@@ -64,8 +64,10 @@ class Reduction(object):
 
     def calls(self, needs_w, needs_x, arrays=None, result=None):
         """(call, whether it gives dw, whether it gives dx) of each C call for the gradients that are needed."""
-        # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
         of_x, of_w = self.calls_of(arrays, result)
+        if needs_w and needs_x and (of_x, of_w) == (lowlevel.GRAD_X, lowlevel.GRAD_W):
+            return [(lowlevel.GRADS, True, True)]
+        # One at a time: tasks of dx share no pixels, tasks of dw share no weights.
         calls = (needs_x, of_x, False, True), (needs_w, of_w, True, False)
         return [call[1:] for call in calls if call[0]]
 

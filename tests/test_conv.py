@@ -10,7 +10,7 @@ from helpers.ops import INF, OPS
 from helpers.settings import CONVOLVE
 from helpers.tensors import KINDS, VARIABLES, dtype_of, kind_of, make, some, torch, values
 
-from im2col_compat import Op, available_backends, conv2d, linear, matmul, use_backend
+from im2col_compat import Op, available_backends, conv1d, conv2d, linear, matmul, ops, use_backend
 from im2col_compat import chunks
 
 _expected = {}  # for all kinds
@@ -275,22 +275,68 @@ def test_long_sums_are_accurate(kind):
     """A float32 sum of 100,000 terms is within a few roundings of the exact one: it is summed in blocks."""
     terms = np.random.RandomState(0).rand(1, 200000).astype("float32")
     exact = terms.astype("float64").sum()
-    found = matmul(make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x + 0 * w)
+    found = matmul(
+        make(kind, np.ones((1, 200000)), "float32"), make(kind, terms.T, "float32"), op=lambda w, x: w * x + 0 * w
+    )
     assert abs(float(values(found)[0, 0]) - exact) / exact < 1e-6
 
 
+LONG = {name: (name, {}) for name in ("l1", "l2", "max_plus")}
+LONG["product"] = (lambda w, x: w * x + 0 * w, {})
+LONG["own-add"] = (Op(lambda w, x: w * x, lambda acc, term: acc + term), {})
+LONG["logsumexp"] = (Op(lambda w, x: w + x, "logsumexp"), {})
+LONG["parameter"] = (Op(lambda w, x, t: abs(w - x) * t), {"t": np.ones((2, 1, 1))})
+
+
 @pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
-def test_long_gradients_are_accurate():
-    """A weight's gradient over 100,000 positions is as accurate as F.conv2d's."""
+@pytest.mark.parametrize("op", sorted(LONG))
+def test_long_gradients_are_accurate(op):
+    """A weight's gradient over 1.6 million positions, and a parameter's, is the exact one but for a few roundings."""
+    op, params = LONG[op]
     random = np.random.RandomState(0)
-    x, grad = random.rand(1, 1, 320, 320).astype("float32"), random.rand(1, 1, 320, 320).astype("float32")
-    exact = (x.astype("float64") * grad).sum()
-    errors = []
-    for op in (lambda w, x: w * x + 0 * w, "dot"):
-        w = make("tensor", np.ones((1, 1, 1, 1)), "float32", requires_grad=True)
-        conv2d(torch.from_numpy(x), w, op=op).backward(torch.from_numpy(grad))
-        errors.append(abs(float(values(w.grad).sum()) - exact) / exact)
-    assert errors[0] <= max(2 * errors[1], 1e-6)
+    x, w, grad = random.rand(2, 1, 800001), random.rand(1, 1, 2), random.rand(2, 1, 800000)
+    gradients = []
+    for dtype in ("float32", "float64"):
+        # Of the same numbers.
+        x_, w_, grad_ = [make("tensor", value.astype("float32"), dtype) for value in (x, w, grad)]
+        leaves = dict({"w": w_}, **{name: make("tensor", value[:1], dtype) for name, value in params.items()})
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+        more = {name: leaf for name, leaf in leaves.items() if name != "w"}
+        conv1d(x_, leaves["w"], op=op, **({"params": more} if more else {})).backward(grad_)
+        gradients.append([values(leaf.grad) for _, leaf in sorted(leaves.items())])
+    for found, exact in zip(*gradients):
+        assert abs(found - exact).max() <= 3e-7 * abs(exact).max()
+
+
+@pytest.mark.skipif(torch is None or VARIABLES, reason="needs torch 0.4")
+@pytest.mark.parametrize(
+    "channels,batch,length", [(1, 1, 500), (6, 9, 300), (16, 5, 2000), (70, 1, 9000), (70, 300, 31)]
+)
+@pytest.mark.parametrize("op", ["l1", "lambda", "left-out"])
+def test_both_gradients_at_once(op, channels, batch, length):
+    """They are what each alone is, nearly, for any cut of the work, and bitwise the same for any number of threads."""
+    own = {"l1": "l1", "lambda": lambda w, x: abs(w - x) * w, "left-out": ops.l1.replace(pad_value=None)}[op]
+    random = np.random.RandomState(0)
+    x, w = random.randn(batch, channels, length), random.randn(7, channels, 3)
+    grad = make("tensor", random.randn(batch, 7, (length + 1) // 2), "float32")
+
+    def gradients(of_x, of_w):
+        leaves = [make("tensor", value, "float32", requires_grad=of) for value, of in ((x, of_x), (w, of_w))]
+        conv1d(leaves[0], leaves[1], stride=2, padding=1, op=own).backward(grad)
+        return [values(leaf.grad) for leaf in leaves if leaf.grad is not None]
+
+    apart = gradients(True, False) + gradients(False, True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(gradients(True, True))
+    finally:
+        torch.set_num_threads(before)
+    for one, other, alone in zip(results[0], results[1], apart):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, alone, 1e-5, 1e-6 * abs(alone).max())
 
 
 @pytest.mark.skipif(torch is None, reason="needs torch")

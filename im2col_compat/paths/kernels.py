@@ -153,9 +153,14 @@ def _call(call, how, address_for, addresses, itemsizes, scalars=None, dw=0, dx=0
     address_for: Kernels.address_for; addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter. saved: the
     address of the result, which lies as the gradient does, for gradients that need it.
     """
+    each = how.multiplications
+    if call == lowlevel.GRADS and each > STEP:
+        # Each can be cut in its own way.
+        for call, to_w, to_x in ((lowlevel.GRAD_X, 0, dx), (lowlevel.GRAD_W, dw, 0)):
+            _call(call, how, address, addresses, itemsizes, scalars, to_w, to_x, wanted, saved)
+        return
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
-    each = how.multiplications
     if how.batch * each < LEAST:
         lowlevel.dot(call, how, address_for(call, how), 1, w, x, result, saved, dx, dw, scalars, wanted)
         return
