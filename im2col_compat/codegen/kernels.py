@@ -143,7 +143,7 @@ class _Parts(object):
 
 def _part(texts, dtype, level, what, part):
     """What _load() returns of one part."""
-    source, flags = template.source(texts, dtype, level, part), template.flags(texts, level)
+    source, flags = template.source(texts, dtype, level, part), template.flags(level)
     return _libraries.get(source, lambda: _load(source, flags, ("gradients of " if part.gradients else "") + what))
 
 

@@ -48,13 +48,7 @@ def run_parts(op, problem, kernels, arrays, w, x):
     w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
     for how, w_start, x_start, y_start in parts:
         addresses = w + w_start * itemsize, x + x_start * itemsize, to + y_start * kernels.result_itemsize
-        _call(
-            lowlevel.FORWARD,
-            how,
-            kernels.address_for(lowlevel.FORWARD, how),
-            addresses,
-            (itemsize, kernels.result_itemsize),
-        )
+        _call(lowlevel.FORWARD, how, kernels.address_for, addresses, (itemsize, kernels.result_itemsize))
     _check_divisions(op, kernels, divisions)
     return result
 
@@ -150,14 +144,14 @@ def _check_divisions(op, kernels, before):
 def _call(call, how, address_for, addresses, itemsizes, scalars=None, dw=0, dx=0, wanted=1, saved=0):
     """One of the C calls, some images at a time, or parts of one.
 
-    address_for: Kernels.address_for; addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of x and the latter. saved: the
-    address of the result, which lies as the gradient does, for gradients that need it.
+    address_for: Kernels.address_for. addresses: of w, x, and the result or the gradient with respect to it; itemsizes: of
+    x and the latter. saved: the address of the result, which lies as the gradient does, for gradients that need it.
     """
     each = how.multiplications
     if call == lowlevel.GRADS and each > STEP:
         # Each can be cut in its own way.
         for call, to_w, to_x in ((lowlevel.GRAD_X, 0, dx), (lowlevel.GRAD_W, dw, 0)):
-            _call(call, how, address, addresses, itemsizes, scalars, to_w, to_x, wanted, saved)
+            _call(call, how, address_for, addresses, itemsizes, scalars, to_w, to_x, wanted, saved)
         return
     scalars = 0 if scalars is None else lowlevel.address_of(scalars)
     w, x, result = addresses
@@ -173,24 +167,13 @@ def _call(call, how, address_for, addresses, itemsizes, scalars=None, dw=0, dx=0
         to_x = dx + start * how.dx_strides[0] * itemsizes[0] if dx else 0
         y = saved and saved + y_offset
         if each <= STEP:
-            lowlevel.dot(
-                call,
-                part,
-                address_for(call, part),
-                threads,
-                w,
-                x + x_offset,
-                result + y_offset,
-                y,
-                to_x,
-                dw,
-                scalars,
-                wanted,
-            )
+            address = address_for(call, part)
+            lowlevel.dot(call, part, address, threads, w, x + x_offset, result + y_offset, y, to_x, dw, scalars, wanted)
             continue
         for turn, w_start, x_start, y_start, dx_start, dw_start in _turns(call, part, not scalars):
             lowlevel.dot(
-                call, turn, address_for(call, turn), threads, w + w_start * itemsizes[0], x + x_offset + x_start * itemsizes[0],
+                call, turn, address_for(call, turn), threads, w + w_start * itemsizes[0],
+                x + x_offset + x_start * itemsizes[0],
                 result + y_offset + y_start * itemsizes[1], y and y + y_start * itemsizes[1],
                 to_x and to_x + dx_start * itemsizes[0], dw and dw + dw_start * itemsizes[0], scalars, wanted,
             )  # fmt: skip

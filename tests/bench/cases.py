@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import peers
 import timing
 import torch
-from problems import Codes, Columns, Conv, Linear, Matmul, reference
+from problems import Codes, Columns, Conv, Depthwise, Linear, Matmul, reference
 
 TOLERANCE = 1e-4  # of the largest element
 
@@ -39,6 +39,11 @@ DIMENSIONS = [
     Columns(8, 32, 4000, 3, 0, 2, dims=1),
     Columns(2, 16, 24, 3, 1, 1, dims=3),
     Columns(4, 8, 16, 2, 0, 2, dims=3),
+]
+DEPTHWISE = [
+    Depthwise(batch, channels, size, channels, kernel, kernel // 2, 1)
+    for channels, size, kernel in ((96, 112, 3), (96, 56, 3), (240, 28, 3), (480, 14, 5), (64, 56, 7))
+    for batch in (1, 8)
 ]
 CODES = [(16, channels, size, channels, 3, 1, 1) for channels, size in ((64, 28), (128, 28), (256, 14))]
 # The columns of the first would take 116 MB, of the second 104 MB.
@@ -78,16 +83,17 @@ class Case:
 
 
 def all_cases(quick):
-    shapes, columns, dimensions, codes, memory = SHAPES, COLUMNS, DIMENSIONS, CODES, MEMORY
+    shapes, columns, dimensions, codes, memory, each = SHAPES, COLUMNS, DIMENSIONS, CODES, MEMORY, DEPTHWISE
     product, image = Matmul(64, 576, 3136), Conv(1, 64, 28, 64, 3, 1, 1)
     if quick:
         shapes = [Conv(2, 4, 12, 8, 3, 1, 1), Linear(16, 64, 32)]
         columns = [Columns(2, 3, 9, 3, 1, 1), Columns(1, 2, 12, 3, 0, 2, dtype="bfloat16")]
         dimensions = [Columns(2, 2, 20, 3, 1, 1, dims=1), Columns(1, 2, 5, 2, 0, 1, dims=3)]
         codes, memory = [(2, 40, 6, 40, 3, 1, 1)], [Conv(1, 4, 8, 4, 3, 1, 1)]
-        product, image = Matmul(4, 30, 50), Conv(1, 4, 8, 4, 3, 1, 1)
+        product, image, each = Matmul(4, 30, 50), Conv(1, 4, 8, 4, 3, 1, 1), [Depthwise(2, 4, 9, 4, 3, 1, 1)]
     cases = [Case("l1", str(problem), problem, l1()) for problem in shapes]
     cases += [Case("gradients", str(problem), problem, gradients()) for problem in shapes]
+    cases += [Case("depthwise", str(problem), problem, depthwise()) for problem in each]
     if torch.get_num_threads() > 1:
         cases += [Case("threads", str(problem), problem, threads()) for problem in shapes]
     cases += [Case("max_plus", str(product), product, max_plus())]
@@ -128,6 +134,21 @@ def gradients():
         Contestant("l1, forward alone", peers.ours("l1"), "l1"),
         Contestant("adder", adder, "l1", truth(peers.adder_term, backward=True)),
         Contestant("F.conv2d, F.linear", peers.with_backward(peers.native), "l1"),
+    ]
+
+
+def depthwise():
+    def true(problem, x, w, backward=False):
+        return problem.reference(x, w, peers.distance, backward)
+
+    both = "l1, forward and backward"
+    return [
+        Contestant("l1", peers.ours("l1"), check=true),
+        Contestant("F.conv2d", peers.native, "l1"),
+        Contestant(both, peers.with_backward(peers.ours("l1")), check=functools.partial(true, backward=True)),
+        Contestant("F.conv2d, forward and backward", peers.with_backward(peers.native), both),
+        Contestant("xnor", peers.ours("xnor")),
+        Contestant("F.conv2d of the signs", peers.native_of_signs, "xnor", "xnor", exact=True),
     ]
 
 

@@ -78,6 +78,42 @@ class Conv(Problem):
 
 
 @dataclass(frozen=True)
+class Depthwise(Conv):
+    """A filter for each channel."""
+
+    def __str__(self):
+        return super().__str__().replace(f"→ {self.filters}", "depthwise")
+
+    @property
+    def w_shape(self):
+        return self.filters, 1, self.kernel, self.kernel
+
+    @property
+    def macs(self):
+        return self.batch * self.channels * self.kernel**2 * self.out**2
+
+    def ours(self, x, w, op):
+        return im2col_compat.conv2d(x, w, padding=self.padding, stride=self.stride, groups=self.channels, op=op)
+
+    def native(self, x, w):
+        return F.conv2d(x, w, padding=self.padding, stride=self.stride, groups=self.channels)
+
+    def reference(self, x, w, multiply, backward=False):
+        """As `reference`, an image at a time."""
+        rows, results, grad_rows = w.double().requires_grad_(backward), [], 0
+        grad = grad_of_result(torch.empty(self.batch, self.channels, self.out, self.out)).double()
+        for image, its_grad in zip(x.double(), grad, strict=True):
+            image = image[:, None].requires_grad_(backward)
+            columns = F.unfold(image, self.kernel, padding=self.padding, stride=self.stride)
+            y = multiply(rows.reshape(self.channels, -1, 1), columns).sum(1).reshape(its_grad.shape)
+            d_image, d_rows = torch.autograd.grad(y, (image, rows), its_grad) if backward else (image, 0)
+            results.append((y.detach(), d_image[:, 0]))
+            grad_rows = grad_rows + d_rows
+        y, d_x = (torch.stack(parts) for parts in zip(*results, strict=True))
+        return [y, d_x, grad_rows] if backward else [y]
+
+
+@dataclass(frozen=True)
 class Codes(Conv):
     """A convolution of integers of eight bits."""
 

@@ -21,6 +21,11 @@ SECTIONS = {
         "Forward and backward",
         "The result and both gradients. F.conv2d and F.linear are the ordinary convolution, with its gradients.",
     ),
+    "depthwise": (
+        "Depthwise convolutions",
+        "A filter for each channel: F.conv2d's groups are the channels. Ratios are to our forward, to our forward and "
+        "backward, and to our xnor.",
+    ),
     "threads": (
         "All threads against one",
         'op="l1", forward. Both run in one process, taking turns.',
