@@ -3,9 +3,18 @@
 
 int dot_prefers_direct(const struct dot_problem *p, int call)
 {
-    if (call == 3)
+    switch (call) {
+    case 0:
+        return dot_is_direct_forward(p);
+    case 1:
+        return dot_is_direct_grad_x(p);
+    case 2:
+        return dot_is_direct_grad_w(p);
+    case 3:
         return dot_is_direct_grad_x(p) && dot_is_direct_grad_w(p);
-    return call == 0 ? dot_is_direct_forward(p) : call == 1 ? dot_is_direct_grad_x(p) : call == 2 ? dot_is_direct_grad_w(p) : 0;
+    default:
+        return 0;
+    }
 }
 
 void dot_call(const struct dot_problem *kept, int call, uintptr_t w, uintptr_t x, uintptr_t result, uintptr_t saved,

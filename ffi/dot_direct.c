@@ -19,7 +19,9 @@ int64_t dot_direct_share(const struct direct *d)
 {
     const int64_t terms = volume(d->s.box) * taps(d->p) * d->p->filters;
 
-    return ceiling(dot_direct_items(d), larger(1, smaller(dot_direct_items(d) * terms / TERMS_OF_TASK, 16 * d->p->threads)));
+    const int64_t tasks = smaller(dot_direct_items(d) * terms / TERMS_OF_TASK, 16 * d->p->threads);
+
+    return ceiling(dot_direct_items(d), larger(1, tasks));
 }
 
 static void find_box(const struct direct *d, struct item *item)
@@ -186,8 +188,8 @@ static void forward_item(const struct forward *f, const struct item *item, const
                 const int64_t place = place_of(&d->s, z, y, 0);
 
                 for (k = 0; k < taps(p); k += depth)
-                    kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p), x + place * e,
-                                    d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
+                    kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p),
+                                    x + place * e, d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
             }
         dot_put(t, out, d->s.size, item->blocks, &grid,
                 f->y + (item->image * p->y_strides[0] + filter * p->y_strides[1]) * t);

@@ -96,7 +96,7 @@ static int64_t row_of(const struct dot_problem *p, int64_t images)
 }
 
 /* Whether sums are added up where they belong: those of few blocks. */
-static int is_direct(const struct grad_w *f)
+static int adds_in_place(const struct grad_w *f)
 {
     const int64_t row = row_of(f->p, f->images);
 
@@ -106,7 +106,7 @@ static int is_direct(const struct grad_w *f)
 /* Bytes of a tile's sums, or of their totals. */
 static int64_t sums_bytes(const struct grad_w *f, int64_t each)
 {
-    return is_direct(f) ? 0 : aligned(f->p->kernels->numbers * f->filters * f->taps * each);
+    return adds_in_place(f) ? 0 : aligned(f->p->kernels->numbers * f->filters * f->taps * each);
 }
 
 static int64_t grad_w_scratch(const struct grad_w *f)
@@ -129,7 +129,7 @@ static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, i
     const int64_t end = last * length(p), row = row_of(p, last - first);
     const int64_t along = ceiling(row, POSITIONS), block = ceiling(ceiling(row, along), lanes) * lanes;
     const int64_t place = (t->group * p->filters + t->f0) * taps(p) + t->k0;
-    const int dense = dense_weights(p), direct = is_direct(f);
+    const int dense = dense_weights(p), in_place = adds_in_place(f);
     char *w = scratch, *part = w + aligned(f->filters * f->taps * e), *rest = part + sums_bytes(f, e);
     double *total = (double *)rest;
     int64_t start, position, plane, o, blocks = 0;
@@ -148,20 +148,20 @@ static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, i
     for (plane = 0; plane < p->kernels->planes; plane++)
         for (o = 0; t->finite && o < filters; o++)
             t->finite = p->kernels->operands_finite(depth, t->w + (plane * weights(p) + o * t->w_stride) * e);
-    t->dw = direct ? f->dw + place * e : part;
-    t->stride = direct ? taps(p) : depth;
-    t->plane = direct ? weights(p) : filters * depth;
-    if (!direct) {
+    t->dw = in_place ? f->dw + place * e : part;
+    t->stride = in_place ? taps(p) : depth;
+    t->plane = in_place ? weights(p) : filters * depth;
+    if (!in_place) {
         memset(part, 0, (size_t)(sums * e));
         memset(total, 0, (size_t)sums * sizeof *total);
     }
     for (start = first * length(p); start < end; start += row)
         for (position = 0; position < row; position += block) {
             grad_w_block(f, t, start + position, smaller(block, row - position), rest);
-            if (!direct && ++blocks % BLOCKS == 0)
+            if (!in_place && ++blocks % BLOCKS == 0)
                 dot_add_up(p, sums, part, total);
         }
-    if (direct)
+    if (in_place)
         return;
     dot_add_up(p, sums, part, total);
     for (plane = 0; plane < p->kernels->numbers; plane++)

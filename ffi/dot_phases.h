@@ -1,6 +1,7 @@
-/* Images sorted by phase. Block b reads, at tap k of an axis, pixel b * stride + k * dilation, from where its first block
- * begins. That pixel is in phase k * dilation % stride, k * dilation / stride blocks further on than b. Where pixels of one
- * phase lie side by side, so do those that a tap reads for neighbouring blocks: nothing is copied once a tap. */
+/* Images sorted by phase. Along each axis block b reads, at tap k, pixel b * stride + k * dilation, counted from the first
+ * tap of the first block. That pixel is in phase k * dilation % stride, k * dilation / stride blocks further on than b.
+ * Where the pixels of a phase lie side by side, so do those that a tap reads for neighbouring blocks: no tap needs a copy
+ * of its own. */
 #ifndef DOT_PHASES_H
 #define DOT_PHASES_H
 
@@ -11,8 +12,8 @@
 /* Elements that kernels read and write beyond the last position. */
 #define BOX_OVERRUN 128
 
-/* Blocks are handled in boxes. Everything of one box lies in rows that are as long as a phase's: the pixels of each phase,
- * and of blocks the results, their gradients and whether there are such. */
+/* Blocks are handled in boxes. Everything of a box lies in rows that are as long as a phase's: the pixels of each phase,
+ * and the blocks' results and gradients. */
 struct phases {
     int64_t count[3]; /* phases along each axis */
     int64_t box[3];   /* blocks of one box, at most */
