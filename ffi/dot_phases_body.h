@@ -19,7 +19,9 @@ static void NAME(take)(const void *array, const struct grid *g, const int64_t *c
 {
     const int64_t step = g->step[2] * g->strides[2];
     const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
-    const WORD *first = (const WORD *)array + (g->first[2] + there.first * g->step[2]) * g->strides[2];
+    /* Of what isn't there no place is computed: a product of its number might overflow. */
+    const int any = there.first < there.last;
+    const WORD *first = (const WORD *)array + (any ? (g->first[2] + there.first * g->step[2]) * g->strides[2] : 0);
     WORD *out = (WORD *)to, other = 0;
     int64_t i, j, l;
 
@@ -30,7 +32,7 @@ static void NAME(take)(const void *array, const struct grid *g, const int64_t *c
             const int64_t z = g->first[0] + i * g->step[0], y = g->first[1] + j * g->step[1];
             const int in = z >= 0 && z < g->size[0] && y >= 0 && y < g->size[1];
 
-            if (in && there.first < there.last)
+            if (in && any)
                 NAME(take_row)(first + z * g->strides[0] + y * g->strides[1], step, there.last - there.first,
                                out + there.first);
             if (pad == NULL)
@@ -47,17 +49,20 @@ static void NAME(put)(const void *values, const int64_t *size, const int64_t *co
     const int64_t step = g->step[2] * g->strides[2];
     const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
     const int64_t length = there.last - there.first;
-    WORD *first = (WORD *)array + (g->first[2] + there.first * g->step[2]) * g->strides[2];
+    WORD *first, *to;
     int64_t i, j, l;
 
+    if (length == 0)
+        return;
+    first = (WORD *)array + (g->first[2] + there.first * g->step[2]) * g->strides[2];
     for (i = 0; i < count[0]; i++)
         for (j = 0; j < count[1]; j++) {
             const int64_t z = g->first[0] + i * g->step[0], y = g->first[1] + j * g->step[1];
             const WORD *row = (const WORD *)values + (i * size[1] + j) * size[2] + there.first;
-            WORD *to = first + z * g->strides[0] + y * g->strides[1];
 
-            if (z < 0 || z >= g->size[0] || y < 0 || y >= g->size[1] || length == 0)
+            if (z < 0 || z >= g->size[0] || y < 0 || y >= g->size[1])
                 continue;
+            to = first + z * g->strides[0] + y * g->strides[1];
             if (step == 1)
                 copy(row, length * (int64_t)sizeof(WORD), to);
             else

@@ -173,3 +173,21 @@ def test_derivatives_without_bound_meet_no_positions_that_are_not(level):
         expected = call.result(op, call.w, "float64", grad)
     for ours, theirs in zip(found, expected):
         np.testing.assert_allclose(ours, theirs)
+
+
+@pytest.mark.skipif(torch is None, reason="needs torch")
+def test_positions_that_are_not_add_nothing_to_gradients_of_finite_operands(level):
+    """What lies between rows and beyond the last one is read, too, and there a derivative may have no bound."""
+    of_zero, of_equal = Op(lambda w, x: abs(w - x) / x), Op(lambda w, x: abs(x) / (w - x))
+    for op, w, x in ((of_zero, 3, 1), (of_equal, 0, 2), (of_equal, 5, 5)):
+        call = Call(5, 2, 4, 1, 1, (11, 13), (3, 3), (1, 1), (0, 0), (1, 1))
+        call.x, call.w = 1 + abs(call.x) % 1, 3 + abs(call.w) % 1
+        # The last pixel meets only the last tap.
+        call.x[:, :, -1, -1] = x
+        call.w[..., 0, 0] = w
+        grad = np.random.RandomState(7).randn(*call.result(op, call.w, "float32").shape)
+        found = call.result(op, call.w, "float32", grad)
+        with use_backend(available_backends()[-1]):
+            expected = call.result(op, call.w, "float32", grad)
+        for ours, theirs in zip(found, expected):
+            np.testing.assert_allclose(ours, theirs, 1e-3, 1e-3)

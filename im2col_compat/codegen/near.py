@@ -46,7 +46,7 @@ def _between(node, args, operands):
     if function in (select, gate):
         return min(args[1][0], args[2][0]), max(args[1][1], args[2][1])
     if function is mul or function is div and (args[1][0] > 0 or args[1][1] < 0):
-        others = args[1] if function is mul else [1 / end for end in args[1]]
+        others = args[1] if function is mul else [1.0 / end for end in args[1]]
         products = [one * other for one in args[0] for other in others]
         return (min(products), max(products)) if all(each == each for each in products) else _ANY
     return _ANY

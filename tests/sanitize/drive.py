@@ -541,7 +541,7 @@ def gradients(pick):
             scalars = np.array(found.captured, dtype) if found.captured else None
             room = np.zeros((1 + len(found.captured),) + w.shape, dtype)
             to_w = lowlevel.address_of(room) if gives_w else 0
-            paths._call(number, how, found.address, addresses, sizes, scalars, to_w, to[0], 1, saved)
+            paths._call(number, how, found.address_for, addresses, sizes, scalars, to_w, to[0], 1, saved)
             dw += room[0]
         return np.concatenate([dw.ravel(), dx.ravel()])
 
@@ -756,7 +756,7 @@ def fault(kind):
         how = layout.of(problem, 0.0, "float32")
         small = np.empty(1599, "float32")
         addresses = [lowlevel.address_of(one) for one in (w, x, small)]
-        return paths._call(lowlevel.FORWARD, how, found.address, addresses, (4, 4))
+        return paths._call(lowlevel.FORWARD, how, found.address_for, addresses, (4, 4))
     geometry = unfold_geometry((4, 4, 64, 64), 3, 1, 0, 3)
     image, result = np.zeros(4 * 4 * 64 * 64 + 1, "uint32"), np.zeros(product(geometry.columns_shape), "uint32")
     address, to = lowlevel.address_of(image), lowlevel.address_of(result)
