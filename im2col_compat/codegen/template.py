@@ -92,7 +92,8 @@ def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
         partials += [(grad_name(i), of_others[name]) for i, name in enumerate(planes + scalars)]
         for name, partial in partials:
             exact, finite = (
-                print_c.c_times_function(name, "g", operands, partial, dtype, finite, inlined) for finite in (False, True)
+                print_c.c_times_function(name, "g", operands, partial, dtype, finite, inlined)
+                for finite in (False, True)
             )
             # Beside what is heavy that is little, and takes long to compile.
             finite_grads = finite_grads or reduction.finite_grads and exact != finite and not heavy
@@ -112,7 +113,21 @@ def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
     padded = (pad == float("inf"), pad == -float("inf"), False)
     finite_terms = reduction.finite_terms and floats and ranges.never_nan(traced.term, dict.fromkeys(names, padded))
     more = False, planes, scalars
-    return Texts("".join(parts), op, dtype, called, product, gradients, False, finite_grads, finite_terms, *more, others=traced.others, heavy=heavy, never_nan=never_nan)
+    return Texts(
+        "".join(parts),
+        op,
+        dtype,
+        called,
+        product,
+        gradients,
+        False,
+        finite_grads,
+        finite_terms,
+        *more,
+        others=traced.others,
+        heavy=heavy,
+        never_nan=never_nan
+    )
 
 
 def grad_name(i):
