@@ -18,7 +18,7 @@
  *   PANELS DIRECT       for which ways to feed them: panels of columns, or pixels where they lie
  *   MASKS               whether there are variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
- *   NEVER_NAN           whether these are never NaN: then those of a gradient of 0 are 0, whatever the operands
+ *   KEEPS_ZEROS         whether these give 0 for a gradient of 0, whatever the operands, and not NaN
  *   FINITE_TERMS        whether terms have
  *   IS_FINITE(v)        what finite means
  *   DIVIDES             whether a term may divide integers: then none is computed of a tap that is left out
@@ -540,7 +540,7 @@ INLINE void NAME(direct_x_tile)(const struct dot_kernels *self, const int rows, 
             for (j = 0; j < LANES; j++) {
                 const ELEMENT partial = PARTIAL_X(gradients[i * LANES + j], results[i * LANES + j], WEIGHTS(w, 0, 1),
                                                   x[i * LANES + j]);
-                acc[i][j] += (finite && NEVER_NAN) || is[i * LANES + j] != 0 ? partial : 0;
+                acc[i][j] += (finite && KEEPS_ZEROS) || is[i * LANES + j] != 0 ? partial : 0;
             }
     }
     for (i = 0; i < rows; i++)
@@ -598,7 +598,7 @@ INLINE void NAME(direct_w_tile)(const struct dot_kernels *self, const int number
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
                 const ELEMENT partial = PARTIAL_W(number, g[l + j], y[l + j], WEIGHTS(weights, k, 4), v[j]);
-                acc[k][j] += (finite && NEVER_NAN) || (there[l + j] != 0 && is[j] != 0) ? partial : 0;
+                acc[k][j] += (finite && KEEPS_ZEROS) || (there[l + j] != 0 && is[j] != 0) ? partial : 0;
             }
         }
     for (k = 0; k < taps; k++) {

@@ -13,7 +13,7 @@
 
 #define MASKS 1
 #define DIVIDES 0
-#define NEVER_NAN 1
+#define KEEPS_ZEROS 1
 #define PLANES 1
 #define NUMBERS 1
 #define WEIGHTS(w, i, step) (w)[i]
@@ -44,7 +44,7 @@
 #undef MASKS
 #undef ADDS
 #undef DIVIDES
-#undef NEVER_NAN
+#undef KEEPS_ZEROS
 #undef PLANES
 #undef NUMBERS
 #undef WEIGHTS

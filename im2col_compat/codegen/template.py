@@ -44,7 +44,7 @@ class Texts(object):
     gradients: whether there are any
     tgmath: whether functions of the C library are called by their names for any type
     finite_grads, finite_terms: whether there are variants for finite operands
-    never_nan: whether those of gradients are never NaN
+    keeps_zeros: whether those of gradients give 0, and not NaN, for a gradient of 0
     divides: whether integers may be divided
     others: the names of all operands beside w and x
     planes, scalars: the names of a weight's parameters: those beside it, and those of one number for all; in the order of
@@ -55,14 +55,14 @@ class Texts(object):
 
     def __init__(
         self, functions, op, dtype, called=(), product=False, gradients=False, tgmath=False, finite_grads=False,
-        finite_terms=False, divides=False, planes=(), scalars=(), entries=None, others=(), heavy=False, never_nan=False,
+        finite_terms=False, divides=False, planes=(), scalars=(), entries=None, others=(), heavy=False, keeps_zeros=False,
     ):  # fmt: skip
         self.functions, self.called, self.product, self.gradients = functions, called, product, gradients
         self.reduction, self.start, self.pad = op.reduction, op.reduction.start(dtype), op.pad_value_for(dtype)
         self.functions += _adds(op.reduction, dtype)
         self.tgmath, self.finite_grads, self.finite_terms = tgmath, finite_grads, finite_terms
         self.divides, self.planes, self.scalars = divides, tuple(planes), tuple(scalars)
-        self.entries, self.others, self.heavy, self.never_nan = entries, tuple(others), heavy, never_nan
+        self.entries, self.others, self.heavy, self.keeps_zeros = entries, tuple(others), heavy, keeps_zeros
 
 
 def _split(op, others, scalars):
@@ -84,7 +84,7 @@ def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
             # Not balanced: the adder is free where the multiply-adder takes the sum.
             parts.append(print_c.c_function(name + "_", operands, factor, dtype, False, inlined))
             parts.append(_without_mode(name, dtype, names))
-    gradients, finite_grads, never_nan = traced.grad_w is not None, False, True
+    gradients, finite_grads, keeps_zeros = traced.grad_w is not None, False, True
     heavy = any(print_c.is_heavy(part) for part in traced.expressions)
     if gradients:
         of_others = dict(zip(traced.others, traced.grad_others))
@@ -98,8 +98,8 @@ def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
             # Beside what is heavy that is little, and takes long to compile.
             finite_grads = finite_grads or reduction.finite_grads and exact != finite and not heavy
             parts += [exact, finite.replace(name, name + "_finite", 1)]
-            of_finite = derive.times(ex.operand("g", dtype), partial, True)
-            never_nan = never_nan and ranges.never_nan(of_finite, dict.fromkeys(names + ["g"], ex.FINITE[:3]))
+            of_zero = derive.times(ex.constant(0, dtype), partial, True)
+            keeps_zeros = keeps_zeros and ranges.never_nan(of_zero, dict.fromkeys(names, ex.FINITE[:3]))
     if reduction.function is not None:
         kind = dtype if floats else "int64"
         folded = [(name, kind) for name in FOLDED]
@@ -126,7 +126,7 @@ def of_expressions(op, traced, dtype, scalars, inlined=print_c.NEAR):
         *more,
         others=traced.others,
         heavy=heavy,
-        never_nan=never_nan
+        keeps_zeros=keeps_zeros
     )
 
 
@@ -243,7 +243,7 @@ def source(texts, dtype, level, part):
         ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
         ("FINITE", int(texts.finite_grads)),
-        ("NEVER_NAN", int(texts.never_nan)),
+        ("KEEPS_ZEROS", int(texts.keeps_zeros)),
         ("FINITE_TERMS", int(texts.finite_terms)),
         ("IS_FINITE(v)", "({})".format(reduction.is_finite(texts.pad))),
         ("OP(function)", "op_##function"),
