@@ -68,8 +68,7 @@ INLINE float rest_float(float x, float n)
 #define HALVES_FLOAT (0x1.8p23f + 254)
 
 /* v times 2 to the n; sum is n + HALVES_FLOAT. Times one half of n and then the other, so that the result is
- * denormal or
- * infinite where it should be. */
+ * denormal or infinite where it should be. */
 INLINE float scaled_float(float v, float sum)
 {
     const uint32_t both = bits_of_float(sum), half = both >> 1;
