@@ -41,7 +41,8 @@ def main(path, step=1, random=20000000):
                 found = [accuracy.measure(directory, each, kind, level, *many) for each in of]
             assert not any(wrong for _, wrong, _, _ in found), (name, kind, level)
             cells.append("{:.2f}".format(max(worst for worst, _, _, _ in found)))
-            print(name, kind, level, found, flush=True)
+            sys.stdout.write("{} {} {} {}\n".format(name, kind, level, found))
+            sys.stdout.flush()
         rows.append([name, str(accuracy.most(name))] + cells)
     which = "**every** float" if step == 1 else "one float of {}".format(step)
     text = HEAD.format(which=which, random=random, sin=[int(accuracy.NEAR[kind]) for kind in accuracy.TYPES])
