@@ -18,7 +18,6 @@ int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d
 int64_t dot_direct_share(const struct direct *d)
 {
     const int64_t terms = volume(d->s.box) * taps(d->p) * d->p->filters;
-
     const int64_t tasks = smaller(dot_direct_items(d) * terms / TERMS_OF_TASK, 16 * d->p->threads);
 
     return ceiling(dot_direct_items(d), larger(1, tasks));
@@ -63,10 +62,9 @@ void dot_direct_offsets(const struct dot_problem *p, const struct phases *s, int
     struct tap tap = {0, 0, 0, 0};
     int64_t k;
 
-    for (k = 0; k < taps(p); k++, next_tap(p->kernel, &tap)) {
+    for (k = 0; k < taps(p); k++, next_tap(p->kernel, &tap))
         offsets[k] = (tap.channel * volume(s->count) + dot_phase_of(s, &tap)) * volume(s->size) +
                      place_of(s, ahead_of(p, tap.z, 0), ahead_of(p, tap.y, 1), ahead_of(p, tap.x, 2));
-    }
 }
 
 struct grid dot_phase_grid(const struct dot_problem *p, const struct phases *s, const int64_t *start, int64_t phase)
@@ -189,7 +187,8 @@ static void forward_item(const struct forward *f, const struct item *item, const
 
                 for (k = 0; k < taps(p); k += depth)
                     kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p),
-                                    x + place * e, d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
+                                    x + place * e, d->offsets + k, mask ? mask + place * e : NULL, out + place * t,
+                                    k == 0, all);
             }
         dot_put(t, out, d->s.size, item->blocks, &grid,
                 f->y + (item->image * p->y_strides[0] + filter * p->y_strides[1]) * t);

@@ -46,18 +46,8 @@ static inline void prefetch(const void *from, uint64_t bytes)
     __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)bytes));
 }
 
-#define NAME(function) function##_1
-#define WORD uint8_t
-#include "dot_pack_body.h"
-#define NAME(function) function##_2
-#define WORD uint16_t
-#include "dot_pack_body.h"
-#define NAME(function) function##_4
-#define WORD uint32_t
-#include "dot_pack_body.h"
-#define NAME(function) function##_8
-#define WORD uint64_t
-#include "dot_pack_body.h"
+#define BODY "dot_pack_body.h"
+#include "dot_sizes.h"
 
 const void *dot_pack(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, void *panel, void *mask)

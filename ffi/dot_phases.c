@@ -89,18 +89,8 @@ static inline void copy(const void *from, int64_t bytes, void *to)
 #undef COPY
 }
 
-#define NAME(function) function##_1
-#define WORD uint8_t
-#include "dot_phases_body.h"
-#define NAME(function) function##_2
-#define WORD uint16_t
-#include "dot_phases_body.h"
-#define NAME(function) function##_4
-#define WORD uint32_t
-#include "dot_phases_body.h"
-#define NAME(function) function##_8
-#define WORD uint64_t
-#include "dot_phases_body.h"
+#define BODY "dot_phases_body.h"
+#include "dot_sizes.h"
 
 void dot_take(int64_t element, const void *array, const struct grid *grid, const int64_t *count, const uint8_t *pad,
               void *out)
