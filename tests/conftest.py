@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `python -m pytest` puts the source tree first; what is installed is what counts.
@@ -21,6 +22,11 @@ import im2col_compat  # noqa: E402
 
 if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT, "im2col_compat"):
     pytest.exit("im2col_compat is imported from the source tree: install it first (make test does)")
+
+
+# The same examples in every run, so that a run that fails fails again. `--hypothesis-profile=default` tries others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_report_header(config):
