@@ -187,3 +187,15 @@ def dot(call, layout, address, threads, w, x, result, saved, dx, dw, scalars=0, 
     parallel = memory.parallel() if threads > 1 else 0
     workspace = _workspace(lib.dot_workspace(problem, call))
     lib.dot_call(problem, call, w, x, result, saved, dx, dw, parallel, scalars, wanted, workspace)
+
+
+def small_forward(layout, address):
+    """(C struct, bytes of its workspace) of a forward by one thread that is called again and again: see forward()."""
+    problem = _new_problem(layout, address, 1)
+    return problem, lib.dot_workspace(problem, FORWARD) + 64
+
+
+def forward(small, w, x, result):
+    """dot() for what small_forward() gave."""
+    problem, size = small
+    lib.dot_call(problem, FORWARD, w, x, result, 0, 0, 0, 0, 0, 1, _allocate(_BYTES, size))

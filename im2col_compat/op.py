@@ -70,6 +70,7 @@ class Op(object):
                 raise TypeError(text.format([name for name, _ in self.term.arguments], argument, value))
         self.pad_value, self.normalize_grad_w, self.name = pad_value, normalize_grad_w, name
         self._padding = {}  # what padding_with() made
+        self.mark = None  # of codegen.fingerprint, when it was last looked at
         # No other op's. torch.compile compares texts, where it takes one object for another of its type.
         self.token = "{} {}".format(_process, next(_numbers))
         if not graphs.breakable():  # where it is made inside a graph, nobody can find it

@@ -259,9 +259,16 @@ def _remembered(function):
     def checked(*sizes):
         for size in sizes:
             # As keys True and 1.0 would pass for 1; and a graph's sizes are no ints.
-            plain = type(size) is int or size is None
-            if not plain and (type(size) is not tuple or [True for i in size if type(i) is not int]):
+            kind = type(size)
+            if kind is tuple:
+                for number in size:
+                    if type(number) is not int:
+                        return function(*sizes)
+            elif kind is not int and size is not None:
                 return function(*sizes)
+        known = memo.known(sizes)
+        if known is not None:
+            return known
         # Not a lambda: torch.compile of 2.0 finds no name of an enclosing function within one.
         return memo.get(sizes, functools.partial(function, *sizes))
 

@@ -13,7 +13,7 @@ from helpers.settings import needs_library, needs_torch
 from helpers.tensors import KINDS, VARIABLES, make, some, torch, values
 from helpers.threads import at_once
 
-from im2col_compat import Op, conv2d, linear, lowlevel, matmul, ops, use_backend
+from im2col_compat import Op, available_backends, conv2d, linear, lowlevel, matmul, ops, use_backend
 from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.codegen import compile, fingerprint, kernels, template
 from im2col_compat.paths import choose
@@ -201,6 +201,61 @@ def test_what_is_known_to_be_arithmetic():
         assert fingerprint.of(Op(function)) is None
 
 
+def square(value):
+    return value * value
+
+
+def cube(value):
+    return value * value * value
+
+
+def fourth_power(value):
+    return value * value * value * value
+
+
+def squared_distance(w, x):
+    return square(w - x)
+
+
+def test_calls_like_one_before(compiler, monkeypatch):
+    """What a call found serves calls of the same shapes, but not once a function, a global that it asks for, the engine or
+    the instruction set is another; nor for other operands."""
+    kind = KINDS[-1]
+    random = np.random.RandomState(3)
+    x, w = random.randn(2, 3, 6, 5), random.randn(4, 3, 2, 2)
+    columns = np.stack([x[:, :, i : i + 5, j : j + 4] for i in range(2) for j in range(2)], 2).reshape(2, 1, 12, 5, 4)
+    differences = w.reshape(1, 4, 12, 1, 1) - columns
+    op = Op(squared_distance)
+
+    def check(op, expected, x=make(kind, x), w=make(kind, w)):
+        for _ in range(3):
+            np.testing.assert_allclose(values(conv2d(x, w, op=op)), expected, 1e-12)
+
+    check(op, (differences**2).sum(2))
+    for name in available_backends():
+        with use_backend(name):
+            check(op, (differences**2).sum(2))
+    monkeypatch.setenv("IM2COL_COMPAT_ISA", "baseline")
+    check(op, (differences**2).sum(2))
+    monkeypatch.setitem(globals(), "square", cube)
+    check(op, (differences**3).sum(2))
+    monkeypatch.setattr(cube, "__code__", fourth_power.__code__)
+    check(op, (differences**4).sum(2))
+    check("l1", abs(differences).sum(2))
+    check("max_plus", (w.reshape(1, 4, 12, 1, 1) + columns).max(2))
+    spread = np.zeros((2, 3, 12, 10))
+    spread[:, :, ::2, ::2] = x
+    check("l1", abs(differences).sum(2), make(kind, spread)[:, :, ::2, ::2])
+    if torch is not None and not VARIABLES:
+        found = conv2d(make(kind, x, requires_grad=True), make(kind, w), op="l1")
+        assert found.requires_grad
+        np.testing.assert_allclose(values(found), abs(differences).sum(2), 1e-12)
+        found = conv2d(make(kind, x, "float32"), make(kind, w, "float32"), op="l1")
+        np.testing.assert_allclose(values(found), abs(differences).sum(2), 1e-5)
+        with pytest.raises(RuntimeError):
+            conv2d(make(kind, x), make(kind, w, "float32"), op="l1")
+
+
 class Scaled(object):
     def __init__(self, factor):
         self.factor = factor
@@ -217,7 +272,9 @@ def test_many_ops_do_not_count_as_one_that_changes(compiler, monkeypatch):
     long as they live and stay what they are; one that changes, or is made anew with another number, is found as before.
     """
     monkeypatch.setattr(terms, "MOST_SOURCES", 4)
-    monkeypatch.setattr(template, "source", lambda texts, dtype, level, part: "error: {}".format(level))  # nothing to compile
+    monkeypatch.setattr(
+        template, "source", lambda texts, dtype, level, part: "error: {}".format(level)
+    )  # nothing to compile
 
     def changes(op):
         return choose.kernels_for(op, "float64", ARRAYS)[1] == "it gives other C from call to call"

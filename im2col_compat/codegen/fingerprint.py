@@ -35,36 +35,66 @@ MOST_CODES = 1000
 _globals = Memo(MOST_CODES)  # code: see _asked()
 
 
+class Mark(object):
+    """An op's fingerprint, `value`, for as long as it holds: to see that it does takes much less than to take it again."""
+
+    def __init__(self):
+        self.value, self.functions, self.names = None, [], []
+
+    def holds(self):
+        """Whether the functions are still what they were, and the globals that they ask for."""
+        for function, code in self.functions:
+            if function.__code__ is not code or _captures(function):
+                return False
+        for scope, name, value in self.names:
+            if scope.get(name, _NOTHING) is not value:
+                return False
+        return True
+
+
+_NOTHING = object()
+
+
+def mark(op):
+    """The op's Mark, always the same while it holds; None for an op that may do another thing at each call."""
+    if op.mark is None or not op.mark.holds():
+        new = Mark()
+        new.value = _of_op(op, True, new)
+        op.mark = None if new.value is None else new
+    return op.mark
+
+
 def of(op):
     """A hashable that only ops share that do the same; None for an op that may do another thing at each call."""
-    return _of_op(op, True)
+    found = mark(op)
+    return None if found is None else found.value
 
 
 def of_code(op):
     """A hashable that only ops share whose functions are the same, whatever they ask; None where they capture anything."""
-    return _of_op(op, False)
+    return _of_op(op, False, Mark())
 
 
 def of_function(function, strict=True):
     """The same for one function; strict: or of_code() of it."""
-    return _of_function(function, strict)
+    return _of_function(function, strict, Mark())
 
 
-def _of_op(op, strict):
+def _of_op(op, strict, mark):
     functions = (op.multiply, op.add) + op.term.surrogates
-    prints = [_of_function(part, strict) for part in functions]
+    prints = [_of_function(part, strict, mark) for part in functions]
     if any(print_ is None and part is not None for print_, part in zip(prints, functions)):
         return None
     # By their text: to Python, -0.0 is 0.0 and 1 is True.
     return tuple(prints) + (op.term.names, repr(op.identity), repr(op.pad_value))
 
 
-def _of_function(function, strict):
+def _of_function(function, strict, mark):
     if isinstance(function, str) or getattr(function, "is_constant", False) or _is_in_c(function, strict):
         return function
     if isinstance(function, types.FunctionType) and function.__module__ in _OWN and not function.__closure__:
         return function
-    return _of_python(function, strict) if isinstance(function, types.FunctionType) else None
+    return _of_python(function, strict, mark) if isinstance(function, types.FunctionType) else None
 
 
 def _is_in_c(function, strict):
@@ -83,11 +113,16 @@ def _is_in_c(function, strict):
     )
 
 
-def _of_python(function, strict, callers=()):
-    code, scope = function.__code__, function.__globals__
+def _captures(function):
     captured = function.__closure__ or function.__defaults__ or getattr(function, "__kwdefaults__", None)
-    if captured or function.__dict__ or function in callers:
+    return bool(captured or function.__dict__)
+
+
+def _of_python(function, strict, mark, callers=()):
+    code, scope = function.__code__, function.__globals__
+    if _captures(function) or function in callers:
         return None
+    mark.functions.append((function, code))
     if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
         return None
     if strict:
@@ -98,12 +133,13 @@ def _of_python(function, strict, callers=()):
     # co_names has attributes too: one that is a global's name as well is looked at for nothing.
     for name in code.co_names:
         value = scope.get(name)
+        mark.names.append((scope, name, scope.get(name, _NOTHING)))
         if isinstance(value, types.ModuleType):
             if not (value.__name__ in _FIXED if strict else _is_fixed(value.__name__)):
                 return None
         elif isinstance(value, types.FunctionType):
             if not _is_fixed(value.__module__ or ""):
-                value = _of_python(value, strict, callers + (function,))
+                value = _of_python(value, strict, mark, callers + (function,))
                 if value is None:
                     return None
             elif strict and value.__name__ not in _PURE:

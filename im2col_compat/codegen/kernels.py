@@ -35,7 +35,7 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part others"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part others small"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
@@ -55,16 +55,19 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     part: None, or a function of a template.Part that gives its address, of which `address` is the forward call's for
         panels: compiled when it is first asked for; 0 where that fails
     others: None, or a function ({name: (least, greatest) value} of operands) that gives None, or the Kernels for these
+    small: None, or for one problem, a small one, what lowlevel.forward() takes
     """
 
     __slots__ = ()
 
     def __new__(
         cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None,
-        part=None, others=None,
+        part=None, others=None, small=None,
     ):  # fmt: skip
-        fields = address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part, others
-        return super(Kernels, cls).__new__(cls, *fields)
+        return super(Kernels, cls).__new__(
+            cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part,
+            others, small,
+        )  # fmt: skip
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)
     has_gradients = property(lambda self: self.address is not None and (self.texts is None or self.texts.gradients))

@@ -196,6 +196,7 @@ class _NumPy(_Arrays):
 _HAS_FLIP = hasattr(Tensor, "flip")  # 0.4.1 on; PyTorch 2.4's graphs don't ask a tensor for it
 #: What a Tensor has that doesn't change where operations go.
 _DISPATCH = getattr(Tensor, "__torch_dispatch__", None)
+_STRIDED = getattr(torch, "strided", None)
 #: The types whose elements lie where they say.
 _PLAIN = () if torch is None else (torch.Tensor, torch.nn.Parameter)
 
@@ -245,7 +246,7 @@ class _Torch(_Arrays):
     def are_plain_on_cpu(self, *tensors):
         """Whether these are plain tensors of a CPU, or samples of such."""
         for x in tensors:
-            if type(x) not in _PLAIN or not _is_cpu(x) or not self.is_dense_kind(x) or _is_zero(x):
+            if type(x) not in _PLAIN or not _is_cpu(x) or x.layout is not _STRIDED or _is_quantized(x) or _is_zero(x):
                 return False
         return True
 
@@ -262,7 +263,7 @@ class _Torch(_Arrays):
     def alike(self, x, y):
         if VARIABLES:
             return self.dtype(x) == self.dtype(y) and self.device(x) == self.device(y)
-        return x.dtype == y.dtype and x.device == y.device
+        return x.dtype == y.dtype and (_is_cpu(x) and _is_cpu(y) or x.device == y.device)
 
     def is_dense_kind(self, x):
         return VARIABLES or x.layout == torch.strided and not _is_quantized(x)

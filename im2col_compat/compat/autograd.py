@@ -44,10 +44,10 @@ def save(ctx, *tensors):
         ctx.save_for_forward(*tensors)
 
 
-def save_operands(ctx, operands, output, and_output=False):
-    """Keep a dot product's operands for its backward, and its result if that needs it; integers have none."""
+def save_operands(ctx, operands, output, dtype, and_output=False):
+    """Keep a dot product's operands for its backward, and its result, of a dtype, if that needs it; integers have none."""
     ctx.save_for_backward(*(operands + (output,) if and_output else operands))
-    if not VARIABLES and not dtypes.differentiable(TORCH.dtype(output)):
+    if not VARIABLES and not dtypes.differentiable(dtype):
         ctx.mark_non_differentiable(output)
 
 

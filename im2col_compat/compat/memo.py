@@ -25,6 +25,10 @@ class Memo(object):
             values = self._values = {}
         return values.setdefault(key, value)
 
+    def known(self, key):
+        """What is remembered for the key, or None: what costs least to ask."""
+        return self._values.get(key)
+
     def has(self, key):
         """Whether there is something for the key, now."""
         return key in self._values

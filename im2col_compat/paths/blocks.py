@@ -89,7 +89,7 @@ class _Blocks(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.plan = inputs[1]
-        autograd.save_operands(ctx, inputs[:1] + inputs[2:], output)
+        autograd.save_operands(ctx, inputs[:1] + inputs[2:], output, TORCH.dtype(output))
 
     @staticmethod
     def backward(ctx, grad):

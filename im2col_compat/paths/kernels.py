@@ -34,6 +34,19 @@ def run(op, problem, kernels, arrays, weights, x):
     return autograd.apply_function(_Kernels, operands, op, problem, kernels)
 
 
+def lasting(op, problem, kernels):
+    """The kernels for all calls of the problem, of plain operands; None where they depend on more than that."""
+    if kernels.captured or kernels.others is not None:
+        return None
+    plain = kernels.pack is None and kernels.product is None and kernels.divided_by_zero is None
+    if not plain or copies.is_spread(problem):
+        return kernels
+    how = _layout(op, problem, kernels)
+    if how.batch * how.multiplications >= LEAST:
+        return kernels
+    return kernels._replace(small=lowlevel.small_forward(how, kernels.address_for(lowlevel.FORWARD, how)))
+
+
 def run_parts(op, problem, kernels, arrays, w, x):
     """The result of a transposed convolution of one group, of dense plain data: C puts each part where it belongs."""
     if problem.filled:
@@ -55,6 +68,12 @@ def run_parts(op, problem, kernels, arrays, w, x):
 
 def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
+    if kernels.small is not None:
+        (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
+        if x_strides is None and w_strides is None:
+            result = arrays.small(x, problem.result_shape, kernels.result_dtype)
+            lowlevel.forward(kernels.small, arrays.address(w), arrays.address(x), arrays.address(result))
+            return result
     if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
         return products.run(op, problem, kernels.product, operands[1:], operands[0])
     result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
@@ -199,7 +218,7 @@ def _turns(call, how, alone):
         yield how, 0, 0, 0, 0, 0
 
 
-def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
+def _gradients(op, problem, kernels, operands, grad, y, needs):
     """The gradients that are needed, as plain data. y: the result, for a reduction that saves it, else None."""
     found = products.gradients(op, problem, kernels, needs, operands, grad)
     needs = [need and one is None for need, one in zip(needs, found)]

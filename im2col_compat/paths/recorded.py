@@ -15,10 +15,10 @@ def of(run, forward_of, gradients_of, serves_gradients, again, keeps=False):
 
     run(op, problem, kernels, arrays, weights, x): the result, recorded where it has to be
     forward_of(op, problem, kernels, arrays, operands): the result as plain data
-    gradients_of(op, problem, kernels, operands, grad, y, needs, kept=None): the gradients that are needed, as plain data
+    gradients_of(op, problem, kernels, operands, grad, y, needs): the gradients that are needed, as plain data
     servesgradients_of(op, problem, kernels, operands, needs): whether the path has these
     again(op, problem, kernels, weights, x): the kernels for other sizes, of what the op's functions capture now
-    keeps: whether forward_of's results may have an attribute `kept`, which gradients_of wants
+    keeps: whether forward_of's results may have an attribute `kept`, which gradients_of takes last, if it is called at once
     """
 
     @autograd.new_style
@@ -32,9 +32,10 @@ def of(run, forward_of, gradients_of, serves_gradients, again, keeps=False):
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            ctx.others = inputs[-3:]
-            autograd.save_operands(ctx, inputs[:-3], output, inputs[-3].reduction.saves_result)
-            ctx.kept = vars(output).pop("kept", None) if keeps else None
+            op, _, kernels = ctx.others = inputs[-3:]
+            autograd.save_operands(ctx, inputs[:-3], output, kernels.result_dtype, op.reduction.saves_result)
+            if keeps:
+                ctx.kept = vars(output).pop("kept", None)
 
         @staticmethod
         def vmap(info, dims, *inputs):
@@ -67,7 +68,7 @@ def of(run, forward_of, gradients_of, serves_gradients, again, keeps=False):
                 y = None if y is None else autograd.leaf(y, False)
                 found = iter(autograd.apply_function(Gradients, operands + (grad,), y, op, problem, kernels, needs))
             else:
-                plain = gradients_of(op, problem, kernels, operands, grad, y, needs, ctx.kept)
+                plain = gradients_of(op, problem, kernels, operands, grad, y, needs, *([ctx.kept] if keeps else []))
                 found = iter([quiet(tensor) for tensor in plain])
             return tuple(next(found) if need else None for need in needs) + (None,) * 3
 
