@@ -59,7 +59,7 @@ def _pieces(plan, unit):
 
 
 def _forward(plan, arrays, weights, x):
-    result = arrays.empty(x, plan.shape, plan.dtype)
+    result = arrays.empty(x, plan.shape, plan.dtype, plan.strides)
     for piece in _pieces(plan, plan.unit):
         parts = [x[piece.x]] + [w[piece.w] for w in weights]
         if arrays is TORCH:
@@ -105,9 +105,10 @@ class _Blocks(Function):
 
             found = autograd.derivatives(evaluate, operands, needs, (grad,), True)
             return (found[0], None) + tuple(found[1:])
+        strides = (plan.dx_strides,) + (None,) * (len(operands) - 1)
         sums = [
-            arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand))) if need else None
-            for operand, need in zip(operands, needs)
+            arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand)), s) if need else None
+            for operand, need, s in zip(operands, needs, strides)
         ]
         for piece in _pieces(plan, plan.kept):
             indices = [piece.x] + [piece.w] * (len(operands) - 1)

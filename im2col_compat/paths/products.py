@@ -5,7 +5,7 @@ from im2col_compat.codegen.expression import is_constant
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import native
+from im2col_compat.paths import layout, native
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -118,7 +118,8 @@ def gradients(op, problem, kernels, needs, operands, grad):
     names = ["w"] + [symbols.operand_name(name) for name in op.term.names]
     weights = dict(zip(names, [w] + [operand.detach() for operand in operands[2:]]))
     of_w = _factor(pairs[0][0], weights, w) if 0 in wanted else w
-    dx = TORCH.empty(x, x.shape) if 0 in wanted else None
+    dx_strides = layout.last_strides(problem, TORCH, operands[1], operands[0])[0]
+    dx = TORCH.empty(x, x.shape, strides=dx_strides) if 0 in wanted else None
     sums = {pairs[i][1]: TORCH.full(w, w.shape, 0) for i in wanted if i}  # by the factor of the input's
     step = max(1, ROOM // (4 * max(product(x.shape[1:]), product(grad.shape[1:]))))
     for start in range(0, x.shape[0], step):
