@@ -47,9 +47,9 @@ def run_parts(op, problem, kernels, arrays, w, x, y_strides):
     kernels = _suited(op, kernels, (x, w))
     divisions = _divisions(kernels)
     parts = layout.of_parts(problem, kernels.dtype, op.reduction.in_order, x_strides, y_strides)
-    w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
+    w_from, x_from, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
     for how, w_start, x_start, y_start in parts:
-        addresses = w + w_start * itemsize, x + x_start * itemsize, to + y_start * kernels.result_itemsize
+        addresses = w_from + w_start * itemsize, x_from + x_start * itemsize, to + y_start * kernels.result_itemsize
         _call(lowlevel.FORWARD, how, kernels.address_for, addresses, (itemsize, kernels.result_itemsize))
     _check_divisions(op, kernels, divisions)
     return result
