@@ -8,7 +8,7 @@ from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.warn import SlowPathWarning, warn
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import blocks, cuda, kernels, layout, native, once, products, recorded
+from im2col_compat.paths import blocks, cuda, kernels, native, once, products, recorded
 from im2col_compat.paths.normalize import with_normalized_gradient
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
@@ -27,19 +27,12 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
     is_dot = op.is_dot
     if is_dot and problem.is_conv and engines.forced() is None and native.serves(problem, arrays):
         return native.conv(problem, x, w, b)
-    last = layout.is_last(problem, arrays, x, w)
     weights, x = operands(op, problem, arrays, names, w, x, b, params)
     if is_dot and not problem.is_conv:
         result = native.of_arrays(problem, weights[0], x)
     else:
-        result = lying(problem, arrays, computed(op, problem, arrays, weights, x), last)
+        result = computed(op, problem, arrays, weights, x)
     return result if b is None else plus(op, arrays, result, b, problem)
-
-
-def lying(problem, arrays, result, last):
-    """The result, or where its path has left its channels first, a copy."""
-    batched = len(problem.x_shape) == len(problem.w_shape)
-    return arrays.with_channels_last(result, True) if last and batched and graphs.transform() is None else result
 
 
 def operands(op, problem, arrays, names, w, x, b, params):

@@ -25,7 +25,7 @@ def placed(how, problem, arrays, operands, dx=None, y=None):
         return how, tensors
     shapes = layout.whole_shapes(problem)
     for i, tensor in enumerate(tensors):
-        if strides[i] is not None:
+        if strides[i] is not None and not problem.is_conv:
             tensors[i], strides[i] = arrays.placed(arrays.shaped(tensor, shapes[i]), 0)
     lying = layout.lying(how, problem, tuple(strides))
     for i, tensor in enumerate(tensors):

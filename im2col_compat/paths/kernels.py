@@ -217,18 +217,20 @@ def _gradients(op, problem, kernels, operands, grad, y, needs, kept=None):
         divisions = _divisions(kernels)
         add(op, problem, kernels, operands, grad, y, needs, found)
         _check_divisions(op, kernels, divisions)
-    for i, operand in enumerate(operands):
-        if i and found[i] is not None and layout.is_last(problem, TORCH, raw(operand)):
-            found[i] = TORCH.with_channels_last(found[i], True)
+    if found[1] is not None and problem.is_conv and TORCH.channels_last(len(problem.w_shape) - 2, raw(operands[1])):
+        found[1] = TORCH.with_channels_last(found[1], True)
     return [tensor for tensor in found if tensor is not None]
 
 
 def _add_to(op, problem, kernels, operands, grad, y, needs, found):
     """Put the gradients that are needed of x and w into `found`."""
-    steps = layout.last_strides(problem, TORCH, raw(operands[1]), raw(operands[0]))[0], None
+    dx_strides = layout.last_strides(problem, TORCH, raw(operands[1]), raw(operands[0]))[0]
+    steps = dx_strides, None
     to = [_zeros(like, like.shape, kernels, s) if need else None for like, need, s in zip(operands, needs, steps)]
-    add = _add_gradients_in_parts if problem.groups > 1 and not problem.is_conv else _add_gradients
-    add(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1])
+    if problem.groups > 1 and not problem.is_conv:
+        _add_gradients_in_parts(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1])
+    else:
+        _add_gradients(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1], dx_strides)
     found[:] = [one if new is None else new for one, new in zip(found, to)]
 
 
@@ -270,10 +272,9 @@ def _alike(grad, y):
     return TORCH.dense(raw(grad)), TORCH.dense(y)
 
 
-def _add_gradients(op, problem, kernels, w, x, grad, y, to):
-    """Add the gradients to dense tensors of zeros, or None."""
+def _add_gradients(op, problem, kernels, w, x, grad, y, to, dx_strides=None):
+    """Add the gradients to tensors of zeros, or None: of w, which is dense, and of x."""
     grad, y = _alike(grad, y)
-    dx_strides = layout.last_strides(problem, TORCH, raw(w), raw(x))[0]
     how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, (w, x, grad), dx_strides)
     dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in to)
     addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2

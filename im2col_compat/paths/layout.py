@@ -5,6 +5,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from im2col_compat.compat import graphs
 from im2col_compat.compat.memo import Memo
 from im2col_compat.problem import channels_last, dense, leads_outside, product
 
@@ -121,22 +122,25 @@ def _layout(problem, pad):
     )  # fmt: skip
 
 
-def is_last(problem, arrays, *operands):
-    """Whether a problem's results, or gradients, of such operands have their channels last in memory: where PyTorch's own
-    convolutions have it so."""
-    dims = len(problem.w_shape) - 2
-    return problem.is_conv and arrays.channels_last(dims, *[x for x in operands if len(x.shape) > dims])
-
-
 def last_strides(problem, arrays, w, x):
     """(strides of x's gradient, of the result) of a convolution, where these have their channels last; else (None, None)."""
-    if not is_last(problem, arrays, x, w):
+    if not problem.is_conv or not arrays.channels_last(len(problem.w_shape) - 2, x, w):
         return None, None
+    shapes = problem.x_shape, problem.result_shape
+    return _layouts.get(shapes + (problem.w_shape,), lambda: _last_strides(problem, shapes))
+
+
+def _last_strides(problem, shapes):
     unbatched = len(problem.x_shape) < len(problem.w_shape)
-    return tuple(
-        channels_last((1,) + shape)[1:] if unbatched else channels_last(shape)
-        for shape in (problem.x_shape, problem.result_shape)
-    )
+    return tuple(channels_last((1,) + shape)[1:] if unbatched else channels_last(shape) for shape in shapes)
+
+
+def with_last(problem, arrays, w, x, result):
+    """The result of such operands, or a copy, where it is dense and should have its channels last."""
+    if not problem.is_conv or len(problem.x_shape) < len(problem.w_shape) or graphs.transform() is not None:
+        return result
+    last = arrays.channels_last(len(problem.w_shape) - 2, x, w)
+    return arrays.with_channels_last(result, last) if last else result
 
 
 def of_parts(problem, dtype, backwards, x_strides, y_strides):

@@ -48,7 +48,7 @@ def serves(problem, arrays):
 
 def run(op, problem, traced, weights, x):
     """The result for weights and x, of the problem's shapes; differentiable."""
-    operands = _operands(traced, weights, x)
+    given, operands = x, _operands(traced, weights, x)
     left, right = factors.pair(traced.term)
     w = evaluate.value(left, operands)
     if tuple(w.shape) != tuple(weights[0].shape):  # it is of parameters alone
@@ -60,7 +60,7 @@ def run(op, problem, traced, weights, x):
         problem = problem._replace(pads=((0, 0),) * len(problem.pads), image=image)
     x = evaluate.value(right, operands)
     if problem.is_conv:
-        return native.conv(problem, x, w, None)
+        return layout.with_last(problem, TORCH, weights[0], given, native.conv(problem, x, w, None))
     if problem.function == "linear":
         return TORCH.reshape(torch.nn.functional.linear(x, TORCH.reshape(w, problem.w_shape)), problem.result_shape)
     result = torch.matmul(TORCH.reshape(w, problem.w_shape), TORCH.reshape(x, problem.x_shape))

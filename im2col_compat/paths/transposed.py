@@ -21,8 +21,7 @@ def run(op, problem, arrays, names, w, x, b=None, params=()):
         return native.conv_transpose(problem, x, w, b)
     weights, x = choose.operands(op, problem, arrays, names, w, x, b, params)
     op, weights, x = _before(op, problem, arrays, weights, x)
-    last = layout.is_last(problem, arrays, x, w)
-    result = choose.lying(problem, arrays, _of_parts(op, problem, arrays, weights, x), last)
+    result = _of_parts(op, problem, arrays, weights, x)
     return result if b is None else choose.plus(op, arrays, result, b, problem)
 
 
@@ -60,7 +59,7 @@ def _of_parts(op, problem, arrays, weights, x):
     fill = None if problem.filled else op.reduction.of_no_terms(op, dtype)
     strides = layout.last_strides(problem, arrays, weights[0], x)[1]
     whole = Whole(problem.result_shape, strides, dtype, fill, [part.places for part in parts])
-    result = _join(arrays, whole, results(), x)
+    result = layout.with_last(problem, arrays, weights[0], x, _join(arrays, whole, results(), x))
     if not parts and arrays is TORCH and autograd.records(x, *weights):
         result = result + 0 * sum([t.sum() for t in weights], x.sum())  # so that there is a gradient, if of zeros
     return result
