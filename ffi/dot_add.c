@@ -4,6 +4,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "dot_transpose.h"
+
+/* Channels and pixels that are added at a time where channels lie side by side. */
+#define CHANNELS 16
+#define PIXELS 32
+
 #define NAME(function) function##_float
 #define ELEMENT float
 #include "dot_add_body.h"

@@ -1,5 +1,53 @@
 /* Adding gradients, for one type. Expects NAME(function) and ELEMENT; undefines both. See dot_add.h. */
 
+static inline void NAME(add_some)(int64_t count, const ELEMENT *from, ELEMENT *to)
+{
+    int64_t i;
+
+    for (i = 0; i < count; i++)
+        to[i] += from[i];
+}
+
+/* As add_columns, where the channels of a pixel lie side by side: tap by tap of the kernel, all channels of each. The order
+ * of sums is the same. */
+static void NAME(add_pixels)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                             const struct segment *segments, int n, int64_t lanes, const void *panel, void *image)
+{
+    const int64_t step = p->stride[2] * p->dx_strides[4], kernel = volume(p->kernel);
+    struct tap tap = {0, 0, 0, 0};
+    ELEMENT some[CHANNELS * PIXELS];
+    int64_t t, c, j, l;
+    int i;
+
+    for (t = 0; t < kernel; t++, next_tap(p->kernel, &tap)) {
+        /* Of taps [k0, k1), those that are this one, of channels [c0, c1). */
+        const int64_t c0 = ceiling(k0 - t, kernel), c1 = ceiling(k1 - t, kernel);
+
+        for (i = 0; i < n; i++) {
+            const struct segment *s = &segments[i];
+            const int64_t x = s->x + tap.x * p->dilation[2], row = row_offset(p, s, &tap, p->dx_strides);
+            const struct range there = inside(x, p->stride[2], p->image[2], s->count);
+
+            if (row == PADDING)
+                continue;
+            for (c = c0; c < c1; c += CHANNELS)
+                for (j = there.first; j < there.last; j += PIXELS) {
+                    const int64_t channels = smaller(CHANNELS, c1 - c), pixels = smaller(PIXELS, there.last - j);
+                    const ELEMENT *columns = (const ELEMENT *)panel + (c * kernel + t - k0) * lanes + s->lane + j;
+                    ELEMENT *out = (ELEMENT *)image + group * p->channels + c + row +
+                                   (x + j * p->stride[2]) * p->dx_strides[4];
+
+                    dot_transpose(sizeof *out, columns, kernel * lanes, channels, pixels, some, CHANNELS);
+                    for (l = 0; l < pixels; l++, out += step)
+                        if (channels == CHANNELS)
+                            NAME(add_some)(CHANNELS, some + l * CHANNELS, out);
+                        else
+                            NAME(add_some)(channels, some + l * CHANNELS, out);
+                }
+        }
+    }
+}
+
 static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                               const struct segment *segments, int n, int64_t lanes, const void *panel, void *image)
 {
@@ -10,6 +58,10 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
     int64_t k, j;
     int i;
 
+    if (p->dx_strides[1] == 1 && p->channels > 1) {
+        NAME(add_pixels)(p, group, k0, k1, segments, n, lanes, panel, image);
+        return;
+    }
     for (k = k0; k < k1; k++, columns += lanes) {
         for (i = 0; i < n; i++) {
             const struct segment *s = &segments[i];

@@ -5,6 +5,8 @@
 
 #include "dot_pack.h"
 
+/* Channels that lie in one cache line, where they lie side by side. */
+#define TOGETHER 16
 /* Terms below which a task isn't worth a thread's while. */
 #define TERMS_OF_TASK 100000
 
@@ -13,11 +15,25 @@ struct forward {
     char *y;
 };
 
-int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d->p->batch * d->p->groups; }
+static int64_t bundles(const struct direct *d) { return ceiling(d->p->groups, d->together); }
+
+int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d->p->batch * bundles(d); }
+
+int64_t dot_direct_together(const struct direct *d)
+{
+    const struct dot_problem *p = d->p;
+    int64_t together = 1;
+
+    if (p->x_strides[1] == 1 || p->y_strides[1] == 1)
+        together = smaller(p->groups, ceiling(TOGETHER, smaller(p->channels, p->filters)));
+    while (together > 4 && volume(d->s.boxes) * p->batch * ceiling(p->groups, together) < 4 * p->threads)
+        together = ceiling(together, 2);
+    return together;
+}
 
 int64_t dot_direct_share(const struct direct *d)
 {
-    const int64_t terms = volume(d->s.box) * taps(d->p) * d->p->filters;
+    const int64_t terms = volume(d->s.box) * taps(d->p) * d->p->filters * d->together;
     const int64_t tasks = smaller(dot_direct_items(d) * terms / TERMS_OF_TASK, 16 * d->p->threads);
 
     return ceiling(dot_direct_items(d), larger(1, tasks));
@@ -38,7 +54,9 @@ static void find_box(const struct direct *d, struct item *item)
 struct item dot_direct_item(const struct direct *d, int64_t number)
 {
     const struct dot_problem *p = d->p;
-    struct item item = {number % p->groups, number / p->groups % p->batch, number / p->groups / p->batch, {0}, {0}};
+    const int64_t n = bundles(d), group = number % n * d->together;
+    struct item item = {group, smaller(d->together, p->groups - group), number / n % p->batch, number / n / p->batch,
+                        {0}, {0}};
 
     find_box(d, &item);
     return item;
@@ -46,9 +64,12 @@ struct item dot_direct_item(const struct direct *d, int64_t number)
 
 int dot_direct_next(const struct direct *d, struct item *item)
 {
-    if (++item->group < d->p->groups)
+    item->group += d->together;
+    item->groups = smaller(d->together, d->p->groups - item->group);
+    if (item->groups > 0)
         return 0;
     item->group = 0;
+    item->groups = smaller(d->together, d->p->groups);
     if (++item->image < d->p->batch)
         return 0;
     item->image = 0;
@@ -104,14 +125,14 @@ void dot_direct_take(const struct direct *d, const struct item *item, int pads, 
     const struct dot_problem *p = d->p;
     const int64_t e = p->kernels->element, each = volume(d->s.size) * e, phases = volume(d->s.count);
     const int64_t group = item->image * p->x_strides[0] + item->group * p->channels * p->x_strides[1];
-    int64_t channel, phase;
+    const struct several channels = {item->groups * p->channels, p->x_strides[1], phases_volume(&d->s)};
+    int64_t phase;
 
     for (phase = 0; phase < phases; phase++) {
         const struct grid grid = dot_phase_grid(p, &d->s, item->start, phase);
 
-        for (channel = 0; channel < p->channels; channel++)
-            dot_take(e, (const char *)p->x + (group + channel * p->x_strides[1]) * e, &grid, d->s.size,
-                     pads ? p->pad : NULL, out + (channel * phases + phase) * each);
+        dot_take(e, (const char *)p->x + group * e, channels, &grid, d->s.size, pads ? p->pad : NULL,
+                 out + phase * each);
     }
 }
 
@@ -141,19 +162,51 @@ const char *dot_direct_weights(const struct dot_problem *p, int64_t filter, char
     return room;
 }
 
-static int64_t x_bytes(const struct direct *d)
+static int64_t x_bytes(const struct direct *d, int64_t groups)
 {
-    return aligned((d->p->channels * phases_volume(&d->s) + BOX_OVERRUN) * d->p->kernels->element);
+    return aligned((groups * d->p->channels * phases_volume(&d->s) + BOX_OVERRUN) * d->p->kernels->element);
+}
+
+static int64_t mask_room(const struct direct *d) { return d->p->skips ? x_bytes(d, 1) : 0; }
+
+/* Results that are put where they belong at once: of one filter, or of all whose results lie side by side. */
+static int64_t results_at_once(const struct direct *d)
+{
+    return d->p->y_strides[1] == 1 ? d->together * d->p->filters : 1;
 }
 
 static int64_t out_bytes(const struct direct *d)
 {
-    return aligned((volume(d->s.size) + BOX_OVERRUN) * d->p->kernels->total);
+    return aligned((results_at_once(d) * volume(d->s.size) + BOX_OVERRUN) * d->p->kernels->total);
 }
 
 static int64_t forward_scratch(const struct direct *d)
 {
-    return (d->p->skips ? 2 : 1) * x_bytes(d) + out_bytes(d) + aligned(taps(d->p) * weight_bytes(d->p));
+    return x_bytes(d, d->together) + mask_room(d) + out_bytes(d) + aligned(taps(d->p) * weight_bytes(d->p));
+}
+
+/* One filter of a group, whose pixels are x. */
+static void forward_filter(const struct forward *f, const struct item *item, int64_t filter, const char *x,
+                           const char *mask, int finite, char *out, char *room)
+{
+    const struct direct *d = &f->d;
+    const struct dot_problem *p = d->p;
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t e = kernels->element, t = kernels->total, depth = forward_depth(p);
+    const int64_t length = run_length(&d->s, item->blocks, d->s.level);
+    const int64_t planes = d->s.level > 0 ? item->blocks[0] : 1, rows = d->s.level > 1 ? item->blocks[1] : 1;
+    const char *w = dot_direct_weights(p, filter, room);
+    const int all = finite && kernels->operands_finite(taps(p) * kernels->planes, w);
+    int64_t z, y, k;
+
+    for (z = 0; z < planes; z++)
+        for (y = 0; y < rows; y++) {
+            const int64_t place = place_of(&d->s, z, y, 0);
+
+            for (k = 0; k < taps(p); k += depth)
+                kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p), x + place * e,
+                                d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
+        }
 }
 
 static void forward_item(const struct forward *f, const struct item *item, const char *x, const char *mask,
@@ -162,36 +215,28 @@ static void forward_item(const struct forward *f, const struct item *item, const
     const struct direct *d = &f->d;
     const struct dot_problem *p = d->p;
     const struct dot_kernels *kernels = p->kernels;
-    const int64_t e = kernels->element, t = kernels->total, depth = forward_depth(p);
-    const int64_t length = run_length(&d->s, item->blocks, d->s.level);
-    const int64_t planes = d->s.level > 0 ? item->blocks[0] : 1, rows = d->s.level > 1 ? item->blocks[1] : 1;
-    const int finite = kernels->finite & DOT_TERMS && scalars_finite(p) &&
-                       kernels->operands_finite(p->channels * phases_volume(&d->s), x);
+    const int64_t e = kernels->element, t = kernels->total, pixels = p->channels * phases_volume(&d->s);
+    const int64_t filters = item->groups * p->filters, first = item->group * p->filters;
+    struct several several = {smaller(results_at_once(d), filters), p->y_strides[1], volume(d->s.size)};
     struct grid grid = {.step = {1, 1, 1}};
-    int64_t o, z, y, k;
-    int axis;
+    int64_t o, number;
+    int axis, finite = 0;
 
     for (axis = 0; axis < 3; axis++) {
         grid.size[axis] = p->blocks[axis];
         grid.strides[axis] = p->y_strides[2 + axis];
         grid.first[axis] = item->start[axis];
     }
-    for (o = 0; o < p->filters; o++) {
-        const int64_t filter = item->group * p->filters + o;
-        const char *w = dot_direct_weights(p, filter, room);
-        const int all = finite && kernels->operands_finite(taps(p) * kernels->planes, w);
+    for (o = 0; o < filters; o++) {
+        const char *of_group = x + o / p->filters * pixels * e;
 
-        for (z = 0; z < planes; z++)
-            for (y = 0; y < rows; y++) {
-                const int64_t place = place_of(&d->s, z, y, 0);
-
-                for (k = 0; k < taps(p); k += depth)
-                    kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p),
-                                    x + place * e, d->offsets + k, mask ? mask + place * e : NULL, out + place * t,
-                                    k == 0, all);
-            }
-        dot_put(t, out, d->s.size, item->blocks, &grid,
-                f->y + (item->image * p->y_strides[0] + filter * p->y_strides[1]) * t);
+        if (o % p->filters == 0)
+            finite = kernels->finite & DOT_TERMS && scalars_finite(p) && kernels->operands_finite(pixels, of_group);
+        number = o % several.count;
+        forward_filter(f, item, first + o, of_group, mask, finite, out + number * several.apart * t, room);
+        if (number == several.count - 1)
+            dot_put(t, out, several, d->s.size, item->blocks, &grid,
+                    f->y + (item->image * p->y_strides[0] + (first + o - number) * p->y_strides[1]) * t);
     }
 }
 
@@ -200,7 +245,7 @@ static void forward_task(void *context, int64_t task, char *scratch)
     const struct forward *f = (const struct forward *)context;
     const struct direct *d = &f->d;
     const int64_t end = smaller(dot_direct_items(d), (task + 1) * d->share);
-    char *x = scratch, *mask = x + x_bytes(d), *out = mask + (d->p->skips ? x_bytes(d) : 0), *room = out + out_bytes(d);
+    char *x = scratch, *mask = x + x_bytes(d, d->together), *out = mask + mask_room(d), *room = out + out_bytes(d);
     struct item item = dot_direct_item(d, task * d->share);
     int64_t number;
     int another = 1, masked = 0;
@@ -232,6 +277,7 @@ int64_t dot_direct_workspace(const struct dot_problem *p)
     struct direct d = {.p = p};
 
     dot_is_direct(p, &d.s);
+    d.together = dot_direct_together(&d);
     return offsets_bytes(p) + p->threads * forward_scratch(&d);
 }
 
@@ -240,6 +286,7 @@ void dot_direct(const struct dot_problem *p, void *y, void *workspace)
     struct forward f = {.d = {.p = p, .offsets = (int64_t *)workspace}, .y = (char *)y};
 
     dot_is_direct(p, &f.d.s);
+    f.d.together = dot_direct_together(&f.d);
     dot_direct_offsets(p, &f.d.s, f.d.offsets);
     f.d.share = dot_direct_share(&f.d);
     run(p, ceiling(dot_direct_items(&f.d), f.d.share), forward_task, &f, (char *)workspace + offsets_bytes(p),

@@ -9,15 +9,19 @@ struct direct {
     struct phases s;
     int64_t *offsets; /* where each tap reads */
     int64_t share;    /* items of one task */
+    int64_t together; /* groups of one item */
 };
 
-/* What is done at once: a box of one group of one image. */
+/* What is done at once: a box of one group of one image. Where channels lie side by side, of several groups, since a cache
+ * line has pixels of all of them. */
 struct item {
-    int64_t group, image, box;
+    int64_t group, groups, image, box;
     int64_t start[3];  /* the box's first block */
     int64_t blocks[3];
 };
 
+/* How many groups an item has. The results don't depend on it. */
+int64_t dot_direct_together(const struct direct *d);
 int64_t dot_direct_items(const struct direct *d);
 int64_t dot_direct_share(const struct direct *d);
 /* Items by their number. Those of one box follow one another, as these have one mask. */
@@ -30,9 +34,9 @@ void dot_direct_offsets(const struct dot_problem *p, const struct phases *s, int
 struct grid dot_phase_grid(const struct dot_problem *p, const struct phases *s, const int64_t *start, int64_t phase);
 /* Whether a tap lies outside the image. */
 int dot_direct_outside(const struct dot_problem *p, const struct item *item);
-/* The group's pixels: [channel][phase][size]. pads: whether to pad them too, or what is there stays. */
+/* The groups' pixels: [group][channel][phase][size]. pads: whether to pad them too, or what is there stays. */
 void dot_direct_take(const struct direct *d, const struct item *item, int pads, char *out);
-/* Their mask: all bits for pixels in the image, none for others. */
+/* The mask of one group's: all bits for pixels in the image, none for others. */
 void dot_direct_mask(const struct direct *d, const struct item *item, char *out);
 /* A filter's weights, [k][plane]: where they are, or in `room`. */
 const char *dot_direct_weights(const struct dot_problem *p, int64_t filter, char *room);

@@ -43,6 +43,15 @@ static int64_t count_parts(const struct grad_w *f)
     return smaller(smaller(items, most), larger(ceiling(items, ITEMS_AT_ONCE), 64 / p->groups));
 }
 
+/* Filters whose gradients are taken at once: one, or all that lie side by side. */
+static int64_t filters_at_once(const struct grad_w *f)
+{
+    return f->d.p->y_strides[1] == 1 ? f->d.together * f->d.p->filters : 1;
+}
+
+/* From one filter's gradients to the next one's. Beyond the last position there is none. */
+static int64_t room_of_filter(const struct grad_w *f) { return volume(f->d.s.size) + BOX_OVERRUN; }
+
 static int64_t bytes_of(const struct grad_w *f, int64_t elements)
 {
     return aligned((elements + BOX_OVERRUN) * f->d.p->kernels->element);
@@ -53,18 +62,19 @@ static int64_t divide(const struct grad_w *f, char *scratch, struct rooms *rooms
 {
     const struct dot_problem *p = f->d.p;
     const int64_t each = volume(f->d.s.size), pixels = p->channels * phases_volume(&f->d.s);
+    const int64_t gradients = filters_at_once(f) * room_of_filter(f);
     char *next = scratch;
 
-    rooms->x = next, next += bytes_of(f, pixels);
+    rooms->x = next, next += bytes_of(f, f->d.together * pixels);
     rooms->mask = next, next += p->skips ? bytes_of(f, pixels) : 0;
-    rooms->g = next, next += bytes_of(f, each);
-    rooms->y = next, next += p->kernels->saved ? bytes_of(f, each) : 0;
+    rooms->g = next, next += bytes_of(f, gradients);
+    rooms->y = next, next += p->kernels->saved ? bytes_of(f, gradients) : 0;
     rooms->there = next, next += bytes_of(f, each);
     rooms->weights = next, next += aligned(taps(p) * weight_bytes(p));
     return next - scratch;
 }
 
-/* One item's gradients of all filters of its group, added to sums. */
+/* One item's gradients of all filters of its groups, added to sums, which are those of the groups' first part. */
 static void add_item(const struct grad_w *f, const struct item *item, int another, int masked, char *sums,
                      const struct rooms *rooms)
 {
@@ -73,6 +83,8 @@ static void add_item(const struct grad_w *f, const struct item *item, int anothe
     const struct dot_problem *p = d->p;
     const struct dot_kernels *kernels = p->kernels;
     const int64_t e = kernels->element, each = volume(d->s.size), length = run_length(&d->s, item->blocks, 0);
+    const int64_t pixels = p->channels * phases_volume(&d->s), filters = item->groups * p->filters;
+    struct several several = {smaller(filters_at_once(f), filters), p->y_strides[1], room_of_filter(f)};
     struct grid grid = {.step = {1, 1, 1}};
     int64_t o, l;
     int axis, all;
@@ -85,23 +97,26 @@ static void add_item(const struct grad_w *f, const struct item *item, int anothe
         dot_take_mask(e, &grid, d->s.size, rooms->there);
     memcpy(grid.strides, p->y_strides + 2, sizeof grid.strides);
     all = kernels->finite & DOT_PARTIALS && scalars_finite(p) &&
-          kernels->operands_finite(p->channels * phases_volume(&d->s), rooms->x);
-    for (o = 0; o < p->filters; o++) {
-        const int64_t filter = item->group * p->filters + o;
+          kernels->operands_finite(item->groups * pixels, rooms->x);
+    for (o = 0; o < filters; o++) {
+        const int64_t filter = item->group * p->filters + o, group = o / p->filters, number = o % several.count;
         const int64_t offset = (item->image * p->y_strides[0] + filter * p->y_strides[1]) * e;
-        const char *w = dot_direct_weights(p, filter, rooms->weights);
+        const char *w = dot_direct_weights(p, filter, rooms->weights), *x = rooms->x + group * pixels * e;
+        const char *g = rooms->g + number * several.apart * e, *y = rooms->y + number * several.apart * e;
+        char *to = sums + (group * f->parts * sums_of_part(p) + o % p->filters * taps(p)) * e;
         int finite;
 
-        dot_take(e, f->grad + offset, &grid, d->s.size, another ? none : NULL, rooms->g);
-        if (kernels->saved)
-            dot_take(e, (const char *)p->saved + offset, &grid, d->s.size, another ? none : NULL, rooms->y);
-        finite = all && kernels->operands_finite(taps(p) * kernels->planes, w) &&
-                 kernels->gradients_finite(each, rooms->g);
+        if (number == 0) {
+            dot_take(e, f->grad + offset, several, &grid, d->s.size, another ? none : NULL, rooms->g);
+            if (kernels->saved)
+                dot_take(e, (const char *)p->saved + offset, several, &grid, d->s.size, another ? none : NULL,
+                         rooms->y);
+        }
+        finite = all && kernels->operands_finite(taps(p) * kernels->planes, w) && kernels->gradients_finite(each, g);
         for (l = 0; l < length; l += POSITIONS_AT_ONCE)
-            kernels->direct_grad_w(kernels, smaller(POSITIONS_AT_ONCE, length - l), taps(p), w, rooms->g + l * e,
-                                   kernels->saved ? rooms->y + l * e : NULL, rooms->there + l * e, d->offsets,
-                                   rooms->x + l * e, masked ? rooms->mask + l * e : NULL, sums + o * taps(p) * e,
-                                   weights_of_group(p), finite);
+            kernels->direct_grad_w(kernels, smaller(POSITIONS_AT_ONCE, length - l), taps(p), w, g + l * e,
+                                   kernels->saved ? y + l * e : NULL, rooms->there + l * e, d->offsets, x + l * e,
+                                   masked ? rooms->mask + l * e : NULL, to, weights_of_group(p), finite);
     }
 }
 
@@ -110,18 +125,20 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     const struct grad_w *f = (const struct grad_w *)context;
     const struct direct *d = &f->d;
     const struct dot_problem *p = d->p;
-    const int64_t e = p->kernels->element, items = items_of_group(f), part = task % f->parts, group = task / f->parts;
+    const int64_t e = p->kernels->element, items = items_of_group(f), part = task % f->parts, bundle = task / f->parts;
     const int64_t first = items * part / f->parts, end = items * (part + 1) / f->parts;
-    char *sums = f->sums + task * sums_of_part(p) * e;
+    const int64_t bundles = ceiling(p->groups, d->together);
+    char *sums = f->sums + (bundle * d->together * f->parts + part) * sums_of_part(p) * e;
     struct rooms rooms;
-    int64_t number, box = -1;
+    int64_t number, group, box = -1;
     int masked = 0;
 
     /* Beyond the last position there is none. */
     memset(scratch, 0, (size_t)divide(f, scratch, &rooms));
-    memset(sums, 0, (size_t)(sums_of_part(p) * e));
+    for (group = bundle * d->together; group < smaller(p->groups, (bundle + 1) * d->together); group++)
+        memset(f->sums + (group * f->parts + part) * sums_of_part(p) * e, 0, (size_t)(sums_of_part(p) * e));
     for (number = first; number < end; number++) {
-        const struct item item = dot_direct_item(d, number * p->groups + group);
+        const struct item item = dot_direct_item(d, number * bundles + bundle);
         const int another = item.box != box;
 
         dot_direct_take(d, &item, another, rooms.x);
@@ -159,6 +176,7 @@ int64_t dot_direct_grad_w_workspace(const struct dot_problem *p)
     struct rooms rooms;
 
     dot_is_direct(p, &f.d.s);
+    f.d.together = dot_direct_together(&f.d);
     f.parts = count_parts(&f);
     return offsets_bytes(p) + sums_bytes(&f) + p->threads * divide(&f, NULL, &rooms);
 }
@@ -169,9 +187,10 @@ void dot_direct_grad_w(const struct dot_problem *p, const void *grad, void *dw, 
     struct rooms rooms;
 
     dot_is_direct(p, &f.d.s);
+    f.d.together = dot_direct_together(&f.d);
     dot_direct_offsets(p, &f.d.s, f.d.offsets);
     f.parts = count_parts(&f);
     f.sums = (char *)workspace + offsets_bytes(p);
-    run(p, p->groups * f.parts, grad_w_task, &f, f.sums + sums_bytes(&f), divide(&f, NULL, &rooms));
+    run(p, ceiling(p->groups, f.d.together) * f.parts, grad_w_task, &f, f.sums + sums_bytes(&f), divide(&f, NULL, &rooms));
     run(p, p->groups, add_parts, &f, NULL, 0);
 }

@@ -77,6 +77,12 @@ static int64_t bytes_of(const struct grad_x *f, int64_t elements)
     return aligned((elements + BOX_OVERRUN) * f->p->kernels->element);
 }
 
+/* Phases whose gradients are put where they belong at once: one, or those of all channels that lie side by side. */
+static int64_t phases_at_once(const struct grad_x *f)
+{
+    return f->p->dx_strides[1] == 1 ? f->d.together * f->p->channels * volume(f->d.s.count) : 1;
+}
+
 /* Returns their bytes. */
 static int64_t divide(const struct grad_x *f, char *scratch, struct rooms *rooms)
 {
@@ -84,11 +90,11 @@ static int64_t divide(const struct grad_x *f, char *scratch, struct rooms *rooms
     const int64_t each = volume(f->d.s.size), terms = p->filters * volume(p->kernel);
     char *next = scratch;
 
-    rooms->x = next, next += bytes_of(f, p->channels * phases_volume(&f->d.s));
-    rooms->g = next, next += bytes_of(f, p->filters * each);
-    rooms->y = next, next += p->kernels->saved ? bytes_of(f, p->filters * each) : 0;
+    rooms->x = next, next += bytes_of(f, f->d.together * p->channels * phases_volume(&f->d.s));
+    rooms->g = next, next += bytes_of(f, f->d.together * p->filters * each);
+    rooms->y = next, next += p->kernels->saved ? bytes_of(f, f->d.together * p->filters * each) : 0;
     rooms->there = next, next += bytes_of(f, p->filters * each);
-    rooms->out = next, next += bytes_of(f, each);
+    rooms->out = next, next += bytes_of(f, phases_at_once(f) * each);
     rooms->filter = next, next += aligned(taps(p) * weight_bytes(p));
     rooms->weights = next, next += aligned(p->channels * terms * weight_bytes(p));
     rooms->offsets = (int64_t *)next, next += aligned(terms * (int64_t)sizeof(int64_t));
@@ -116,9 +122,23 @@ static void pack(const struct grad_x *f, int64_t group, const struct rooms *room
     }
 }
 
-/* One channel's pixels of one phase, whose taps are those from `first` on. */
-static void grad_phase(const struct grad_x *f, const struct item *item, int64_t channel, int64_t phase, int64_t first,
-                       int finite, const struct rooms *rooms)
+/* Gradients of a phase, to the first `channels` of the item's channels from `channel` on. */
+static void put_phase(const struct grad_x *f, const struct item *item, int64_t channel, int64_t channels, int64_t phase,
+                      const char *out)
+{
+    const struct dot_problem *p = f->p;
+    const struct several several = {channels, p->dx_strides[1], phases_volume(&f->d.s)};
+    struct grid grid = dot_phase_grid(p, &f->d.s, item->start, phase);
+
+    memcpy(grid.strides, p->dx_strides + 2, sizeof grid.strides);
+    channel += item->group * p->channels;
+    dot_put(p->kernels->element, out, several, f->d.s.size, item->blocks, &grid,
+            f->dx + (item->image * p->dx_strides[0] + channel * p->dx_strides[1]) * p->kernels->element);
+}
+
+/* One channel's pixels of one phase, whose taps are those from `first` on, of the item's group of a number. */
+static void grad_phase(const struct grad_x *f, const struct item *item, int64_t group, int64_t channel, int64_t phase,
+                       int64_t first, int finite, const struct rooms *rooms, char *out)
 {
     const struct direct *d = &f->d;
     const struct dot_problem *p = f->p;
@@ -126,9 +146,9 @@ static void grad_phase(const struct grad_x *f, const struct item *item, int64_t 
     const int64_t e = kernels->element, each = volume(d->s.size), count = f->ends[phase] - first;
     const int64_t length = run_length(&d->s, item->blocks, d->s.level);
     const int64_t planes = d->s.level > 0 ? item->blocks[0] : 1, rows = d->s.level > 1 ? item->blocks[1] : 1;
-    const char *x = rooms->x + (channel * volume(d->s.count) + phase) * each * e;
+    const char *x = rooms->x + ((group * p->channels + channel) * volume(d->s.count) + phase) * each * e;
+    const int64_t of_group = group * p->filters * each * e;
     const char *w = rooms->weights + (channel * volume(p->kernel) + first) * p->filters * weight_bytes(p);
-    struct grid grid = dot_phase_grid(p, &d->s, item->start, phase);
     int64_t o, t, z, y;
 
     for (o = 0; o < p->filters; o++)
@@ -138,23 +158,22 @@ static void grad_phase(const struct grad_x *f, const struct item *item, int64_t 
         for (y = 0; y < rows; y++) {
             const int64_t place = place_of(&d->s, z, y, 0) * e;
 
-            kernels->direct_grad_x(kernels, length, p->filters * count, w, rooms->g + place,
-                                   kernels->saved ? rooms->y + place : NULL, rooms->there + place, rooms->offsets,
-                                   x + place, rooms->out + place, finite);
+            kernels->direct_grad_x(kernels, length, p->filters * count, w, rooms->g + of_group + place,
+                                   kernels->saved ? rooms->y + of_group + place : NULL, rooms->there + place,
+                                   rooms->offsets, x + place, out + place, finite);
         }
-    memcpy(grid.strides, p->dx_strides + 2, sizeof grid.strides);
-    dot_put(e, rooms->out, d->s.size, item->blocks, &grid,
-            f->dx + (item->image * p->dx_strides[0] + (item->group * p->channels + channel) * p->dx_strides[1]) * e);
 }
 
-/* Takes an item's operands. Returns whether all are finite. */
-static int take(const struct grad_x *f, const struct item *item, int another, const struct rooms *rooms)
+/* Takes an item's operands. */
+static void take(const struct grad_x *f, const struct item *item, int another, const struct rooms *rooms)
 {
     static const uint8_t none[8];
     const struct direct *d = &f->d;
     const struct dot_problem *p = f->p;
     const struct dot_kernels *kernels = p->kernels;
     const int64_t e = kernels->element, each = volume(d->s.size);
+    const int64_t offset = (item->image * p->y_strides[0] + item->group * p->filters * p->y_strides[1]) * e;
+    const struct several filters = {item->groups * p->filters, p->y_strides[1], each};
     struct grid grid = blocks_of(f, item);
     int64_t o;
 
@@ -162,19 +181,47 @@ static int take(const struct grad_x *f, const struct item *item, int another, co
         dot_take_mask(e, &grid, d->s.size, rooms->there + o * each * e);
     dot_direct_take(d, item, another, rooms->x);
     memcpy(grid.strides, p->y_strides + 2, sizeof grid.strides);
-    for (o = 0; o < p->filters; o++) {
-        const int64_t offset = (item->image * p->y_strides[0] + (item->group * p->filters + o) * p->y_strides[1]) * e;
+    dot_take(e, f->grad + offset, filters, &grid, d->s.size, another ? none : NULL, rooms->g);
+    if (kernels->saved)
+        dot_take(e, (const char *)p->saved + offset, filters, &grid, d->s.size, another ? none : NULL, rooms->y);
+}
 
-        dot_take(e, f->grad + offset, &grid, d->s.size, another ? none : NULL, rooms->g + o * each * e);
-        if (kernels->saved)
-            dot_take(e, (const char *)p->saved + offset, &grid, d->s.size, another ? none : NULL,
-                     rooms->y + o * each * e);
-    }
-    pack(f, item->group, rooms);
+/* Whether all operands of the item's group of a number are finite, of which the weights were packed. */
+static int all_finite(const struct grad_x *f, int64_t group, const struct rooms *rooms)
+{
+    const struct dot_problem *p = f->p;
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t pixels = p->channels * phases_volume(&f->d.s), results = p->filters * volume(f->d.s.size);
+
     return kernels->finite & DOT_PARTIALS && scalars_finite(p) &&
            kernels->operands_finite(p->filters * taps(p) * kernels->planes, rooms->weights) &&
-           kernels->operands_finite(p->channels * phases_volume(&d->s), rooms->x) &&
-           kernels->gradients_finite(p->filters * each, rooms->g);
+           kernels->operands_finite(pixels, rooms->x + group * pixels * kernels->element) &&
+           kernels->gradients_finite(results, rooms->g + group * results * kernels->element);
+}
+
+static void grad_item(const struct grad_x *f, const struct item *item, const struct rooms *rooms)
+{
+    const struct dot_problem *p = f->p;
+    const int64_t phases = volume(f->d.s.count), each = volume(f->d.s.size) * p->kernels->element;
+    const int at_once = p->dx_strides[1] == 1;
+    int64_t group, channel, phase, number = 0;
+
+    for (group = 0; group < item->groups; group++) {
+        int finite;
+
+        pack(f, item->group + group, rooms);
+        finite = all_finite(f, group, rooms);
+        for (channel = 0; channel < p->channels; channel++)
+            for (phase = 0; phase < phases; phase++) {
+                char *out = rooms->out + (at_once ? number++ : 0) * each;
+
+                grad_phase(f, item, group, channel, phase, phase > 0 ? f->ends[phase - 1] : 0, finite, rooms, out);
+                if (!at_once)
+                    put_phase(f, item, group * p->channels + channel, 1, phase, out);
+            }
+    }
+    for (phase = 0; at_once && phase < phases; phase++)
+        put_phase(f, item, 0, item->groups * p->channels, phase, rooms->out + phase * each);
 }
 
 static void grad_x_task(void *context, int64_t task, char *scratch)
@@ -184,16 +231,13 @@ static void grad_x_task(void *context, int64_t task, char *scratch)
     const int64_t end = smaller(dot_direct_items(d), (task + 1) * d->share);
     struct item item = dot_direct_item(d, task * d->share);
     struct rooms rooms;
-    int64_t number, channel, phase;
+    int64_t number;
     int another = 1;
 
     divide(f, scratch, &rooms);
     for (number = task * d->share; number < end; number++) {
-        const int finite = take(f, &item, another, &rooms);
-
-        for (phase = 0; phase < volume(d->s.count); phase++)
-            for (channel = 0; channel < f->p->channels; channel++)
-                grad_phase(f, &item, channel, phase, phase > 0 ? f->ends[phase - 1] : 0, finite, &rooms);
+        take(f, &item, another, &rooms);
+        grad_item(f, &item, &rooms);
         another = dot_direct_next(d, &item);
     }
 }
@@ -208,6 +252,7 @@ int64_t dot_direct_grad_x_workspace(const struct dot_problem *p)
     struct rooms rooms;
 
     dot_is_direct(&places, &f.d.s);
+    f.d.together = dot_direct_together(&f.d);
     return 3 * list_bytes(p) + p->threads * divide(&f, NULL, &rooms);
 }
 
@@ -219,6 +264,7 @@ void dot_direct_grad_x(const struct dot_problem *p, const void *grad, void *dx, 
     struct rooms rooms;
 
     dot_is_direct(&places, &f.d.s);
+    f.d.together = dot_direct_together(&f.d);
     f.d.offsets = (int64_t *)lists;
     f.taps = (int64_t *)(lists + list_bytes(p));
     f.ends = (int64_t *)(lists + 2 * list_bytes(p));

@@ -13,6 +13,8 @@
 #define BLOCKS 4
 /* The most taps of a channel for which both gradients are computed at once. */
 #define MOST_TAPS 256
+/* Channels that lie in one cache line, where they lie side by side. */
+#define TOGETHER 16
 /* With fewer channels, or parts of the batch, both at once would leave threads without work. */
 #define LEAST_TASKS 16
 /* Parts of the batch have a sum each, which take this many bytes at most. */
@@ -274,6 +276,9 @@ static struct grad_w grads_split(const struct dot_problem *p, void *dx, void *wo
     const int64_t most = length(p) >= 256 ? 64 : 128, taps = most * smaller(4, larger(1, POSITIONS / row_of(p, images)));
     int64_t channels = smaller(p->channels, larger(1, taps / kernel));
 
+    /* Where channels lie side by side, whole cache lines of them. */
+    if (p->x_strides[1] == 1)
+        channels = smaller(p->channels, ceiling(channels, TOGETHER) * TOGETHER);
     while (channels > 1 && parts * p->groups * ceiling(p->channels, channels) < 4 * p->threads)
         channels = ceiling(channels, 2);
     f.taps = ceiling(p->channels, ceiling(p->channels, channels)) * kernel;

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "dot_transpose.h"
+
 /* The lanes of a segment that have a pixel at one column of the kernel, and where in its row the first of these is. */
 struct span {
     int32_t first;

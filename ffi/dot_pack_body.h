@@ -22,20 +22,6 @@ static inline void NAME(copy)(const WORD *in, int64_t step, int64_t count, const
         out[j] = in[j * step];
 }
 
-/* `count` rows of `depth` elements, `stride` apart, to `depth` rows, `lanes` apart. */
-static void NAME(to_lanes)(const WORD *rows, int64_t stride, int64_t depth, int64_t count, int64_t lanes, WORD *out)
-{
-    int64_t k, j, i;
-
-    for (k = 0; k + 16 <= depth; k += 16)
-        for (j = 0; j < count; j++)
-            for (i = 0; i < 16; i++)
-                out[(k + i) * lanes + j] = rows[j * stride + k + i];
-    for (; k < depth; k++)
-        for (j = 0; j < count; j++)
-            out[k * lanes + j] = rows[j * stride + k];
-}
-
 /* The end of what may be read: the last element of x, wherever it is. */
 static const WORD *NAME(end_of_x)(const struct dot_problem *p)
 {
@@ -70,8 +56,8 @@ static int NAME(pack_pixels)(const struct dot_problem *p, int64_t group, int64_t
             if (row != PADDING)
                 there = inside(x, p->stride[2], p->image[2], s->count);
             if (there.first < there.last)
-                NAME(to_lanes)(image + c0 + row + (x + there.first * p->stride[2]) * p->x_strides[4], step, c1 - c0,
-                               there.last - there.first, kernel * lanes, out + s->lane + there.first);
+                dot_transpose(sizeof *out, image + c0 + row + (x + there.first * p->stride[2]) * p->x_strides[4], step,
+                              there.last - there.first, c1 - c0, out + s->lane + there.first, kernel * lanes);
             if (there.first == 0 && there.last == s->count)
                 continue;
             padded = 1;
@@ -249,9 +235,13 @@ static void NAME(gather)(const struct dot_problem *p, const void *result, int64_
     int64_t o;
     int i;
 
-    if (p->y_strides[1] == 1 && n == 1) {
-        NAME(to_lanes)((const WORD *)result + segments->image * p->y_strides[0] + filter + segments->place,
-                       p->y_strides[4], filters, segments->count, lanes, (WORD *)rows);
+    if (p->y_strides[1] == 1 && filters > 1) {
+        for (i = 0; i < n; i++) {
+            const struct segment *s = &segments[i];
+
+            dot_transpose(sizeof *end, (const WORD *)result + s->image * p->y_strides[0] + filter + s->place,
+                          p->y_strides[4], s->count, filters, (WORD *)rows + s->lane, lanes);
+        }
         return;
     }
     for (o = 0; o < filters; o++) {
@@ -281,9 +271,7 @@ static void NAME(scatter)(const struct dot_problem *p, const void *rows, int64_t
         WORD *to = (WORD *)result + s->image * p->y_strides[0] + filter * p->y_strides[1] + s->place;
 
         if (p->y_strides[1] == 1) {
-            for (j = 0; j < s->count; j++)
-                for (o = 0; o < filters; o++)
-                    to[o + j * p->y_strides[4]] = tile[o * lanes + s->lane + j];
+            dot_transpose(sizeof *to, tile + s->lane, lanes, filters, s->count, to, p->y_strides[4]);
             continue;
         }
         for (o = 0; o < filters; o++)

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "dot_transpose.h"
+
 /* Filters of a group whose columns aren't worth packing. */
 #define MOST_FILTERS 8
 /* Blocks along one axis of a box, and how far taps reach at most: so that nothing overflows. */
@@ -92,10 +94,15 @@ static inline void copy(const void *from, int64_t bytes, void *to)
 #define BODY "dot_phases_body.h"
 #include "dot_sizes.h"
 
-void dot_take(int64_t element, const void *array, const struct grid *grid, const int64_t *count, const uint8_t *pad,
-              void *out)
+void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
+              const int64_t *count, const uint8_t *pad, void *out)
 {
-    BY_SIZE(element, take, array, grid, count, pad, out);
+    const int64_t width = several.between == 1 ? several.count : 1;
+    int64_t i;
+
+    for (i = 0; i < several.count; i += width)
+        BY_SIZE(element, take, (const char *)array + i * several.between * element, width, several.apart, grid, count,
+                pad, (char *)out + i * several.apart * element);
 }
 
 void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out)
@@ -105,11 +112,16 @@ void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *coun
     struct grid same = *grid;
 
     memset(same.strides, 0, sizeof same.strides);
-    dot_take(element, &bits, &same, count, none, out);
+    dot_take(element, &bits, (struct several){1, 0, 0}, &same, count, none, out);
 }
 
-void dot_put(int64_t element, const void *values, const int64_t *size, const int64_t *count, const struct grid *grid,
-             void *array)
+void dot_put(int64_t element, const void *values, struct several several, const int64_t *size, const int64_t *count,
+             const struct grid *grid, void *array)
 {
-    BY_SIZE(element, put, values, size, count, grid, array);
+    const int64_t width = several.between == 1 ? several.count : 1;
+    int64_t i;
+
+    for (i = 0; i < several.count; i += width)
+        BY_SIZE(element, put, (const char *)values + i * several.apart * element, width, several.apart, size, count,
+                grid, (char *)array + i * several.between * element);
 }

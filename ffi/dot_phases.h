@@ -60,14 +60,21 @@ struct grid {
     int64_t step[3];
 };
 
-/* Elements of a grid, `count` along each axis, one after the other. Where the array has none comes `pad`, an element, or if
- * that is NULL what is there stays. */
-void dot_take(int64_t element, const void *array, const struct grid *grid, const int64_t *count, const uint8_t *pad,
-              void *out);
+/* How several arrays lie: how far from each other in memory, and how far what is taken of them. */
+struct several {
+    int64_t count;
+    int64_t between;
+    int64_t apart;
+};
+
+/* Elements of a grid, `count` along each axis, one after the other, of each of the arrays. Where an array has none comes
+ * `pad`, an element, or if that is NULL what is there stays. */
+void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
+              const int64_t *count, const uint8_t *pad, void *out);
 /* All bits where the array has an element, and none elsewhere. */
 void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out);
-/* Back to the array: `count` elements along each axis, of rows and planes of `size`. */
-void dot_put(int64_t element, const void *values, const int64_t *size, const int64_t *count, const struct grid *grid,
-             void *array);
+/* Back to the arrays: `count` elements along each axis, of rows and planes of `size`. */
+void dot_put(int64_t element, const void *values, struct several several, const int64_t *size, const int64_t *count,
+             const struct grid *grid, void *array);
 
 #endif

@@ -15,7 +15,9 @@ static inline void NAME(take_row)(const WORD *row, int64_t step, int64_t count, 
             out[i] = row[step * i];
 }
 
-static void NAME(take)(const void *array, const struct grid *g, const int64_t *count, const uint8_t *pad, void *to)
+/* Of `width` arrays that lie side by side. */
+static void NAME(take)(const void *array, int64_t width, int64_t apart, const struct grid *g, const int64_t *count,
+                       const uint8_t *pad, void *to)
 {
     const int64_t step = g->step[2] * g->strides[2];
     const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
@@ -23,7 +25,7 @@ static void NAME(take)(const void *array, const struct grid *g, const int64_t *c
     const int any = there.first < there.last;
     const WORD *first = (const WORD *)array + (any ? (g->first[2] + there.first * g->step[2]) * g->strides[2] : 0);
     WORD *out = (WORD *)to, other = 0;
-    int64_t i, j, l;
+    int64_t i, j, l, c;
 
     if (pad != NULL)
         memcpy(&other, pad, sizeof other);
@@ -32,19 +34,27 @@ static void NAME(take)(const void *array, const struct grid *g, const int64_t *c
             const int64_t z = g->first[0] + i * g->step[0], y = g->first[1] + j * g->step[1];
             const int in = z >= 0 && z < g->size[0] && y >= 0 && y < g->size[1];
 
-            if (in && any)
-                NAME(take_row)(first + z * g->strides[0] + y * g->strides[1], step, there.last - there.first,
-                               out + there.first);
+            if (in && any) {
+                const WORD *row = first + z * g->strides[0] + y * g->strides[1];
+
+                if (width == 1)
+                    NAME(take_row)(row, step, there.last - there.first, out + there.first);
+                else
+                    dot_transpose(sizeof *out, row, step, there.last - there.first, width, out + there.first, apart);
+            }
             if (pad == NULL)
                 continue;
-            for (l = 0; l < (in ? there.first : count[2]); l++)
-                out[l] = other;
-            for (l = in ? there.last : count[2]; l < count[2]; l++)
-                out[l] = other;
+            for (c = 0; c < width; c++) {
+                for (l = 0; l < (in ? there.first : count[2]); l++)
+                    out[c * apart + l] = other;
+                for (l = in ? there.last : count[2]; l < count[2]; l++)
+                    out[c * apart + l] = other;
+            }
         }
 }
 
-static void NAME(put)(const void *values, const int64_t *size, const int64_t *count, const struct grid *g, void *array)
+static void NAME(put)(const void *values, int64_t width, int64_t apart, const int64_t *size, const int64_t *count,
+                      const struct grid *g, void *array)
 {
     const int64_t step = g->step[2] * g->strides[2];
     const struct range there = inside(g->first[2], g->step[2], g->size[2], count[2]);
@@ -63,7 +73,9 @@ static void NAME(put)(const void *values, const int64_t *size, const int64_t *co
             if (z < 0 || z >= g->size[0] || y < 0 || y >= g->size[1])
                 continue;
             to = first + z * g->strides[0] + y * g->strides[1];
-            if (step == 1)
+            if (width > 1)
+                dot_transpose(sizeof *to, row, apart, width, length, to, step);
+            else if (step == 1)
                 copy(row, length * (int64_t)sizeof(WORD), to);
             else
                 for (l = 0; l < length; l++)

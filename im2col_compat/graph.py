@@ -277,6 +277,24 @@ def _weight(op, planes):
 
 
 def _dot(first, second, numbers, function, op):
+    # As the graph was told: PyTorch's own operations have rules of their own.
+    return _lying(_computed(first, second, numbers, function, op), _format(first, second, numbers, op), numbers)
+
+
+def _format(first, second, numbers, op):
+    """Whether a convolution's result, and the gradient of its input, have their channels last in memory."""
+    weight = second[0] if _op(op).term.names else second
+    return len(numbers) > 0 and TORCH.channels_last(len(numbers) // 4, first, weight)
+
+
+def _lying(tensor, last, numbers):
+    """A tensor as it is, or a copy that lies so."""
+    if last and tensor.dim() == len(numbers) // 4 + 1:
+        return TORCH.with_channels_last(tensor.unsqueeze(0), last).squeeze(0)
+    return TORCH.with_channels_last(tensor, last)
+
+
+def _computed(first, second, numbers, function, op):
     op = _op(op)
     if function == "matmul":
         first, params = _weight(op, first)
@@ -299,6 +317,7 @@ def _dot(first, second, numbers, function, op):
 
 def _dot_fake(first, second, numbers, function, op):
     # The ordinary product has the same shape.
+    last = _format(first, second, numbers, op)
     if _op(op).term.names:
         first, second = (first[0], second) if function == "matmul" else (first, second[0])
     second = second.to(first.dtype)
@@ -314,18 +333,28 @@ def _dot_fake(first, second, numbers, function, op):
         padding = "same" if function == "conv_same" else padding
         result = native.recorded(len(stride), first, second, None, stride, padding, dilation, groups)
     dtype = _op(op).result_dtype(TORCH.dtype(first))
-    return first.new_empty(result.shape, dtype=getattr(torch, dtype))
+    return _lying(first.new_empty(result.shape, dtype=getattr(torch, dtype)), last, numbers)
 
 
 def _dot_backward(grad, needs, first, second, *others):
     with autograd.enabled():
         leaves = [autograd.leaf(operand, need) for operand, need in zip((first, second), needs)]
         found = autograd.partials([_dot(*(leaves + list(others)))], leaves, [grad])
-    return tuple(grad.new_empty(0) if partial is None else partial for partial in found)
+    formats = _gradient_formats(first, second, *others)
+    return tuple(
+        grad.new_empty(0) if partial is None else _lying(partial, last, others[0]) for partial, last in zip(found, formats)
+    )
 
 
 def _dot_backward_fake(grad, needs, first, second, *others):
-    return tuple(t.new_empty(t.shape) if need else t.new_empty(0) for t, need in zip((first, second), needs))
+    tensors = zip((first, second), needs, _gradient_formats(first, second, *others))
+    return tuple(_lying(t.new_empty(t.shape), last, others[0]) if need else t.new_empty(0) for t, need, last in tensors)
+
+
+def _gradient_formats(first, second, numbers, function, op):
+    """Whether the gradients of both operands have their channels last."""
+    of_weight = len(numbers) > 0 and not _op(op).term.names and TORCH.channels_last(len(numbers) // 4, second)
+    return _format(first, second, numbers, op), of_weight
 
 
 def _setup_context(ctx, inputs, output):

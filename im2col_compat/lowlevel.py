@@ -131,10 +131,12 @@ def template(part):
     return ffi.string(lib.dot_template(part)).decode("ascii")
 
 
-def fresh(arrays, like, shape, dtype):
-    """(plain data, its address) for C to write to: of like's kind, in huge pages if it is large."""
+def fresh(arrays, like, shape, dtype, strides=None):
+    """(plain data, its address) for C to write to: of like's kind, in huge pages if it is large. strides: as of
+    arrays.empty."""
     size = product(shape) * dtypes.ITEMSIZE[dtype]
-    result = arrays.empty(like, shape, dtype) if size >= LEAST_FOR_ADVICE else arrays.small(like, shape, dtype)
+    make = arrays.empty if size >= LEAST_FOR_ADVICE else arrays.small
+    result = make(like, shape, dtype, strides)
     address = arrays.address(result)
     if size >= LEAST_FOR_ADVICE:
         lib.dot_advise(ffi.cast("void *", address), size)

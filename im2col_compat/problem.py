@@ -139,6 +139,12 @@ def dense(sizes):
     return tuple(product(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
+def channels_last(sizes):
+    """The strides of what is dense with its channels last, of sizes (N, C, ...)."""
+    steps = dense(sizes[:1] + sizes[2:] + sizes[1:2])
+    return (steps[0], steps[-1]) + steps[1:-1]
+
+
 def integers(function, name, value, too_large=TypeError, pairs=False):
     """`value` as a plain int or a tuple of plain ints; with `pairs`, of ints and pairs of ints.
 

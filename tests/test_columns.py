@@ -23,6 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from im2col_compat import available_backends, fold, unfold, use_backend
+from im2col_compat.engines import slices
+from im2col_compat.problem import product, unfold_geometry
 
 PROBLEMS = sorted(problems.COLUMNS)
 
@@ -54,6 +56,41 @@ def test_fold_is_the_nested_loop(engine, kind, problem):
     image = fold(make(kind, columns), shape[2:], kernel, dilation, padding, stride)
     assert kind_of(image) == kind
     np.testing.assert_array_equal(values(image), oracle.fold(columns, shape[2:], kernel, dilation, padding, stride))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((1, 2, 9, 10), (2, 3), (1, 2), (1, 0), (2, 1)),
+        ((1, 2, 9, 10), (7, 8), (1, 1), (1, 0), (2, 1)),
+        ((2, 1, 12), (5,), (2,), (1,), (4,)),
+        ((1, 1, 4, 5, 6), (3, 4, 5), (1, 1, 1), (1, 0, 1), (2, 1, 1)),
+    ],
+)
+def test_slices_are_few(kind, sizes):
+    """The engine "slices" takes a slice for each position in the kernel, or for each block where these are fewer. Each pixel
+    is summed up in the order of its positions either way, to the bit."""
+    shape, kernel, dilation, padding, stride = sizes
+    geometry = unfold_geometry(shape, kernel, dilation, padding, stride)
+    pairs = list(slices._overlaps(geometry))
+    assert 0 < len(pairs) <= min(product(geometry.kernel), product(geometry.blocks))
+    columns = np.random.RandomState(0).randn(*geometry.columns_shape).astype(np.float32)
+    padded = [size + sum(sides) for size, sides in zip(geometry.image, geometry.padding)]
+    expected = np.zeros(shape[:2] + tuple(padded), np.float32)
+    parts = columns.reshape(shape[:2] + geometry.kernel + geometry.blocks)
+    for position in np.ndindex(*geometry.kernel):
+        steps = zip(position, geometry.dilation, geometry.stride, geometry.blocks)
+        places = tuple(slice(k * d, k * d + (b - 1) * s + 1, s) for k, d, s, b in steps)
+        expected[(Ellipsis,) + places] += parts[(slice(None), slice(None)) + position]
+    inside = tuple(slice(before, before + size) for size, (before, _) in zip(geometry.image, geometry.padding))
+    with use_backend("slices"):
+        image = fold(make(kind, columns, "float32"), shape[2:], kernel, dilation, padding, stride)
+        np.testing.assert_array_equal(values(image), expected[(Ellipsis,) + inside])
+        np.testing.assert_array_equal(
+            values(unfold(make(kind, values(image), "float32"), kernel, dilation, padding, stride)),
+            oracle.unfold(values(image), kernel, dilation, padding, stride),
+        )
 
 
 @pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)

@@ -46,6 +46,10 @@ class _Arrays(object):
         """Whether kernels on a GPU can read the elements of all of these, now."""
         return False
 
+    def channels_last(self, dims, *operands):
+        """Whether a convolution of so many dimensions of these has results whose channels come last in memory."""
+        return False
+
     def extremes(self, x):
         """The least and the greatest of x's integers."""
         return int(x.min()), int(x.max())
@@ -78,31 +82,32 @@ class _NumPy(_Arrays):
     def dense(self, x):
         return np.require(x, requirements="CA")
 
-    def placed(self, x):
+    def placed(self, x, copied=COPIED):
         """(plain data, None) of what is dense, or of a copy that is; (plain data, strides in elements) of what is not,
-        and too large to be copied as a whole."""
+        and has more bytes than are copied as a whole."""
         flags = x.flags
         if flags.c_contiguous and flags.aligned:
             return x, None
         strides = [divmod(step, x.itemsize) for step in x.strides]
-        if x.nbytes <= COPIED or not flags.aligned or any([rest for _, rest in strides]):
+        if x.nbytes <= copied or not flags.aligned or any([rest for _, rest in strides]):
             return self.dense(x), None
         return x, tuple(step for step, _ in strides)
 
     def address(self, x):
         return x.__array_interface__["data"][0]
 
-    def empty(self, like, shape, dtype=None):
-        """New plain data of like's kind, device and (by default) dtype."""
+    def empty(self, like, shape, dtype=None, strides=None):
+        """New plain data of like's kind, device and (by default) dtype; of other strides than dense ones, where
+        channels_last() says so."""
         dtype = like.dtype if dtype is None else np.dtype(dtype)
         memory.check_memory(shape, dtype.itemsize)
         return np.empty(shape, dtype)
 
-    def small(self, like, shape, dtype):
+    def small(self, like, shape, dtype, strides=None):
         """The same, for what is too small to ask whether there is memory for it."""
         return np.empty(shape, dtype)
 
-    def full(self, like, shape, value, dtype=None):
+    def full(self, like, shape, value, dtype=None, strides=None):
         result = self.empty(like, shape, dtype)
         result.fill(value)
         return result
@@ -207,6 +212,8 @@ def _no(x):
 
 # What a tensor may be that its memory doesn't say: conjugated or negated later (1.10 on), zero (1.11 on).
 _names = ("is_conj", "is_neg", "_is_zerotensor") if hasattr(Tensor, "resolve_neg") else ("",) * 3
+#: Whether there are memory formats (1.5 on).
+_HAS_FORMATS = hasattr(torch, "channels_last_3d")
 _is_conj, _is_neg, _is_zero = [getattr(Tensor, name, _no) for name in _names]
 _is_quantized = operator.attrgetter("is_quantized") if hasattr(Tensor, "is_quantized") else _no
 _is_meta = operator.attrgetter("is_meta") if hasattr(Tensor, "is_meta") else _no
@@ -217,6 +224,19 @@ else:
 
     def _is_cpu(x):
         return not x.is_cuda if VARIABLES else x.device.type == "cpu"
+
+
+def _is_last(dims, sizes, steps):
+    """Whether PyTorch takes a tensor of these sizes and strides for one with its channels last."""
+    if len(sizes) == dims + 1:
+        sizes, steps = (1,) + tuple(sizes), (sizes[0] * steps[0],) + tuple(steps)
+    least = 0
+    for axis in [1] + list(range(dims + 1, 1, -1)) + [0]:
+        # Where axes of one element leave it open, it isn't.
+        if sizes[axis] == 0 or steps[axis] < least or axis == 0 and least == steps[1]:
+            return False
+        least = steps[axis] * max(sizes[axis], 1)
+    return steps[1] != 0
 
 
 class _Torch(_Arrays):
@@ -275,12 +295,12 @@ class _Torch(_Arrays):
             x = x.contiguous() if hasattr(x, "contiguous") else x.new(*x.size()).copy_(x)
         return x.resolve_conj().resolve_neg() if _is_conj(x) or _is_neg(x) else x
 
-    def placed(self, x):
+    def placed(self, x, copied=COPIED):
         x = raw(x)
         lazy = self.is_lazy(x)
         if x.is_contiguous() and not lazy:
             return x, None
-        if lazy or x.numel() * dtypes.ITEMSIZE[self.dtype(x)] <= COPIED:
+        if lazy or x.numel() * dtypes.ITEMSIZE[self.dtype(x)] <= copied:
             return self.dense(x), None
         return x, tuple(x.stride())
 
@@ -291,25 +311,46 @@ class _Torch(_Arrays):
     def address(self, x):
         return x.data_ptr()
 
-    def empty(self, like, shape, dtype=None):
+    def empty(self, like, shape, dtype=None, strides=None):
         dtype = self.dtype(like) if dtype is None else dtype
         if _is_cpu(like):
             memory.check_memory(shape, dtypes.ITEMSIZE.get(dtype, 1))
-        return self.small(like, shape, dtype)
+        return self.small(like, shape, dtype, strides)
 
-    def small(self, like, shape, dtype):
+    def small(self, like, shape, dtype, strides=None):
+        if strides is not None:
+            # No view of what has its channels last: views that a Function gives can't be changed in place.
+            return torch.empty_strided(shape, strides, dtype=dtypes.TORCH_DTYPES[dtype], device=like.device)
         if VARIABLES:
             # Without sizes it would have no elements.
             return getattr(torch.cuda if like.is_cuda else torch, dtypes.OLD_TYPE[dtype])(*(shape or (1,)))
         return like.new_empty(shape, dtype=dtypes.TORCH_DTYPES[dtype])
 
-    def full(self, like, shape, value, dtype=None):
-        return self.empty(like, shape, dtype).fill_(value)
+    def full(self, like, shape, value, dtype=None, strides=None):
+        return self.empty(like, shape, dtype, strides).fill_(value)
 
     def cast(self, x, dtype):
         if VARIABLES:
             return x.type(("torch.cuda." if x.is_cuda else "torch.") + dtypes.OLD_TYPE[dtype])
         return x.to(getattr(torch, dtype))
+
+    def channels_last(self, dims, *operands):
+        # As PyTorch's own convolutions have them: where the input or the weight has.
+        if not _HAS_FORMATS or dims == 1:
+            return False
+        for x in operands:
+            steps = x.stride()
+            # A number, and no symbol: the step between channels is 1, or the image's where there is one channel.
+            if type(steps[-dims - 1]) is int and steps[-dims - 1] <= steps[-1] and _is_last(dims, x.shape, steps):
+                return True
+        return False
+
+    def with_channels_last(self, x, last):
+        """x, or a copy that has its channels last, or is dense."""
+        if not last:
+            return x.contiguous()
+        # Unlike contiguous(), it counts the strides of axes that have one element.
+        return x.to(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
 
     def sum_dtype(self, dtype):
         # PyTorch has the wider unsigned types (2.3 on), but doesn't add them.

@@ -48,6 +48,7 @@ def _blocks_shape(geometry):
 def _overlaps(geometry):
     """Pairs of an index into columns of _blocks_shape and one into the image, of the same elements. Together they are all
     that isn't padding: the blocks of each position in the kernel, or, where these are fewer, the positions of each block.
+    Either way a pixel meets its positions in their order, so that sums are the same to the bit.
     """
     if 0 in (geometry.batch, geometry.channels):
         return  # 1.1 can't copy nothing out of NumPy's memory
@@ -58,7 +59,9 @@ def _overlaps(geometry):
         sizes = {"kernel": geometry.blocks, "blocks": geometry.kernel}
         geometry = geometry._replace(dilation=geometry.stride, stride=geometry.dilation, **sizes)
     along = [[_overlap(geometry, axis, k) for k in range(size)] for axis, size in enumerate(geometry.kernel)]
-    for position in itertools.product(*(range(size) for size in geometry.kernel)):
+    # The last block that reads a pixel does so at the first of its positions.
+    order = slice(None, None, -1 if by_block else 1)
+    for position in itertools.product(*(range(size)[order] for size in geometry.kernel)):
         overlaps = [along[axis][k] for axis, k in enumerate(position)]
         if None not in overlaps:
             blocks, pixels = zip(*overlaps)

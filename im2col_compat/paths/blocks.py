@@ -5,7 +5,7 @@ import itertools
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import Function, torch
-from im2col_compat.paths import plans
+from im2col_compat.paths import layout, plans
 from im2col_compat.terms import parameters
 
 #: One block of terms takes this share of it; the rest is for a function's intermediates,
@@ -17,6 +17,7 @@ def run(op, problem, arrays, weights, x):
     """The result for weights (a weight and its parameters) and x, of the problem's shapes."""
     if arrays is TORCH and arrays.dtype(x) not in dtypes.ITEMSIZE:
         raise NotImplementedError("{}(): there is no arithmetic for {}".format(problem.function, arrays.dtype(x)))
+    given = weights[0], x
     plan, weights, x = plans.of(op, problem, arrays, parameters.expanded(arrays, weights), x)
     if 0 in plan.shape and graphs.mapped():  # which _Blocks, that mapping has no rule for, would take
         return arrays.reshape(_constant(plan, arrays, weights, x, 0), problem.result_shape)
@@ -29,7 +30,7 @@ def run(op, problem, arrays, weights, x):
         result = _joined(plan, weights, x)
     else:
         result = _Blocks.apply(x, plan, *weights)
-    return arrays.reshape(result, problem.result_shape)
+    return layout.with_last(problem, arrays, given[0], given[1], arrays.reshape(result, problem.result_shape))
 
 
 def _constant(plan, arrays, weights, x, value):
@@ -59,7 +60,7 @@ def _pieces(plan, unit):
 
 
 def _forward(plan, arrays, weights, x):
-    result = arrays.empty(x, plan.shape, plan.dtype)
+    result = arrays.empty(x, plan.shape, plan.dtype, plan.strides)
     for piece in _pieces(plan, plan.unit):
         parts = [x[piece.x]] + [w[piece.w] for w in weights]
         if arrays is TORCH:
@@ -105,9 +106,10 @@ class _Blocks(Function):
 
             found = autograd.derivatives(evaluate, operands, needs, (grad,), True)
             return (found[0], None) + tuple(found[1:])
+        strides = (plan.dx_strides,) + (None,) * (len(operands) - 1)
         sums = [
-            arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand))) if need else None
-            for operand, need in zip(operands, needs)
+            arrays.full(operand, operand.shape, 0, arrays.sum_dtype(arrays.dtype(operand)), s) if need else None
+            for operand, need, s in zip(operands, needs, strides)
         ]
         for piece in _pieces(plan, plan.kept):
             indices = [piece.x] + [piece.w] * (len(operands) - 1)

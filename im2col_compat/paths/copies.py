@@ -12,22 +12,26 @@ def is_spread(problem):
     return problem.groups > 1 and not problem.is_conv and problem.w_shape[:-2] != problem.x_shape[:-2]
 
 
-def placed(how, problem, arrays, *operands):
-    """(layout, plain data) of w, x and perhaps the result's gradient. What C can't walk to in place is copied."""
-    found = [arrays.placed(operand) for operand in operands]
+def placed(how, problem, arrays, operands, dx=None, y=None):
+    """(layout, plain data) of w, x and perhaps the result's gradient. What C can't walk to in place is copied.
+
+    dx, y: strides of x's gradient and of the result, None where these are dense.
+    """
+    # Images that have their channels last are packed as fast as they would be copied.
+    found = [arrays.placed(operand, COPIED if i == 0 or dx is None else 0) for i, operand in enumerate(operands)]
     tensors, strides = [tensor for tensor, _ in found], [steps for _, steps in found]
-    if strides.count(None) == len(strides):
+    strides += [y] * (3 - len(strides)) + [dx]
+    if strides.count(None) == 4:
         return how, tensors
-    strides += [None] * (3 - len(strides))
     shapes = layout.whole_shapes(problem)
     for i, tensor in enumerate(tensors):
-        if strides[i] is not None:
-            tensors[i], strides[i] = arrays.placed(arrays.shaped(tensor, shapes[i]))
-    lying = layout.lying(how, problem, strides)
+        if strides[i] is not None and not problem.is_conv:
+            tensors[i], strides[i] = arrays.placed(arrays.shaped(tensor, shapes[i]), 0)
+    lying = layout.lying(how, problem, tuple(strides))
     for i, tensor in enumerate(tensors):
         if lying is None and strides[i] is not None:
             tensors[i], strides[i] = arrays.dense(tensor), None
-            lying = layout.lying(how, problem, strides)
+            lying = layout.lying(how, problem, tuple(strides))
     return lying, tensors
 
 
@@ -36,8 +40,8 @@ def for_forward(make, problem, arrays, itemsize, w, x):
 
     make: a problem's layout. Results don't depend on each other, so the parts may be any.
     """
-    strides = [arrays.placed(arrays.shaped(t, s))[1] for t, s in zip((w, x), layout.whole_shapes(problem))]
-    if not is_spread(problem) and layout.lying(make(problem), problem, strides + [None]) is not None:
+    strides = tuple(arrays.placed(arrays.shaped(t, s))[1] for t, s in zip((w, x), layout.whole_shapes(problem)))
+    if not is_spread(problem) and layout.lying(make(problem), problem, strides + (None, None)) is not None:
         parts = [(problem, w, x, 0)]
     elif problem.function == "linear":
         parts = _of_rows(problem, arrays, itemsize, w, x)
@@ -45,7 +49,7 @@ def for_forward(make, problem, arrays, itemsize, w, x):
         w, x = _expanded(problem, arrays, w, x)
         parts = ((part, w[cut], x[cut], start) for part, cut, start in _of_matrices(problem, itemsize))
     for part, w_part, x_part, start in parts:
-        how, (w_part, x_part) = placed(make(part), part, arrays, w_part, x_part)
+        how, (w_part, x_part) = placed(make(part), part, arrays, (w_part, x_part))
         yield how, w_part, x_part, start
 
 

@@ -12,7 +12,7 @@ from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import torch
 from im2col_compat.cuda import device, texts, work
-from im2col_compat.paths import recorded
+from im2col_compat.paths import layout, recorded
 from im2col_compat.paths.recorded import expanded, expanded_problem, is_scalar, order_of, others_of, summed
 from im2col_compat.terms import parameters
 
@@ -103,9 +103,11 @@ def run(op, problem, kernels, arrays, weights, x):
     operands = (x,) + weights
     if kernels.traced is not None:
         operands += tuple([_beside(value, x) for value in kernels.captured if arrays.owns(value)])
-    if not (autograd.records(*operands) or graphs.transform()):
-        return _forward(op, problem, kernels, arrays, operands)
-    return autograd.apply_function(_Kernels, operands, op, problem, kernels)
+    if autograd.records(*operands) or graphs.transform():
+        result = autograd.apply_function(_Kernels, operands, op, problem, kernels)
+    else:
+        result = _forward(op, problem, kernels, arrays, operands)
+    return layout.with_last(problem, arrays, operands[1], x, result)
 
 
 def _beside(value, x):

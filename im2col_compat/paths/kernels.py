@@ -8,7 +8,7 @@ import numpy as np
 from im2col_compat import lowlevel
 from im2col_compat.codegen import kernels as c_kernels
 from im2col_compat.compat import autograd, graphs, memory
-from im2col_compat.compat.arrays import NUMPY, TORCH, raw
+from im2col_compat.compat.arrays import COPIED, NUMPY, TORCH, raw
 from im2col_compat.compat.probes import VARIABLES
 from im2col_compat.paths import copies, layout, products, recorded
 from im2col_compat.paths.recorded import expanded, is_scalar, order_of, others_of, summed
@@ -47,20 +47,22 @@ def lasting(op, problem, kernels):
     return kernels._replace(small=lowlevel.small_forward(how, kernels.address_for(lowlevel.FORWARD, how)))
 
 
-def run_parts(op, problem, kernels, arrays, w, x):
-    """The result of a transposed convolution of one group, of dense plain data: C puts each part where it belongs."""
+def run_parts(op, problem, kernels, arrays, w, x, y_strides):
+    """The result of a transposed convolution of one group, of strides: C puts each part where it belongs. w: dense plain
+    data."""
+    x, x_strides = arrays.placed(x, COPIED if y_strides is None else 0)
     if problem.filled:
-        result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype)
+        result, to = lowlevel.fresh(arrays, x, problem.result_shape, kernels.result_dtype, y_strides)
     else:
         nothing = op.reduction.of_no_terms(op, kernels.result_dtype)
-        result = arrays.full(x, problem.result_shape, nothing, kernels.result_dtype)
+        result = arrays.full(x, problem.result_shape, nothing, kernels.result_dtype, y_strides)
         to = arrays.address(result)
     kernels = _suited(op, kernels, (x, w))
     divisions = _divisions(kernels)
-    parts = layout.of_parts(problem, kernels.dtype, op.reduction.in_order)
-    w, x, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
+    parts = layout.of_parts(problem, kernels.dtype, op.reduction.in_order, x_strides, y_strides)
+    w_from, x_from, itemsize = arrays.address(w), arrays.address(x), kernels.itemsize
     for how, w_start, x_start, y_start in parts:
-        addresses = w + w_start * itemsize, x + x_start * itemsize, to + y_start * kernels.result_itemsize
+        addresses = w_from + w_start * itemsize, x_from + x_start * itemsize, to + y_start * kernels.result_itemsize
         _call(lowlevel.FORWARD, how, kernels.address_for, addresses, (itemsize, kernels.result_itemsize))
     _check_divisions(op, kernels, divisions)
     return result
@@ -68,21 +70,27 @@ def run_parts(op, problem, kernels, arrays, w, x):
 
 def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
-    if kernels.small is not None:
+    if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
+        return products.run(op, problem, kernels.product, operands[1:], operands[0])
+    dx, y = layout.last_strides(problem, arrays, operands[1], operands[0])
+    if kernels.small is not None and y is None:
         (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
         if x_strides is None and w_strides is None:
             result = arrays.small(x, problem.result_shape, kernels.result_dtype)
             lowlevel.forward(kernels.small, arrays.address(w), arrays.address(x), arrays.address(result))
             return result
-    if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
-        return products.run(op, problem, kernels.product, operands[1:], operands[0])
-    result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype)
+    result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype, y)
     kernels = _suited(op, kernels, operands)
     divisions = _divisions(kernels)
     if len(operands) > 2 or kernels.traced is not None:
         w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
-        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, w, operands[0])
+        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, (w, operands[0]), dx, y)
         _evaluate(kernels, how, arrays, w, x, to, scalars)
+        _check_divisions(op, kernels, divisions)
+        return result
+    if y is not None:
+        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, operands[1::-1], dx, y)
+        _evaluate(kernels, how, arrays, w, x, to)
         _check_divisions(op, kernels, divisions)
         return result
     (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
@@ -228,14 +236,20 @@ def _gradients(op, problem, kernels, operands, grad, y, needs):
         divisions = _divisions(kernels)
         add(op, problem, kernels, operands, grad, y, needs, found)
         _check_divisions(op, kernels, divisions)
+    if found[1] is not None and problem.is_conv and TORCH.channels_last(len(problem.w_shape) - 2, raw(operands[1])):
+        found[1] = TORCH.with_channels_last(found[1], True)
     return [tensor for tensor in found if tensor is not None]
 
 
 def _add_to(op, problem, kernels, operands, grad, y, needs, found):
     """Put the gradients that are needed of x and w into `found`."""
-    to = [_zeros(like, like.shape, kernels) if need else None for like, need in zip(operands, needs)]
-    add = _add_gradients_in_parts if problem.groups > 1 and not problem.is_conv else _add_gradients
-    add(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1])
+    dx_strides = layout.last_strides(problem, TORCH, raw(operands[1]), raw(operands[0]))[0]
+    steps = dx_strides, None
+    to = [_zeros(like, like.shape, kernels, s) if need else None for like, need, s in zip(operands, needs, steps)]
+    if problem.groups > 1 and not problem.is_conv:
+        _add_gradients_in_parts(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1])
+    else:
+        _add_gradients(op, problem, kernels, operands[1], operands[0], grad, y, to[::-1], dx_strides)
     found[:] = [one if new is None else new for one, new in zip(found, to)]
 
 
@@ -245,11 +259,12 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
     planes, scalars = _beside(TORCH, kernels, w, operands)
     order = order_of(kernels, operands)
     wanted = sum(1 << bit for bit, i in enumerate(order) if i is not None and needs[1 + i])
-    dx = _zeros(x, x.shape, kernels) if needs[0] else None
+    dx_strides = layout.last_strides(problem, TORCH, raw(operands[1]), x)[0]
+    dx = _zeros(x, x.shape, kernels, dx_strides) if needs[0] else None
     dw = _zeros(w, ((len(order),) if len(order) > 1 else ()) + tuple(w.shape), kernels) if wanted else None
     to_w, to_x = (0 if tensor is None else TORCH.address(tensor) for tensor in (dw, dx))
     grad, y = _alike(grad, y)
-    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, planes, x, grad)
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, (planes, x, grad), dx_strides)
     addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
     saved = 0 if y is None else TORCH.address(y)
     for call, gives_w, gives_x in op.reduction.calls(bool(wanted), needs[0], TORCH, y):
@@ -265,19 +280,21 @@ def _add_to_all(op, problem, kernels, operands, grad, y, needs, found):
             found[1 + i] = part if tuple(like.shape) == tuple(part.shape) else summed(part, like)
 
 
-def _zeros(like, shape, kernels):
-    return lowlevel.fresh(TORCH, raw(like), tuple(int(size) for size in shape), kernels.dtype)[0].fill_(0)
+def _zeros(like, shape, kernels, strides=None):
+    return lowlevel.fresh(TORCH, raw(like), tuple(int(size) for size in shape), kernels.dtype, strides)[0].fill_(0)
 
 
 def _alike(grad, y):
-    """The gradient, and the result if that is needed: then both dense."""
-    return (grad, None) if y is None else (TORCH.dense(raw(grad)), TORCH.dense(y))
+    """The gradient, and the result if that is needed: then both lie alike."""
+    if y is None or grad.stride() == y.stride() and not TORCH.is_lazy(raw(grad)):
+        return grad, y
+    return TORCH.dense(raw(grad)), TORCH.dense(y)
 
 
-def _add_gradients(op, problem, kernels, w, x, grad, y, to):
-    """Add the gradients to dense tensors of zeros, or None."""
+def _add_gradients(op, problem, kernels, w, x, grad, y, to, dx_strides=None):
+    """Add the gradients to tensors of zeros, or None: of w, which is dense, and of x."""
     grad, y = _alike(grad, y)
-    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, w, x, grad)
+    how, tensors = copies.placed(_layout(op, problem, kernels), problem, TORCH, (w, x, grad), dx_strides)
     dw, dx = (0 if tensor is None else TORCH.address(tensor) for tensor in to)
     addresses, itemsizes = tuple(map(TORCH.address, tensors)), (kernels.itemsize,) * 2
     saved = 0 if y is None else TORCH.address(y)

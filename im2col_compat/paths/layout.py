@@ -5,8 +5,9 @@ from collections import namedtuple
 
 import numpy as np
 
+from im2col_compat.compat import graphs
 from im2col_compat.compat.memo import Memo
-from im2col_compat.problem import dense, leads_outside, product
+from im2col_compat.problem import channels_last, dense, leads_outside, product
 
 #: A mask of all bits.
 ALL = 2**64 - 1
@@ -121,17 +122,40 @@ def _layout(problem, pad):
     )  # fmt: skip
 
 
-def of_parts(problem, dtype, backwards):
+def last_strides(problem, arrays, w, x):
+    """(strides of x's gradient, of the result) of a convolution, where these have their channels last; else (None, None)."""
+    if not problem.is_conv or not arrays.channels_last(len(problem.w_shape) - 2, x, w):
+        return None, None
+    shapes = problem.x_shape, problem.result_shape
+    return _layouts.get(shapes + (problem.w_shape,), lambda: _last_strides(problem, shapes))
+
+
+def _last_strides(problem, shapes):
+    unbatched = len(problem.x_shape) < len(problem.w_shape)
+    return tuple(channels_last((1,) + shape)[1:] if unbatched else channels_last(shape) for shape in shapes)
+
+
+def with_last(problem, arrays, w, x, result):
+    """The result of such operands, or a copy, where it is dense and should have its channels last."""
+    if not problem.is_conv or len(problem.x_shape) < len(problem.w_shape) or graphs.transform() is not None:
+        return result
+    last = arrays.channels_last(len(problem.w_shape) - 2, x, w)
+    return arrays.with_channels_last(result, last) if last else result
+
+
+def of_parts(problem, dtype, backwards, x_strides, y_strides):
     """(layout, elements of w, x and the result before) of each part of a transposed convolution, one of one group, whose
-    operands are dense. backwards: whether it is the image that is reversed, and not the kernel."""
+    weight is dense. x_strides, y_strides: of the image and the result, None where these are dense. backwards: whether it
+    is the image that is reversed, and not the kernel."""
     # By what the parts follow from: slices are no keys.
     sizes = problem[: problem._fields.index("parts")]
     return _layouts.get(
-        (sizes, dtype, backwards), lambda: [_of_part(problem, part, dtype, backwards) for part in problem.parts]
+        (sizes, dtype, backwards, x_strides, y_strides),
+        lambda: [_of_part(problem, part, dtype, backwards, x_strides, y_strides) for part in problem.parts],
     )
 
 
-def _of_part(problem, part, dtype, backwards):
+def _of_part(problem, part, dtype, backwards, x_strides, y_strides):
     channels, filters = problem.w_shape[:2]
     kernel, image, size = problem.w_shape[2:], problem.image, problem.result_shape[-problem.dims :]
     part = part.forwards(kernel, image) if backwards else part
@@ -145,7 +169,9 @@ def _of_part(problem, part, dtype, backwards):
         places = [(start + (count - 1) * step, -step) for count, (start, step) in zip(counts, places)]
     else:
         taps = [(n - 1 - start, -step) for n, (start, step) in zip(kernel, taps)]
-    w, x, y = dense((channels, filters) + kernel), dense((1, channels) + image), dense((1, filters) + size)
+    w, x, y = dense((channels, filters) + kernel), x_strides, y_strides
+    x, y = x or dense((1, channels) + image), y or dense((1, filters) + size)
+    x, y = [((0,) + steps)[-2 - problem.dims :] for steps in (x, y)]  # which lack those of images where there is one
     one, zeros, ones = part.problem, (0,) * (3 - problem.dims), (1,) * (3 - problem.dims)
     starts, steps = [], []
     for walk, strides in ((taps, w[2:]), (pixels, x[2:]), (places, y[2:])):
@@ -183,11 +209,17 @@ def leading(problem):
 
 def lying(how, problem, strides):
     """The layout of operands, and of the result or its gradient, that lie as their strides say; None where C can't walk
-    so. strides: of w, x and y of whole_shapes, in elements; None for what is dense.
+    so. strides: of w, x, y and x's gradient, of whole_shapes, in elements; None for what is dense.
     """
+    return _layouts.get((how, problem, strides), lambda: _lying(how, problem, strides))
+
+
+def _lying(how, problem, strides):
     w_shape, x_shape, y_shape = whole_shapes(problem)
-    w, x, y = [dense(shape) if s is None else s for shape, s in zip((w_shape, x_shape, y_shape), strides)]
-    dx, last = dense(x_shape), len(x_shape) - 1
+    shapes = w_shape, x_shape, y_shape, x_shape
+    # Where there is one image, its strides may be missing.
+    w, x, y, dx = [dense(t) if s is None else ((0,) + s)[-len(t) :] for t, s in zip(shapes, strides)]
+    last = len(x_shape) - 1
     # Axes of x and y: images; channels or filters; positions. And how many of w's are filters.
     if problem.is_conv:
         axes, filters = ([0], [1], range(2, last + 1)), 1

@@ -5,7 +5,8 @@ A plan says
     dims      for each of them, the result's dimension
     unit      bytes, for one element of the result, of all that is there at once in a forward
     kept      the same for what autograd keeps in a backward
-    shape     the result's shape, dtype its dtype
+    shape     the result's shape, dtype its dtype, strides its strides where it isn't dense, else None
+    dx_strides  those of the gradient of x
     limit     bytes that one call may use
     captures  whether the op's functions capture tensors that require grad
     piece(ranges)         which part of w, x and the result a block of `ranges` (one slice an axis) is
@@ -17,6 +18,7 @@ from collections import namedtuple
 from im2col_compat import chunks
 from im2col_compat.compat import dtypes
 from im2col_compat.engines import choose
+from im2col_compat.paths import layout
 from im2col_compat.problem import product
 
 Piece = namedtuple("Piece", "w x out details")
@@ -25,10 +27,11 @@ Piece = namedtuple("Piece", "w x out details")
 def of(op, problem, arrays, weights, x):
     """(plan, weights, x): the operands in the shapes that the plan cuts. weights: a weight and its parameters."""
     if problem.is_conv:
+        strides = layout.last_strides(problem, arrays, weights[0], x)
         weights = tuple(arrays.reshape(w, (problem.groups, problem.filters, problem.taps)) for w in weights)
         x = arrays.unsqueeze(x, 0) if len(problem.x_shape) == len(problem.image) + 1 else x
         op, weights, x, captures = op.term.prepared(op, arrays, weights, x, ConvPlan.w_broadcast, ConvPlan.x_broadcast)
-        return ConvPlan(op, arrays, x, problem, captures), weights, x
+        return ConvPlan(op, arrays, x, problem, captures, strides), weights, x
     weights = tuple(arrays.shaped(w, problem.w_shape) for w in weights)
     x = arrays.shaped(x, problem.x_shape)
     rank = len(problem.x_shape)
@@ -51,8 +54,11 @@ class ConvPlan(object):
     w_broadcast = (True, False, False, False, True)
     x_broadcast = (False, False, True, False, False)
 
-    def __init__(self, op, arrays, x, problem, captures):
+    def __init__(self, op, arrays, x, problem, captures, strides):
         self.op, self.arrays, self.captures = op, arrays, captures
+        self.dx_strides, self.strides = [s and ((0,) + s)[-2 - len(problem.image) :] for s in strides]
+        if self.strides:
+            self.strides = self.strides[:1] + (problem.filters,) + self.strides[1:]
         self.columns, self.pads, self.image = problem.padded_columns, problem.pads, problem.image
         self.engine, self.limit = choose.choose(arrays, x, self.columns.dims), _limit(arrays, x)
         self.channels, self.taps = problem.channels, problem.taps
@@ -149,6 +155,7 @@ class BroadcastPlan(object):
 
     def __init__(self, op, arrays, w, x, axis, captures):
         self.op, self.arrays, self.axis, self.captures = op, arrays, axis, captures
+        self.strides = self.dx_strides = None
         sizes = [int(q if p == 1 else p) for p, q in zip(w.shape, x.shape)]
         taps = sizes.pop(axis)
         self.shape = self.lengths = tuple(sizes)

@@ -5,7 +5,7 @@ from im2col_compat.codegen.expression import is_constant
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import native
+from im2col_compat.paths import layout, native
 from im2col_compat.problem import product
 from im2col_compat.terms import parameters
 
@@ -48,7 +48,7 @@ def serves(problem, arrays):
 
 def run(op, problem, traced, weights, x):
     """The result for weights and x, of the problem's shapes; differentiable."""
-    operands = _operands(traced, weights, x)
+    given, operands = x, _operands(traced, weights, x)
     left, right = factors.pair(traced.term)
     w = evaluate.value(left, operands)
     if tuple(w.shape) != tuple(weights[0].shape):  # it is of parameters alone
@@ -60,7 +60,7 @@ def run(op, problem, traced, weights, x):
         problem = problem._replace(pads=((0, 0),) * len(problem.pads), image=image)
     x = evaluate.value(right, operands)
     if problem.is_conv:
-        return native.conv(problem, x, w, None)
+        return layout.with_last(problem, TORCH, weights[0], given, native.conv(problem, x, w, None))
     if problem.function == "linear":
         return TORCH.reshape(torch.nn.functional.linear(x, TORCH.reshape(w, problem.w_shape)), problem.result_shape)
     result = torch.matmul(TORCH.reshape(w, problem.w_shape), TORCH.reshape(x, problem.x_shape))
@@ -118,7 +118,8 @@ def gradients(op, problem, kernels, needs, operands, grad):
     names = ["w"] + [symbols.operand_name(name) for name in op.term.names]
     weights = dict(zip(names, [w] + [operand.detach() for operand in operands[2:]]))
     of_w = _factor(pairs[0][0], weights, w) if 0 in wanted else w
-    dx = TORCH.empty(x, x.shape) if 0 in wanted else None
+    dx_strides = layout.last_strides(problem, TORCH, operands[1], operands[0])[0]
+    dx = TORCH.empty(x, x.shape, strides=dx_strides) if 0 in wanted else None
     sums = {pairs[i][1]: TORCH.full(w, w.shape, 0) for i in wanted if i}  # by the factor of the input's
     step = max(1, ROOM // (4 * max(product(x.shape[1:]), product(grad.shape[1:]))))
     for start in range(0, x.shape[0], step):

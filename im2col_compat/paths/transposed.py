@@ -10,7 +10,7 @@ from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, quiet, raw
 from im2col_compat.compat.probes import VARIABLES, Function
 from im2col_compat.engines import choose as engines
-from im2col_compat.paths import choose, native, once, products
+from im2col_compat.paths import choose, layout, native, once, products
 from im2col_compat.paths import kernels as c_kernels
 from im2col_compat.problem import product
 
@@ -57,7 +57,9 @@ def _of_parts(op, problem, arrays, weights, x):
 
     dtype = op.result_dtype(arrays.dtype(x))
     fill = None if problem.filled else op.reduction.of_no_terms(op, dtype)
-    result = _join(arrays, Whole(problem.result_shape, dtype, fill, [part.places for part in parts]), results(), x)
+    strides = layout.last_strides(problem, arrays, weights[0], x)[1]
+    whole = Whole(problem.result_shape, strides, dtype, fill, [part.places for part in parts])
+    result = layout.with_last(problem, arrays, weights[0], x, _join(arrays, whole, results(), x))
     if not parts and arrays is TORCH and autograd.records(x, *weights):
         result = result + 0 * sum([t.sum() for t in weights], x.sum())  # so that there is a gradient, if of zeros
     return result
@@ -77,10 +79,8 @@ def _in_place(op, problem, arrays, weights, x):
     path, kernels = choose.kernels_on(op, part, arrays, weights, x)
     if path is not c_kernels or kernels.pack is not None or kernels.product is not None or kernels.traced is not None:
         return None
-    (w, w_strides), (x, x_strides) = arrays.placed(weights[0]), arrays.placed(x)
-    if w_strides is not None or x_strides is not None:
-        return None
-    return arrays.tensor(c_kernels.run_parts(op, problem, kernels, arrays, w, x))
+    y_strides = layout.last_strides(problem, arrays, weights[0], x)[1]
+    return arrays.tensor(c_kernels.run_parts(op, problem, kernels, arrays, arrays.dense(weights[0]), x, y_strides))
 
 
 # ---------------------------------------------------------------- the weight
@@ -177,9 +177,9 @@ class _Merge(Function):
 
 
 # ---------------------------------------------------------------- the result
-#: A tensor of parts: its shape and dtype, what fills it where no part is (None where parts are everywhere), and the
+#: A tensor of parts: its shape, strides and dtype, what fills it where no part is (None where parts are everywhere), and the
 #: places of the parts, slices of its last axes.
-Whole = namedtuple("Whole", "shape dtype fill places")
+Whole = namedtuple("Whole", "shape strides dtype fill places")
 
 
 def _join(arrays, whole, parts, like):
@@ -198,9 +198,9 @@ def _join(arrays, whole, parts, like):
 
 def _filled(arrays, whole, parts, like):
     if whole.fill is None:
-        result = arrays.empty(like, whole.shape, whole.dtype)
+        result = arrays.empty(like, whole.shape, whole.dtype, whole.strides)
     else:
-        result = arrays.full(like, whole.shape, whole.fill, whole.dtype)
+        result = arrays.full(like, whole.shape, whole.fill, whole.dtype, whole.strides)
     for place, part in zip(whole.places, parts):
         result[(Ellipsis,) + place] = raw(part)
     return result

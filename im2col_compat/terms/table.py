@@ -8,17 +8,19 @@ from im2col_compat import lowlevel
 from im2col_compat.codegen import fingerprint, symbols, template
 from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import dtypes
-from im2col_compat.compat.arrays import TORCH, arrays_of
+from im2col_compat.compat.arrays import COPIED, TORCH, arrays_of
 from im2col_compat.compat.memo import Memo
 from im2col_compat.cuda import lookups
 from im2col_compat.cuda import texts as gpu_texts
-from im2col_compat.problem import product
+from im2col_compat.problem import dense, product
 from im2col_compat.terms import function
 from im2col_compat.terms.function import Function
 
 MOST_BITS = 8  # of an operand
 MOST = 2**31 - 1  # the largest absolute value of an entry
 WIDE, NARROW = 256, 64  # results that C looks up at a time, where there are many of them and where there are few
+
+FEW_CHANNELS = 16
 
 _NO_INTEGERS, _NOT_ADDED = "a table takes integers", "C doesn't add up terms so that are looked up"
 
@@ -263,4 +265,20 @@ def _packed(table, address, sums, level, layout, arrays, w, x):
         layout, table, w, x = layout.transposed(), table.transposed(), x, w
         count = layout.batch * product(layout.blocks)
     address = table.kernels(address, sums, count, layout.pad is None and layout.pads, level)
-    return [Packed(layout, address, 1, arrays.address(w), arrays.address(x), 0, (w, x))]
+    for part, image, start in _images(layout, arrays, x):
+        yield Packed(part, address, 1, arrays.address(w), arrays.address(image), start, (w, image))
+
+
+def _images(layout, arrays, x):
+    """(layout, x, elements of the result before): dense copies of some images at a time, where channels lie side by side of
+    which a group has so few that C would read each cache line many times."""
+    if layout.groups == 1 or layout.x_strides[1] != 1 or layout.channels >= FEW_CHANNELS:
+        yield layout, x, 0
+        return
+    shape = (layout.groups * layout.channels,) + layout.image
+    step = max(1, COPIED // product(shape))
+    for start in range(0, layout.batch, step):
+        batch = min(step, layout.batch - start)
+        image = arrays.dense(x if batch == layout.batch else x[start : start + batch])
+        part = layout._replace(batch=batch, x_strides=dense((batch,) + shape))
+        yield part, image, start * layout.y_strides[0]
