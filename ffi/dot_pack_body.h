@@ -15,8 +15,8 @@ static inline void NAME(copy)(const WORD *in, int64_t step, int64_t count, const
         for (; j < count && end - in >= j + COPY; j += COPY)
             memcpy(out + j, in + j, COPIED);
     else if (step == 2)
-        for (; j < count && end - in >= 2 * (j + COPY); j += COPY)
-            for (i = 0; i < COPY; i++)
+        for (; j < count && end - in >= 2 * j + COPY; j += COPY / 2)
+            for (i = 0; i < COPY / 2; i++)
                 out[j + i] = in[2 * (j + i)];
     for (; j < count; j++)
         out[j] = in[j * step];
@@ -77,6 +77,47 @@ static int NAME(pack_pixels)(const struct dot_problem *p, int64_t group, int64_t
     return padded;
 }
 
+/* As pack_columns, of kernels of one tap, where all pixels lie side by side in the image: returns whether they do. */
+static int NAME(pack_one_tap)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                              const struct segment *segments, int n, int64_t lanes, WORD *panel)
+{
+    static const struct tap tap;
+    const int64_t used = segments[n - 1].lane + segments[n - 1].count, stride = p->x_strides[1];
+    const WORD *first = (const WORD *)p->x + (group * p->channels + k0) * stride, *end = NAME(end_of_x)(p);
+    int64_t places[POSITIONS], k, j;
+    int i;
+
+    if (volume(p->kernel) != 1 || p->stride[2] * p->x_strides[4] != 1)
+        return 0;
+    for (i = 0; i < n; i++) {
+        const struct segment *s = &segments[i];
+        const int64_t row = row_offset(p, s, &tap, p->x_strides);
+
+        if (row == PADDING || s->x < 0 || s->x + s->count > p->image[2])
+            return 0;
+        places[i] = row + s->x;
+    }
+#define ROWS(size)                                                                                                     \
+    for (first += places[0], k = k0; k < k1; k++, first += stride, panel += lanes) {                                   \
+        memcpy(panel, first, size);                                                                                    \
+        prefetch(first, 2 * size - 1);                                                                                 \
+    }
+    if (n == 1 && used == lanes && lanes * sizeof(WORD) == COPIED / 2)
+        ROWS(COPIED / 2)
+    else if (n == 1 && used == lanes && lanes * sizeof(WORD) == COPIED)
+        ROWS(COPIED)
+    else
+        for (k = k0; k < k1; k++, first += stride, panel += lanes) {
+            for (i = 0; i < n; i++)
+                NAME(copy)(first + places[i], 1, segments[i].count, end, panel + segments[i].lane);
+            prefetch(first, (uint64_t)(places[n - 1] + segments[n - 1].count + lanes) * sizeof *first);
+            for (j = used; j < lanes; j++)
+                panel[j] = panel[0];
+        }
+#undef ROWS
+    return 1;
+}
+
 /* Returns whether any tap lies outside the image. */
 static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
                               const struct segment *segments, int n, int64_t lanes, WORD *panel)
@@ -96,6 +137,8 @@ static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_
     memcpy(&pad, p->pad, sizeof pad);
     if (p->x_strides[1] == 1 && p->channels > 1)
         return NAME(pack_pixels)(p, group, k0, k1, segments, n, lanes, panel);
+    if (NAME(pack_one_tap)(p, group, k0, k1, segments, n, lanes, panel))
+        return 0;
     for (k = k0; k < k1; k++, panel += lanes) {
         if (k == k0 || (tap.x == 0 && !one_row))
             for (i = 0; i < n; i++)
@@ -216,7 +259,11 @@ static void NAME(pack_filters)(const struct dot_problem *p, int plane, int64_t f
         return;
     }
     source += k0;
-    if (rows == 12)
+    if (sizeof(WORD) == sizeof(uint32_t) && rows % 4 == 0)
+        for (i = 0; i < rows; i += 4)
+            transpose_fours((const uint32_t *)(const void *)(source + i * stride), stride, depth, step,
+                            (uint32_t *)(void *)(out + i));
+    else if (rows == 12)
         for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < 12; i++)
                 out[i] = source[i * stride + k];

@@ -58,7 +58,7 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
         s->box[axis] = ceiling(p->blocks[axis], s->boxes[axis]);
         s->size[axis] = s->box[axis] + reach[axis];
     }
-    if (each * volume(s->size) > BOX_ELEMENTS || 2 * p->channels * phases_volume(s) > taps(p) * volume(s->box))
+    if (each * volume(s->size) > BOX_ELEMENTS || 3 * p->channels * phases_volume(s) > 4 * taps(p) * volume(s->box))
         return 0;
     s->level = 0;
     for (axis = 1; axis < 3; axis++)
