@@ -57,6 +57,9 @@ struct dot_kernels {
      * each k: whether none is; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
+    /* Few positions: lanes are filters, w comes packed [k][plane][lanes], x [k][rows], and out is [rows][lanes]; or NULL. */
+    void (*turned)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x, void *out,
+                   int first, int finite);
     /* One filter's results at `count` positions side by side, whose pixels of each k lie at offsets[k] from x on; out and
      * mask as forward's, mask as x. Handles 4 * lanes at a time: reads and writes as many more; or NULL. */
     void (*direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w, const void *x,

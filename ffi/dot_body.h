@@ -16,6 +16,7 @@
  *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
  *   FORWARD GRADIENTS   which of both there are
  *   PANELS DIRECT       for which ways to feed them: panels of columns, or pixels where they lie
+ *   TURNS               of panels, whether lanes may be filters, too
  *   MASKS               whether there are variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
  *   KEEPS_ZEROS         whether these give 0 for a gradient of 0, whatever the operands, and not NaN
@@ -55,7 +56,14 @@ INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
 #define TILE_ROWS ROWS
 #endif
 
-#define TERM(function) (SUM)OP(function)(FUSED, one, WEIGHTS(w, direct ? 0 : i, filters), pixels[i * apart + j])
+/* What a tile's rows and lanes are: filters and a panel's positions; positions of one filter, in `rows` runs, whose pixels
+ * lie at offsets from x, a step for each k; positions and filters. */
+#define OF_PANELS 0
+#define DIRECTLY 1
+#define TURNED 2
+
+#define TERM(function)                                                                                                 \
+    (SUM)OP(function)(FUSED, one, WEIGHTS(w, turned ? j : direct ? 0 : i, filters), pixels[turned ? i : i * apart + j])
 /* A sum with one more term. */
 #if ADDS == DOT_SUM && PRODUCT
 #define ADDED(acc) (FUSED ? FMA(TERM(left), TERM(right), acc) : (acc) + TERM(left) * TERM(right))
@@ -76,14 +84,15 @@ INLINE SUM NAME(better)(const SUM best, const SUM term, const int finite)
 }
 #endif
 
-/* A row of a tile is a filter, and x a panel; or, if direct, it is the next positions of one filter, whose pixels lie at
- * offsets from x, a step for each k. */
-INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int direct, const int masked,
+INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int way, const int masked,
                        const int finite, int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x,
                        const int64_t *restrict offsets, const ELEMENT *restrict mask, TOTAL *restrict out,
                        int64_t stride, int first)
 {
-    const int filters = direct ? 1 : rows, apart = direct ? LANES : 0;
+    const int direct = way == DIRECTLY, turned = way == TURNED;
+    const int filters = direct ? 1 : turned ? LANES : rows, apart = direct ? LANES : 0;
+    /* From one k to the next, of pixels that aren't at offsets. */
+    const int step = direct ? 0 : turned ? rows : LANES;
     TAKE_SCALARS;
     SUM acc[TILE_ROWS][LANES], start = START;
 #if ADDS == DOT_LOGSUMEXP
@@ -108,19 +117,19 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #if FOLDS
             acc[i][j] = first ? (STARTS ? start : TERM(term)) : (SUM)out[i * stride + j];
     if (first && !STARTS)
-        k = 1, w += PLANES * filters, x += direct ? 0 : LANES;
+        k = 1, w += PLANES * filters, x += step;
 #elif ADDS == DOT_LOGSUMEXP
             most[i][j] = first ? start : out[i * stride + j];
     /* First the greatest term, which measures exponentials: the result is most + log(acc). */
     for (k = 0; k < depth; k++) {
-        pixels = x + (direct ? offsets[k] : k * LANES);
+        pixels = x + (direct ? offsets[k] : k * step);
         there = masked ? mask + (direct ? offsets[k] : k * LANES) : 0;
         ROW_LOOP
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
-                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * filters + (direct ? 0 : i), filters),
-                                          pixels[i * apart + j]);
+                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * filters + (turned ? j : direct ? 0 : i), filters),
+                                          pixels[turned ? i : i * apart + j]);
                 const SUM greater = term > most[i][j] ? term : most[i][j];
                 most[i][j] = !masked || there[i * apart + j] != 0 ? greater : most[i][j];
             }
@@ -137,7 +146,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #else
             acc[i][j] = start;
 #endif
-    for (; k < depth; k++, w += PLANES * filters, x += direct ? 0 : LANES) {
+    for (; k < depth; k++, w += PLANES * filters, x += step) {
         pixels = direct ? x + offsets[k] : x;
         there = !masked ? 0 : direct ? mask + offsets[k] : mask;
         /* Of most k, no tap is left out. */
@@ -188,11 +197,11 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
-            NAME(tile)(self, n, 0, 1, 0, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, OF_PANELS, 1, 0, depth, w, x, 0, mask, out, stride, first);                                    \
         else if (FINITE_TERMS && finite)                                                                               \
-            NAME(tile)(self, n, 0, 0, 1, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, OF_PANELS, 0, 1, depth, w, x, 0, mask, out, stride, first);                                    \
         else                                                                                                           \
-            NAME(tile)(self, n, 0, 0, 0, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, OF_PANELS, 0, 0, depth, w, x, 0, mask, out, stride, first);                                    \
         break
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
@@ -212,13 +221,35 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
 #undef CALL
 #endif
 
+#if FORWARD && PANELS && TURNS
+#define CALL(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (FINITE_TERMS && finite)                                                                                    \
+            NAME(tile)(self, n, TURNED, 0, 1, depth, w, x, 0, 0, out, LANES, first);                                   \
+        else                                                                                                           \
+            NAME(tile)(self, n, TURNED, 0, 0, depth, w, x, 0, 0, out, LANES, first);                                   \
+        break
+
+TARGET static void NAME(turned)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
+                                void *out, int first, int finite)
+{
+    (void)finite;
+    switch (rows) {
+        CALL(1);
+        CALL(2);
+        CALL(4);
+    }
+}
+#undef CALL
+#endif
+
 #if FORWARD && DIRECT
 #define CALL(masked, finite)                                                                                           \
     do {                                                                                                               \
         if (rows == 4)                                                                                                 \
-            NAME(tile)(self, 4, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+            NAME(tile)(self, 4, DIRECTLY, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
         else                                                                                                           \
-            NAME(tile)(self, 2, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+            NAME(tile)(self, 2, DIRECTLY, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
     } while (0)
 
 TARGET static void NAME(direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w,
@@ -813,6 +844,9 @@ static const struct dot_kernels NAME(kernels) = {
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
 #if FORWARD && PANELS
     .forward = NAME(forward),
+#if TURNS
+    .turned = NAME(turned),
+#endif
 #endif
 #if FORWARD && DIRECT
     .direct = NAME(direct),
@@ -843,6 +877,9 @@ static const struct dot_kernels NAME(kernels) = {
 #undef SAVED
 #undef TILE_ROWS
 #undef TERM
+#undef OF_PANELS
+#undef DIRECTLY
+#undef TURNED
 #undef ADDED
 #undef GREATEST
 #undef LOG

@@ -2,6 +2,7 @@
 #include "dot_direct.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
+#include "dot_turned.h"
 #include "dot_workspace.h"
 
 struct forward {
@@ -123,6 +124,8 @@ int64_t dot_forward_workspace(const struct dot_problem *p)
 
     if (p->kernels->direct && dot_is_direct_forward(p))
         return dot_direct_workspace(p);
+    if (dot_is_turned(p))
+        return dot_turned_workspace(p);
     return dot_slab_bytes(p, &size) + p->threads * forward_scratch(p);
 }
 
@@ -136,6 +139,10 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
 
     if (p->kernels->direct && dot_is_direct_forward(p)) {
         dot_direct(p, y, workspace);
+        return;
+    }
+    if (dot_is_turned(p)) {
+        dot_turned(p, y, workspace);
         return;
     }
     f.chunk = forward_chunk(p);
