@@ -265,6 +265,10 @@ static void NAME(pack_filters)(const struct dot_problem *p, int plane, int64_t f
             for (i = 0; i < rows; i += 4)
                 transpose_fours((const uint32_t *)(const void *)(source + i * stride + k), stride,
                                 smaller(128, depth - k), step, (uint32_t *)(void *)(out + i + k * step));
+    else if (rows == 4)
+        for (k = 0; k < depth; k++, out += step)
+            for (i = 0; i < 4; i++)
+                out[i] = source[i * stride + k];
     else if (rows == 12)
         for (k = 0; k < depth; k++, out += step)
             for (i = 0; i < 12; i++)

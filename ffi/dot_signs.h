@@ -9,6 +9,13 @@
 
 /* The sign of values[n, g, c, pixel] goes to bit c % 32 of packed[n, g, c / 32, pixel], a word: 1 where the value is at
  * least zero, or true. Unused bits are 0. The words are dense. */
+/* Signs as words; as bytes of one sign each, +1 or -1: (n, g, c, pixel); as bytes of four, (n, g, c / 4, pixel): the sign of
+ * channel c is bit c % 4. Bytes of weights also tell how many channels they have: they are 2 * (bits + 16 * (channels % 4)). */
+#define DOT_WORDS 0
+#define DOT_BYTES 1
+#define DOT_PIXELS 2
+#define DOT_WEIGHTS 3
+
 struct dot_signs {
     int64_t batch;
     int64_t groups;
@@ -17,7 +24,7 @@ struct dot_signs {
     int64_t strides[5];  /* in elements: image, channel, plane, row, column */
     const void *values;
     void *packed;
-    int32_t bytes;       /* whether each sign becomes a byte, +1 or -1: the packed are (n, g, c, pixel) */
+    int32_t kind;        /* DOT_WORDS, DOT_BYTES, DOT_PIXELS or DOT_WEIGHTS */
     int32_t threads;
     void *parallel;      /* GOMP_parallel, or NULL for threads of our own */
 };
@@ -25,8 +32,9 @@ struct dot_signs {
 /* dtype: "float32", "float64", "int8", "int16", "int32", "int64" or "bool". level: as dot_named's. */
 void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
 
-/* The kernels for words or bytes, where the results are "float32", "float64" or "int64"; they have no gradients. Those for
- * bytes serve what dot_prefers_direct says. */
-const struct dot_kernels *dot_signs(const char *result, int bytes, int level);
+/* The kernels for words, bytes, or pixels and weights of four signs, where the results are "float32", "float64" or "int64";
+ * they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL where an
+ * instruction set has something better, or can't do it; there, 0x80 is a pixel that is left out, and nothing is masked. */
+const struct dot_kernels *dot_signs(const char *result, int kind, int level);
 
 #endif

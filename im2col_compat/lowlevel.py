@@ -24,6 +24,8 @@ FORWARD, GRAD_X, GRAD_W, GRADS, GRAD_EXTREMUM, GRAD_FOLD = range(6)
 MOST_FILTERS = 8
 #: Of struct dot_problem's fields, the sizes: the first of a Layout's too. The next four are strides, in both.
 SIZES = 10
+#: How signs are packed (ffi/dot_signs.h).
+WORDS, BYTES, PIXELS, WEIGHTS = range(4)
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
 #: Bytes of a result from which on huge pages are worth asking for.
@@ -81,19 +83,19 @@ def named_kernels(name, level):
     return int(ffi.cast("uintptr_t", lib.dot_named(name.encode("ascii"), level)))
 
 
-def signs_kernels(result_dtype, bytes, level):
-    """The address of the kernels for words of signs, or for bytes, that give results of a dtype."""
-    return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), bytes, level)))
+def signs_kernels(result_dtype, kind, level):
+    """The address of the kernels for signs packed in a way, that give results of a dtype; or 0."""
+    return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), kind, level)))
 
 
-def pack_signs(values, dtype, sizes, strides, packed, bytes, threads, level):
-    """Fill `packed` (an address, as `values` is), words or bytes, with the signs of values of `sizes`, (batch, groups,
+def pack_signs(values, dtype, sizes, strides, packed, kind, threads, level):
+    """Fill `packed` (an address, as `values` is) with the signs of values of `sizes`, (batch, groups,
     channels, image).
 
     strides: of images, channels, planes, rows and columns, in elements.
     """
     addresses = ffi.cast("void *", values), ffi.cast("void *", packed)
-    fields = sizes + (strides,) + addresses + (bytes, threads, ffi.cast("void *", memory.parallel()))
+    fields = sizes + (strides,) + addresses + (kind, threads, ffi.cast("void *", memory.parallel()))
     struct = ffi.new("struct dot_signs *", fields)
     lib.dot_pack_signs(struct, dtype.encode("ascii"), level)
 

@@ -21,6 +21,8 @@ BITS = 32
 ROOM = 2 * 2**20
 #: Channels of a group up to which signs are bytes where kernels read them where they lie, and what pads these.
 MOST_CHANNELS, NOTHING = 16, (0,) * 8
+#: Signs in a byte, where it is looked up, and what pads these.
+FOURS, LEFT_OUT = 4, (0x80,) + (0,) * 7
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")  # of what can be packed
 
 
@@ -104,53 +106,58 @@ def _of_bytes(arrays, function, name, mask):
 
 
 def _packed(dtype, level, layout, arrays, w, x):
-    """Packed, for each part of the result: w and x as words of signs, which take the place of a group's channels; or as
-    bytes, where groups have few filters and channels."""
-    channels, words = layout.channels, -(-layout.channels // BITS)
+    """Packed, for each part of the result: w and x as words of signs, or bytes of four, which take the place of a group's
+    channels; or as bytes, where groups have few filters and channels."""
+    channels = layout.channels
     if channels <= MOST_CHANNELS and channels * product(layout.image) <= ROOM:
         as_bytes = layout._replace(pad=NOTHING)
         if lowlevel.prefers_direct(lowlevel.FORWARD, as_bytes):
             for packed in _bytes(dtype, level, as_bytes, arrays, w, x):
                 yield packed
             return
-    last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last
-    address = lowlevel.signs_kernels(_result_dtype(dtype), False, level)
+    pad, last, kinds, itemsize = LEFT_OUT, layout.last, (lowlevel.WEIGHTS, lowlevel.PIXELS), 1
+    address, words = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.PIXELS, level), -(-channels // FOURS)
+    if not address:
+        address, words = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.WORDS, level), -(-channels // BITS)
+        pad, kinds, itemsize = None, (lowlevel.WORDS, lowlevel.WORDS), BITS // 8
+        last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else last
     size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
     packed_from = None
     if (
-        4 * words * layout.groups * max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
+        itemsize * words * layout.groups * max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
         <= ROOM
     ):
         parts = [(layout, 0, 0, 0)]
     else:
-        parts = layout.parts(ROOM // (4 * words))
+        parts = layout.parts(ROOM // (itemsize * words))
     for part, w_start, x_start, y_start in parts:
         if w_words is None or w_start != packed_from:
             sizes = part.groups * part.filters, 1, channels, part.kernel
-            w_words, packed_from = _pack(w_from + w_start * size, dtype, sizes, part.w_strides, level), w_start
+            w_words = _pack(w_from + w_start * size, dtype, sizes, part.w_strides, level, kinds[0])
+            packed_from = w_start
         sizes = part.batch, part.groups, channels, part.image
-        x_words = _pack(x_from + x_start * size, dtype, sizes, part.x_strides, level)
+        x_words = _pack(x_from + x_start * size, dtype, sizes, part.x_strides, level, kinds[1])
         packed = part._replace(
             channels=words,
             x_strides=dense((part.batch, part.groups * words) + part.image),
             w_strides=dense((part.groups * part.filters, words) + part.kernel),
-            pad=None,
+            pad=pad,
             multiplications=part.multiplications // channels * words,
             last=last,
         )
         addresses = lowlevel.address_of(w_words), lowlevel.address_of(x_words)
-        yield Packed(packed, address, 4, addresses[0], addresses[1], y_start, (w_words, x_words))
+        yield Packed(packed, address, itemsize, addresses[0], addresses[1], y_start, (w_words, x_words))
 
 
 def _bytes(dtype, level, layout, arrays, w, x):
     """The same as bytes: +1, -1, and 0 for what pads."""
-    address = lowlevel.signs_kernels(_result_dtype(dtype), True, level)
+    address = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.BYTES, level)
     size, w_from, x_from = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x)
     for part, w_start, x_start, y_start in layout.parts(ROOM // layout.channels):
         filters, channels = part.groups * part.filters, part.channels
         w_sizes, x_sizes = (filters, 1, channels, part.kernel), (part.batch, part.groups, channels, part.image)
-        signs = _pack(w_from + w_start * size, dtype, w_sizes, part.w_strides, level, True), _pack(
-            x_from + x_start * size, dtype, x_sizes, part.x_strides, level, True
+        signs = _pack(w_from + w_start * size, dtype, w_sizes, part.w_strides, level, lowlevel.BYTES), _pack(
+            x_from + x_start * size, dtype, x_sizes, part.x_strides, level, lowlevel.BYTES
         )
         packed = part._replace(
             x_strides=dense((part.batch, part.groups * channels) + part.image),
@@ -164,10 +171,10 @@ def _result_dtype(dtype):
     return dtype if dtype in named.DTYPES else "int64"
 
 
-def _pack(values, dtype, sizes, strides, level, bytes=False):
+def _pack(values, dtype, sizes, strides, level, kind):
     batch, groups, channels, image = sizes
-    rows, kind = (channels, np.int8) if bytes else (-(-channels // BITS), np.uint32)
-    packed = np.empty((batch, groups, rows) + image, kind)
+    each = BITS if kind == lowlevel.WORDS else 1 if kind == lowlevel.BYTES else FOURS
+    packed = np.empty((batch, groups, -(-channels // each)) + image, np.uint32 if kind == lowlevel.WORDS else np.uint8)
     threads = memory.threads() if channels * packed.size >= lowlevel.LEAST_FOR_THREADS else 1
-    lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(packed), bytes, threads, level)
+    lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(packed), kind, threads, level)
     return packed
