@@ -1,4 +1,5 @@
-/* Dot products of signs: packed 32 to a word, compared by exclusive or, counted by popcount.
+/* Dot products of signs: packed 32 to a word, compared by exclusive or, counted by popcount; or packed 4 to a byte, and
+ * looked up.
  *
  * A word has as many bits as a lane of sums, so a vector of words gives a vector of results.
  */

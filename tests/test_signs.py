@@ -104,7 +104,7 @@ def test_other_dimensions_of_many_channels(dims):
 
 
 @pytest.mark.parametrize("kind,dtype", KINDS_AND_DTYPES)
-@pytest.mark.parametrize("taps", [1, 31, 32, 33, 130, 993])
+@pytest.mark.parametrize("taps", [1, 31, 32, 33, 130, 993, 4099])
 def test_linear_and_matmul_of_signs(kind, dtype, taps):
     """Any number of features, any leading dimensions, operands of one dimension included."""
     x, w = of_all_sizes(dtype, (2, 1, 17, taps), 1), of_all_sizes(dtype, (5, taps), 2)
