@@ -240,8 +240,8 @@ def source(texts, dtype, level, part):
         ("GRADIENTS", int(part.gradients)),
         ("PANELS", int(not part.direct)),
         ("DIRECT", int(part.direct)),
-        # More tiles take longer to compile.
-        ("TURNS", int(not texts.heavy)),
+        # Compiling would take half as long again.
+        ("TURNS", 0),
         ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
         ("FINITE", int(texts.finite_grads)),
