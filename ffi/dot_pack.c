@@ -48,42 +48,6 @@ static inline void prefetch(const void *from, uint64_t bytes)
     __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)bytes));
 }
 
-typedef uint32_t fours __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define SHUFFLED(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define SHUFFLED(a, b, i, j, k, l) __builtin_shuffle(a, b, (fours){i, j, k, l})
-#endif
-
-/* Four rows of `depth` words, `stride` apart, to `depth` rows of four, `step` apart: four by four in registers. */
-static void transpose_fours(const uint32_t *rows, int64_t stride, int64_t depth, int64_t step, uint32_t *out)
-{
-    fours in[4], low[2], high[2], row;
-    int64_t k;
-    int i;
-
-    for (k = 0; k + 4 <= depth; k += 4, out += 4 * step) {
-        for (i = 0; i < 4; i++)
-            memcpy(&in[i], rows + i * stride + k, sizeof row);
-        for (i = 0; i < 2; i++) {
-            low[i] = SHUFFLED(in[i], in[i + 2], 0, 4, 1, 5);
-            high[i] = SHUFFLED(in[i], in[i + 2], 2, 6, 3, 7);
-        }
-        row = SHUFFLED(low[0], low[1], 0, 4, 1, 5);
-        memcpy(out, &row, sizeof row);
-        row = SHUFFLED(low[0], low[1], 2, 6, 3, 7);
-        memcpy(out + step, &row, sizeof row);
-        row = SHUFFLED(high[0], high[1], 0, 4, 1, 5);
-        memcpy(out + 2 * step, &row, sizeof row);
-        row = SHUFFLED(high[0], high[1], 2, 6, 3, 7);
-        memcpy(out + 3 * step, &row, sizeof row);
-    }
-    for (; k < depth; k++, out += step)
-        for (i = 0; i < 4; i++)
-            out[i] = rows[i * stride + k];
-}
-
 #define BODY "dot_pack_body.h"
 #include "dot_sizes.h"
 

@@ -274,11 +274,7 @@ static void NAME(pack_filters)(const struct dot_problem *p, int plane, int64_t f
     }
     source += k0;
     if (sizeof(WORD) == sizeof(uint32_t) && rows % 4 == 0)
-        /* A few k at a time: what is written stays in the cache until all of its rows are there. */
-        for (k = 0; k < depth; k += 128)
-            for (i = 0; i < rows; i += 4)
-                transpose_fours((const uint32_t *)(const void *)(source + i * stride + k), stride,
-                                smaller(128, depth - k), step, (uint32_t *)(void *)(out + i + k * step));
+        dot_transpose(sizeof *out, source, stride, rows, depth, out, step);
     else if (rows == 4 && step == 4)
         NAME(interleave)(source, stride, depth, out);
     else if (rows == 12)
