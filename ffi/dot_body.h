@@ -214,6 +214,8 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
         CALL(4);
 #if TILE_ROWS > 4
         CALL(8);
+#endif
+#if TILE_ROWS > 8
         CALL(12);
 #endif
     }

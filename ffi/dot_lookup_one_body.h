@@ -19,7 +19,7 @@
 #define ADDED(acc, term) OP(add)(acc, term)
 #else
 #define ACC TOTAL
-#define ADDED(acc, term) (BETTER(term, acc) | ((term) != (term)) ? (term) : (acc))
+#define ADDED(acc, term) ((BETTER(term, acc) | ((term) != (term))) ? (term) : (acc))
 #endif
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,

@@ -11,6 +11,8 @@
 
 #if HAS_AVX
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define BITS 32

@@ -34,12 +34,17 @@ typedef uint32_t LEVELED(words) __attribute__((vector_size(VECTOR_BYTES), aligne
 #define MASK WORDS
 #define MASK_OF(m) (m)
 #define MASKED(m, a, b) ((WORDS)(((a) ^ (b)) & (m)))
+#if defined(__aarch64__)
+#define COUNTS(v) ((WORDS)vcntq_u8((uint8x16_t)(v)))
+#define TOTALS(c) ((WORDS)vpaddlq_u16(vpaddlq_u8((uint8x16_t)(c))))
+#else
 #define PAIRS(v) ((v) - (((v) >> 1) & 0x55555555))
 #define FOURS(p) (((p) & 0x33333333) + (((p) >> 2) & 0x33333333))
 #define EIGHTS(f) (((f) + ((f) >> 4)) & 0x0F0F0F0F)
 #define COUNTS(v) EIGHTS(FOURS(PAIRS(v)))
 #define SIXTEENS(c) (((c) & 0x00FF00FF) + (((c) >> 8) & 0x00FF00FF))
 #define TOTALS(c) ((SIXTEENS(c) & 0xFFFF) + (SIXTEENS(c) >> 16))
+#endif
 #endif
 
 /* How many of the signs differ, and how many there are. */
@@ -137,6 +142,8 @@ TARGET static void LEVELED(signs_count)(int rows, int64_t depth, const void *w, 
         CALL(4);
 #if ROWS > 4
         CALL(8);
+#endif
+#if ROWS > 8
         CALL(12);
 #endif
     }

@@ -22,6 +22,34 @@ class Problem:
         """How many terms there are."""
         return math.prod(self.sizes)
 
+    def reference(self, x, w, multiply, add=torch.sum, backward=False):
+        """In float64, a block of the broadcast terms at a time: [y], or [y, gradient of x, gradient of w]."""
+        rows, columns = self.rows(w.double()).requires_grad_(backward), self.columns(x.double())
+        batch, filters, taps, length = self.sizes
+        y = torch.empty(batch, filters, length, dtype=torch.float64)
+        grad_rows, grad_columns = 0, torch.empty_like(columns)
+        if backward:
+            # self.result gives a view of (N, O, L): what is written to it is in grad too.
+            grad = torch.empty(batch, filters, length)
+            shaped = self.result(grad)
+            shaped.copy_(grad_of_result(shaped))
+            grad = grad.double()
+        step = max(1, 2**18 // (filters * taps))
+        for image in range(batch):
+            for start in range(0, length, step):
+                here = slice(start, start + step)
+                block = columns[image, :, here].clone().requires_grad_(backward)
+                result = add(multiply(rows[:, :, None], block), 1)
+                y[image, :, here] = result.detach()
+                if backward:
+                    d_rows, grad_columns[image, :, here] = torch.autograd.grad(
+                        result, (rows, block), grad[image, :, here]
+                    )
+                    grad_rows = grad_rows + d_rows
+        if not backward:
+            return [self.result(y)]
+        return [self.result(y), self.image(grad_columns), grad_rows.reshape(self.w_shape)]
+
 
 @dataclass(frozen=True)
 class Conv(Problem):
@@ -99,7 +127,7 @@ class Depthwise(Conv):
         return F.conv2d(x, w, padding=self.padding, stride=self.stride, groups=self.channels)
 
     def reference(self, x, w, multiply, backward=False):
-        """As `reference`, an image at a time."""
+        """An image at a time."""
         rows, results, grad_rows = w.double().requires_grad_(backward), [], 0
         grad = grad_of_result(torch.empty(self.batch, self.channels, self.out, self.out)).double()
         for image, its_grad in zip(x.double(), grad, strict=True):
@@ -257,30 +285,3 @@ class Columns(Problem):
 def grad_of_result(y):
     """The gradient that a backward starts from."""
     return torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-
-
-def reference(problem, x, w, multiply, add=torch.sum, backward=False):
-    """In float64, a block of the broadcast terms at a time: [y], or [y, gradient of x, gradient of w]."""
-    rows, columns = problem.rows(w.double()).requires_grad_(backward), problem.columns(x.double())
-    batch, filters, taps, length = problem.sizes
-    y = torch.empty(batch, filters, length, dtype=torch.float64)
-    grad_rows, grad_columns = 0, torch.empty_like(columns)
-    if backward:
-        # problem.result gives a view of (N, O, L): what is written to it is in grad too.
-        grad = torch.empty(batch, filters, length)
-        shaped = problem.result(grad)
-        shaped.copy_(grad_of_result(shaped))
-        grad = grad.double()
-    step = max(1, 2**18 // (filters * taps))
-    for image in range(batch):
-        for start in range(0, length, step):
-            here = slice(start, start + step)
-            block = columns[image, :, here].clone().requires_grad_(backward)
-            result = add(multiply(rows[:, :, None], block), 1)
-            y[image, :, here] = result.detach()
-            if backward:
-                d_rows, grad_columns[image, :, here] = torch.autograd.grad(result, (rows, block), grad[image, :, here])
-                grad_rows = grad_rows + d_rows
-    if not backward:
-        return [problem.result(y)]
-    return [problem.result(y), problem.image(grad_columns), grad_rows.reshape(problem.w_shape)]

@@ -21,6 +21,18 @@ SECTIONS = {
         "Forward and backward",
         "The result and both gradients. F.conv2d and F.linear are the ordinary convolution, with its gradients.",
     ),
+    "resnet": (
+        'ResNet-18\'s layers, op="l1"',
+        "With one thread. Forward and backward together are in forwards: how many take as long.",
+    ),
+    "mobilenet": (
+        'MobileNetV2\'s layers, op="l1"',
+        "With one thread.",
+    ),
+    "avx2": (
+        'ResNet-18\'s 3x3 layers without AVX-512, op="l1"',
+        "With one thread, AVX2 for all: IM2COL_COMPAT_ISA=avx2, ONEDNN_MAX_CPU_ISA=AVX2, ATEN_CPU_CAPABILITY=avx2.",
+    ),
     "depthwise": (
         "Depthwise convolutions",
         "A filter for each channel: F.conv2d's groups are the channels. Ratios are to our forward, to our forward and "
@@ -41,7 +53,8 @@ SECTIONS = {
     ),
     "xnor": (
         'conv2d, op="xnor"',
-        "Signs times signs. The results are equal. Packing the signs is part of our time; F.conv2d is given signs.",
+        "Signs times signs, on ResNet-18's 3x3 layers. The results are equal. Packing the signs is part of our time; "
+        "F.conv2d is given signs.",
     ),
     "table": (
         "conv2d, op=Op.from_table(...)",
@@ -64,13 +77,26 @@ SECTIONS = {
     "small": (
         "Small calls",
         "What a call costs beside its arithmetic: conv2d of 1x1x8x8 with one filter of 3x3, and unfold of the "
-        "same image. PyTorch is F.conv2d and F.unfold. Recorded: the tensors require gradients.",
+        "same image. PyTorch is F.conv2d and F.unfold. Own op is compiled: `lambda w, x: abs(w - x)`. Recorded: the "
+        "tensors require gradients.",
+    ),
+    "first": (
+        "The first call of a new op",
+        "Seconds of CPU of conv2d of 1x4x8² with four filters, of one's own function, and of its first backward, "
+        "compiling included; one process each.",
+    ),
+    "precision": (
+        "The weight's gradient over 1.6 million positions",
+        "The largest error, in parts of the largest element, against sums in float64.",
     ),
     "memory": (
         "Memory",
         'conv2d, op="l1": MiB beside the result (forward) and beside the gradients (backward).',
     ),
 }
+
+#: The sections that have no ratios, and how their numbers are written.
+FORMATS = {"memory": "{:.1f}", "first": "{:.2f}", "precision": "{:.1e}"}
 
 INTRODUCTION = """\
 A ratio is a contestant's time for one call, divided by that of im2col_compat: above 1, im2col_compat is faster. A cell
@@ -83,7 +109,7 @@ def text(results, failures, date, command, minutes):
     for key, (title, explanation) in SECTIONS.items():
         mine = [result for result in results if result["section"] == key]
         if mine:
-            parts += [f"## {title}\n\n{explanation}", memory(mine) if key == "memory" else table(mine)]
+            parts += [f"## {title}\n\n{explanation}", numbers(mine, FORMATS[key]) if key in FORMATS else table(mine)]
             parts += remarks(mine)
     return "\n\n".join(parts)
 
@@ -95,12 +121,13 @@ def machine(results, date, command, minutes):
     """A list of what the numbers depend on."""
     cpu = pairs(output("lscpu"))
     caches = ", ".join(f"{name[:-6]} {size}" for name, size in cpu.items() if name.endswith(" cache"))
+    kernels = pairs(output(sys.executable, "-m", "im2col_compat"))["C kernels"]
     threads = " and ".join(str(count) for count in sorted({result["threads"] for result in results}))
     lines = {
         "im2col_compat": version("im2col_compat"),
         "PyTorch": version("torch"),
         "Processor": f"{cpu.get('Model name', platform.processor())}, {os.cpu_count()} cores",
-        "Instruction set of the kernels": pairs(output(sys.executable, "-m", "im2col_compat"))["C kernels"],
+        "Instruction set of the kernels": kernels + ": what AVX2 gives, all tables show" * (kernels == "avx2"),
         "Threads": threads,
         "Caches": caches,
         "System": f"{system()}, {platform.machine()}, {' '.join(platform.libc_ver())}",
@@ -169,7 +196,7 @@ def summary(results):
     rows = [["ours", "against", "shapes", *(f"threads: {count}" for count in counts)]]
     for key, (title, _) in SECTIONS.items():
         mine = [result for result in results if result["section"] == key]
-        for name in names(mine) if key not in ("memory", "small") else ():
+        for name in () if key in FORMATS or key == "small" else names(mine):
             medians = {count: [] for count in counts}
             for result in mine:
                 if ratio(result, name):
@@ -223,13 +250,13 @@ def duration(seconds):
     return f"{number(seconds * factor)} {unit}"
 
 
-def memory(results):
-    columns = ["forward", "backward"]
-    rows = [["MiB", "threads", *columns]]
+def numbers(results, form):
+    """A row for each case and number of threads, of numbers that are no times of contestants."""
+    columns = list(results[0]["numbers"])
+    rows = [["", "threads", *columns]]
     for result in results:
-        rows.append(
-            [result["title"], str(result["threads"]), *(f"{result['mebibytes'][name]:.1f}" for name in columns)]
-        )
+        each = (form.format(result["numbers"][name]) for name in columns)
+        rows.append([result["title"], str(result["threads"]), *each])
     return markdown(rows)
 
 
