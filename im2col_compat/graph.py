@@ -342,7 +342,8 @@ def _dot_backward(grad, needs, first, second, *others):
         found = autograd.partials([_dot(*(leaves + list(others)))], leaves, [grad])
     formats = _gradient_formats(first, second, *others)
     return tuple(
-        grad.new_empty(0) if partial is None else _lying(partial, last, others[0]) for partial, last in zip(found, formats)
+        grad.new_empty(0) if partial is None else _lying(partial, last, others[0])
+        for partial, last in zip(found, formats)
     )
 
 
