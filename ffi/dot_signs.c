@@ -156,13 +156,14 @@ void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level)
                                                   : known[i].weights)[own];
             if (s->kind == DOT_WEIGHTS && is_dense(s)) {
                 p.rows = larger(1, TASK / (s->channels * volume(s->image)));
-                parallel_for(s->threads, s->parallel, ceiling(s->batch * s->groups, p.rows), pack_dense_task, &p, NULL, 0);
+                parallel_for(s->threads, s->parallel, ceiling(s->batch * s->groups, p.rows), pack_dense_task, &p, NULL,
+                             0);
                 return;
             }
             /* Rows of weights are short. */
             p.rows = larger(1, TASK / (packed * volume(s->image)));
-            parallel_for(s->threads, s->parallel, ceiling(rows, p.rows) * ceiling(volume(s->image), TASK), pack_task, &p,
-                         NULL, 0);
+            parallel_for(s->threads, s->parallel, ceiling(rows, p.rows) * ceiling(volume(s->image), TASK), pack_task,
+                         &p, NULL, 0);
         }
 }
 

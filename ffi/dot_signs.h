@@ -10,8 +10,9 @@
 
 /* The sign of values[n, g, c, pixel] goes to bit c % 32 of packed[n, g, c / 32, pixel], a word: 1 where the value is at
  * least zero, or true. Unused bits are 0. The words are dense. */
-/* Signs as words; as bytes of one sign each, +1 or -1: (n, g, c, pixel); as bytes of four, (n, g, c / 4, pixel): the sign of
- * channel c is bit c % 4. Bytes of weights also tell how many channels they have: they are 2 * (bits + 16 * (channels % 4)). */
+/* Signs as words; as bytes of one sign each, +1 or -1: (n, g, c, pixel); as bytes of four, (n, g, c / 4, pixel): the sign
+ * of channel c is bit c % 4. Bytes of weights also tell how many channels they have: they are
+ * 2 * (bits + 16 * (channels % 4)). */
 #define DOT_WORDS 0
 #define DOT_BYTES 1
 #define DOT_PIXELS 2
@@ -33,9 +34,10 @@ struct dot_signs {
 /* dtype: "float32", "float64", "int8", "int16", "int32", "int64" or "bool". level: as dot_named's. */
 void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
 
-/* The kernels for words, bytes, or pixels and weights of four signs, where the results are "float32", "float64" or "int64";
- * they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL where an
- * instruction set has something better, or can't do it; there, 0x80 is a pixel that is left out, and nothing is masked. */
+/* The kernels for words, bytes, or pixels and weights of four signs, where the results are "float32", "float64" or
+ * "int64"; they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL where
+ * an instruction set has something better, or can't do it. To these, 0x80 is a pixel that is left out: nothing is
+ * masked. */
 const struct dot_kernels *dot_signs(const char *result, int kind, int level);
 
 #endif

@@ -1,5 +1,5 @@
-/* Sums of products of signs, four to a byte, by byte shuffles, for AVX2. A table of the products' sum for all pixels comes
- * with each weight, and a shuffle looks it up for 32 pixels at once: two instructions for 128 terms, where comparing and
+/* Sums of products of signs, four to a byte, by byte shuffles, for AVX2. To each weight there is a table of the products'
+ * sums with all pixels, and a shuffle looks 32 pixels up at once: two instructions for 128 terms, where comparing and
  * counting bits takes four. */
 #ifndef DOT_SIGNS_FOURS_H
 #define DOT_SIGNS_FOURS_H
@@ -30,7 +30,7 @@ static const int8_t fours_sums[64][16] __attribute__((aligned(64))) = {OF_CHANNE
 #undef OF_WEIGHT
 #undef OF_CHANNELS
 
-/* Of intrinsics, compilers load pixels again for each row, and copy sums from register to register: a third more time. */
+/* Of intrinsics, compilers load pixels again for each row, and copy sums from register to register. */
 #define ADD_FOUND(sum, table, pixels)                                                                                  \
     do {                                                                                                               \
         __m256i found;                                                                                                 \

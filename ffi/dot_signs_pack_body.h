@@ -59,7 +59,8 @@ TARGET static void PACK_BYTES(const void *values, int64_t channel, int64_t pixel
             bytes[j] = IS_PLUS(rows[j * pixel]) ? 1 : -1;
 }
 
-TARGET static void PACK_PIXELS(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out)
+TARGET static void PACK_PIXELS(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
+                               void *out)
 {
     const ELEMENT *a = (const ELEMENT *)values, *b = a + (channels > 1 ? channel : 0);
     const ELEMENT *c = b + (channels > 2 ? channel : 0), *d = c + (channels > 3 ? channel : 0);
@@ -77,7 +78,8 @@ TARGET static void PACK_PIXELS(const void *values, int64_t channel, int64_t pixe
 #undef BYTE
 }
 
-TARGET static void PACK_WEIGHTS(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out)
+TARGET static void PACK_WEIGHTS(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
+                                void *out)
 {
     const ELEMENT *rows = (const ELEMENT *)values;
     uint8_t *bytes = (uint8_t *)out;
@@ -98,7 +100,8 @@ TARGET static void PACK_WEIGHTS(const void *values, int64_t channel, int64_t pix
         }
 }
 
-/* Weights of all channels, `all` of each, that lie one after the other: first their signs as bytes, then these together. */
+/* Weights of all channels, `all` of each, that lie one after the other: first their signs as bytes, then these
+ * together. */
 TARGET static void PACK_DENSE(const void *values, int64_t channels, int64_t all, void *out)
 {
     const ELEMENT *v = (const ELEMENT *)values;
@@ -127,7 +130,8 @@ TARGET static void PACK_DENSE(const void *values, int64_t channels, int64_t all,
                 memcpy(bytes + j, row, 16);
             }
             for (; j < all; j++)
-                bytes[j] = (uint8_t)(four[j] << 1 | four[all + j] << 2 | four[2 * all + j] << 3 | four[3 * all + j] << 4);
+                bytes[j] = (uint8_t)(four[j] << 1 | four[all + j] << 2 | four[2 * all + j] << 3 |
+                                     four[3 * all + j] << 4);
         }
     }
     if (last < channels)

@@ -123,10 +123,8 @@ def _packed(dtype, level, layout, arrays, w, x):
         last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else last
     size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
     packed_from = None
-    if (
-        itemsize * words * layout.groups * max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
-        <= ROOM
-    ):
+    most = max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
+    if itemsize * words * layout.groups * most <= ROOM:
         parts = [(layout, 0, 0, 0)]
     else:
         parts = layout.parts(ROOM // (itemsize * words))
