@@ -53,6 +53,23 @@ INLINE float most_float(float v, float most)
     return float_of_bits((uint32_t)(a < b ? a : b));
 }
 
+/* condition ? a : b, of which the compiler can't make branches: it joins the conditions of many to what is no
+ * vector, and makes none of one that is the same for all lanes. */
+INLINE float chosen_float(int condition, float a, float b)
+{
+    const uint32_t mask = 0 - (uint32_t)condition;
+
+    return float_of_bits((bits_of_float(a) & mask) | (bits_of_float(b) & ~mask));
+}
+
+INLINE double chosen_double(int condition, double a, double b)
+{
+    /* Chosen as a double, since SSE2 compares no integers of 64 bits. */
+    const uint64_t mask = bits_of_double(condition ? double_of_bits(~(uint64_t)0) : 0);
+
+    return double_of_bits((bits_of_double(a) & mask) | (bits_of_double(b) & ~mask));
+}
+
 /* ------------------------------------------------------------------------------------------------ float: exponentials
  *
  * x is n log 2 + rest: exp(x) is a polynomial of the rest, times 2 to the n. */
@@ -76,20 +93,32 @@ INLINE float scaled_float(float v, float sum)
     return v * float_of_bits(half << 23) * float_of_bits((both - half) << 23);
 }
 
-/* exp(rest) */
-INLINE float exp_of_rest_float(float rest)
+/* exp(rest) - 1, for those who add it to 1. One step after the other takes the fewest registers; what is computed
+ * meanwhile is another vector's. */
+INLINE float exp_less_one_float(float rest)
 {
-    const float square = rest * rest;
-    const float high = FLOAT(rest, 0x1.6ab6cp-10f, 0x1.123d5cp-7f);
-    const float middle = FLOAT(rest, 0x1.55585ap-5f, 0x1.55548cp-3f);
+    float result = FLOAT(rest, 0x1.6ab6cp-10f, 0x1.123d5cp-7f);
 
-    return FLOAT(FLOAT(FLOAT(high, square, middle), rest, 0x1.fffffcp-2f), square, rest) + 1;
+    result = FLOAT(result, rest, 0x1.55585ap-5f);
+    result = FLOAT(result, rest, 0x1.55548cp-3f);
+    result = FLOAT(result, rest, 0x1.fffffcp-2f);
+    return FLOAT(result, rest * rest, rest);
+}
+
+/* The last bits of sum = n + far are those of n + 127, 64 more or 64 less. So that the result is denormal or infinite
+ * where it should be, it is computed 2 to the 64 times as large, or as small. */
+INLINE float exp_of_float(float x, float far, float back)
+{
+    const float sum = FLOAT(x, 1.44269504f, far), power = float_of_bits(bits_of_float(sum) << 23);
+
+    return FLOAT(exp_less_one_float(rest_float(x, sum - far)), power, power) * back;
 }
 
 INLINE float exp_float(float x)
 {
-    const float sum = most_float(FLOAT(x, 1.44269504f, HALVES_FLOAT), HALVES_FLOAT + 129);
-    const float result = scaled_float(exp_of_rest_float(rest_float(x, sum - HALVES_FLOAT)), sum);
+    const int below = (int32_t)bits_of_float(x) < 0;
+    const float near = x > 89.0f ? 89.0f : x;
+    const float result = exp_of_float(near, below ? 0x1.8p23f + 191 : 0x1.8p23f + 63, below ? 0x1p-64f : 0x1p64f);
 
     return x < -104.0f ? 0 : result;
 }
@@ -97,8 +126,7 @@ INLINE float exp_float(float x)
 /* exp(x) for x <= 0. */
 INLINE float exp_below_float(float x)
 {
-    const float far = 0x1.8p23f + 191, sum = FLOAT(x, 1.44269504f, far), rest = rest_float(x, sum - far);
-    const float result = exp_of_rest_float(rest) * float_of_bits(bits_of_float(sum) << 23) * 0x1p-64f;
+    const float result = exp_of_float(x, 0x1.8p23f + 191, 0x1p-64f);
 
     return x < -104.0f ? 0 : result;
 }
@@ -108,8 +136,9 @@ INLINE float exp_beside_one_float(float x)
 {
     const float far = 0x1.8p23f + 127, sum = FLOAT(x, 1.44269504f, far), n = sum - far;
     const float rest = FUSED ? __builtin_fmaf(n, -0x1.62e43p-1f, x) : x - n * 0x1.63p-1f + n * 0x1.bd0106p-13f;
+    const float power = float_of_bits(bits_of_float(sum) << 23);
 
-    return exp_of_rest_float(rest) * float_of_bits(bits_of_float(sum) << 23);
+    return FLOAT(exp_less_one_float(rest), power, power);
 }
 
 INLINE float exp2_of_rest_float(float rest)
@@ -140,26 +169,41 @@ INLINE float expm1_float(float x)
     const float result = FLOAT(FLOAT(high, square, middle), square, FLOAT(rest, 0x1.555554p-3f, 0.5f));
     const float p = 2 * FLOAT(half, FLOAT(result, square, rest), half - 0.5f);
 
-    return x < -18.0f ? -1 : __builtin_fabsf(x) < 0x1p-30f ? x : p;
+    return chosen_float(x < -18.0f, -1, __builtin_fabsf(x) < 0x1p-30f ? x : p);
 }
 
 INLINE float sigmoid_float(float x)
 {
-    const float e = exp_below_float(-__builtin_fabsf(x)), of = x < 0 ? e : 1;
+    const float e = exp_below_float(-__builtin_fabsf(x)), q = e / (1 + e);
 
-    /* e / (1 + e) or 1 / (1 + e), with less to be rounded. */
-    return FLOAT(-of, e / (1 + e), of);
+    return x < 0 ? FLOAT(-e, q, e) : 1 - q;
 }
 
+/* exp(2 |x|) - 1, over 2 more. */
 INLINE float tanh_float(float x)
 {
-    const float absolute = __builtin_fabsf(x), square = x * x;
-    const float large = 1 - 2 / (exp_beside_one_float(2 * most_float(absolute, 10.0f)) + 1);
-    const float high = FLOAT(square, -0x1.6968fap-8f, 0x1.4f5d36p-6f);
-    const float middle = FLOAT(square, -0x1.b7cfb2p-5f, 0x1.1103fp-3f);
-    const float result = FLOAT(FLOAT(high, square * square, middle), square, -0x1.555524p-2f);
+    const float absolute = __builtin_fabsf(x), square = x * x, far = 0x1.8p23f + 127;
+    float near = absolute > 10.0f ? 10.0f : absolute;
+    /* The product is exact up to 8; beyond that the result is nearly 1. */
+    const float sum = FLOAT(near, 2.88539008f, far), n = sum - far, rest = FLOAT(n, -0x1.62e43p-2f, near);
+    const float power = float_of_bits(bits_of_float(sum) << 23);
+    float result = FLOAT(rest, 0x1.6bebdep-4f, 0x1.122886p-2f), half, less_one;
 
-    return __builtin_copysignf(absolute > 0.625f ? large : FLOAT(result * square, x, x), x);
+    result = FLOAT(result, rest, 0x1.555676p-1f);
+    result = FLOAT(result, rest, 0x1.5554aep0f);
+    result = FLOAT(result, rest, 0x1.fffffep0f);
+    less_one = FLOAT(FLOAT(result, rest * rest, rest + rest), power, power - 1);
+    half = 0.5f * less_one;
+    result = less_one / (less_one + 2);
+    if (FUSED) {
+        /* It is half - half * result, too, with less to be rounded where that is small. */
+        near = FLOAT(-half, result, half);
+    } else {
+        const float high = square * -0x1.6968fap-8f + 0x1.4f5d36p-6f, middle = square * -0x1.b7cfb2p-5f + 0x1.1103fp-3f;
+
+        near = ((high * (square * square) + middle) * square + -0x1.555524p-2f) * square * absolute + absolute;
+    }
+    return __builtin_copysignf(less_one < 1 ? near : result, x);
 }
 
 /* 1 - exp(of a polynomial), and the series where that is small. */
@@ -199,18 +243,21 @@ INLINE float log_of_float(float near, float scaled)
 /* The logarithm of x, where `result` is right for finite positive numbers. */
 INLINE float log_where_float(float x, float result)
 {
-    const float finite = x < INFINITY ? result : x;
+    const float finite = x < INFINITY ? result : x, other = x == 0 ? -INFINITY : NAN;
 
-    return x > 0 ? finite : x == 0 ? -INFINITY : NAN;
+    return chosen_float(x > 0, finite, other);
 }
 
-/* x as near and n; *scaled is 2 to the 23 n. */
+/* x as near and n; *scaled is 2 to the 23 n. By masks: of choices gcc makes branches, and no vectors where they are the
+ * same for all lanes. */
 INLINE float near_float(float x, float *scaled)
 {
-    const int tiny = x < 0x1p-126f;
-    const uint32_t bits = bits_of_float(tiny ? x * 0x1p23f : x), exponent = (bits - 0x3f2aaaab) & 0xff800000;
+    const uint32_t tiny = 0 - (uint32_t)(x < 0x1p-126f);
+    /* x or x times 2 to the 23 */
+    const uint32_t bits = bits_of_float(x * float_of_bits(0x3f800000 + (tiny & 0x0b800000)));
+    const uint32_t exponent = (bits - 0x3f2aaaab) & 0xff800000;
 
-    *scaled = (float)(int32_t)exponent - (tiny ? 0x1.7p27f : 0);
+    *scaled = (float)(int32_t)exponent - float_of_bits(tiny & 0x4d380000);
     return float_of_bits(bits - exponent) - 1;
 }
 
@@ -326,21 +373,15 @@ INLINE float cos_float(float x) { return turned_float(x, 1); }
  *
  * The logarithm, to base 2, and its product with y are doubles. */
 
-/* condition ? a : b, of which the compiler can't make branches: it joins the conditions of many to what is no
- * vector. */
-INLINE float chosen_float(int condition, float a, float b)
-{
-    const uint32_t mask = 0 - (uint32_t)condition;
-
-    return float_of_bits((bits_of_float(a) & mask) | (bits_of_float(b) & ~mask));
-}
-
 INLINE float pow_float(float x, float y)
 {
     const float absolute = __builtin_fabsf(x);
-    const float whole = most_float(__builtin_fabsf(y), 0x1p24f); /* beyond that, all are even */
-    const int32_t integer = (int32_t)whole;
-    const uint32_t left = bits_of_float(x) & 0x80000000, odd = (uint32_t)integer << 31;
+    const float large = most_float(__builtin_fabsf(y), 0x1p24f), half = 0.5f * large; /* beyond that, all are even */
+    /* Adding `far` rounds. Not to an integer and back: gcc has a call for that, and makes no vectors of a branch with
+     * one. */
+    const float far = 0x1p23f;
+    const int whole = (large >= far) | (large + far - far == large), odd = half + far - far != half;
+    const uint32_t left = bits_of_float(x) & 0x80000000;
     float scaled, near = near_float(absolute, &scaled), rough, result, sum;
     const double v = near;
     double low, high, product;
@@ -361,9 +402,8 @@ INLINE float pow_float(float x, float y)
     result = chosen_float(absolute == 1, 1, result);
     result = chosen_float(absolute == 0, chosen_float(y > 0, 0, INFINITY), result);
     result = chosen_float(absolute == INFINITY, chosen_float(y > 0, INFINITY, 0), result);
-    result = chosen_float((left != 0) & (whole != (float)integer) & (absolute != 0) & (absolute < INFINITY), NAN,
-        result);
-    result = float_of_bits(bits_of_float(result) ^ (left & odd & (0 - (uint32_t)(whole == (float)integer))));
+    result = chosen_float((left != 0) & !whole & (absolute != 0) & (absolute < INFINITY), NAN, result);
+    result = float_of_bits(bits_of_float(result) ^ (left & (0 - (uint32_t)(whole & odd))));
     result = chosen_float(x != x, x, chosen_float(y != y, y, result));
     return chosen_float((x == 1) | (y == 0), 1, result);
 }
@@ -392,7 +432,7 @@ INLINE double between_double(double x, double low, double of_low, double high, d
 {
     const double part = x < low ? of_low : result;
 
-    return x > high ? of_high : part;
+    return chosen_double(x > high, of_high, part);
 }
 
 INLINE double exp_of_rest_double(double rest)
@@ -566,9 +606,9 @@ INLINE double log_of_double(double near, double n, double lost)
 
 INLINE double log_where_double(double x, double result)
 {
-    const double finite = x < INFINITY ? result : x;
+    const double finite = x < INFINITY ? result : x, other = x == 0 ? -INFINITY : NAN;
 
-    return x > 0 ? finite : x == 0 ? -INFINITY : NAN;
+    return chosen_double(x > 0, finite, other);
 }
 
 INLINE double log_double(double x)
@@ -670,13 +710,6 @@ INLINE double turned_double(double x, uint64_t turn)
 INLINE double sin_double(double x) { return x == 0 ? x : turned_double(x, 0); }
 
 INLINE double cos_double(double x) { return turned_double(x, 1); }
-
-INLINE double chosen_double(int condition, double a, double b)
-{
-    const uint64_t mask = condition ? ~(uint64_t)0 : 0;
-
-    return double_of_bits((bits_of_double(a) & mask) | (bits_of_double(b) & ~mask));
-}
 
 INLINE double high_double(double v) { return double_of_bits(bits_of_double(v) & 0xffffffff00000000); }
 

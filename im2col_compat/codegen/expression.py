@@ -194,6 +194,8 @@ def literal(value, dtype):
     if not is_float(dtype):
         if value == -(2**63):
             return "(-INT64_C(9223372036854775807) - 1)"
+        if value == -(2**31) and dtype == "int32":
+            return "(-2147483647 - 1)"  # -2147483648 would be 64 bits wide
         text = str(abs(value))
         if abs(value) >= 2**31:
             text = "{}INT64_C({})".format("U" if dtype == "uint64" else "", text)

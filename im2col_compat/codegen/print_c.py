@@ -8,6 +8,10 @@ from im2col_compat.codegen.expression import (
     negation, node, operand, postorder, select)  # fmt: skip
 
 NEAR = "near"
+#: The operands of which each lane has another.
+VARYING = ("x", "g", "acc", "term")
+#: The most values that a choice of choices may be one of. Of more, where one more may meet them, gcc makes no vectors.
+MOST_CHOICES = 3
 #: How functions are declared. (CUDA's are declared in another way.)
 INLINE = "static inline __attribute__((always_inline))"
 
@@ -88,10 +92,10 @@ def _body(expression, macros, inlined):
     """(statements, text of the result) of a lowered expression."""
     nodes = postorder(expression)
     uses = collections.Counter(arg for here in nodes for arg in here.args)
-    texts, lines = {}, []
+    texts, lines, masked = {}, [], _masked(nodes) if inlined else ()
     taken = {here.value for here in nodes if here.function is OPERAND}
     for here in nodes:
-        text = _text(here, [texts[arg] for arg in here.args], macros, inlined)
+        text = _text(here, [texts[arg] for arg in here.args], macros, inlined, here in masked)
         if here.args and uses[here] > 1:
             # gcc vectorises a condition better where it is used than as a number; a long one is worth naming.
             if here.dtype != "bool" or len(text) > 300:
@@ -103,6 +107,26 @@ def _body(expression, macros, inlined):
                 text = name
         texts[here] = text
     return lines, _bare(texts[expression])
+
+
+def _masked(nodes):
+    """The choices that are printed as masks: of those that are the same for all lanes, and those between many values,
+    gcc makes branches and no vectors."""
+    alike, values, found = set(), {}, set()
+    for here in nodes:
+        if here.value not in VARYING and all(arg in alike for arg in here.args):
+            alike.add(here)
+        # A function that is inlined may end in a choice.
+        values[here] = 2 if here.function.calls == INLINED else 1
+        if here.function is select and is_float(here.dtype):
+            branches = here.args[1:]
+            if sum(values[arg] for arg in branches) > MOST_CHOICES:
+                found.update(arg for arg in branches if arg.function is select)
+            values[here] = sum(1 if arg in found else values[arg] for arg in branches)
+            if here.args[0] in alike or values[here] > MOST_CHOICES:
+                found.add(here)
+                values[here] = 1
+    return found
 
 
 def _is_never_positive(here):
@@ -122,7 +146,7 @@ def _bare(text):
     return text
 
 
-def _text(here, args, macros, inlined):
+def _text(here, args, macros, inlined, masked):
     function, dtype = here.function, here.dtype
     if function is OPERAND:
         return here.value
@@ -135,6 +159,8 @@ def _text(here, args, macros, inlined):
         return "{}_{}({})".format(name, C_TYPES[dtype], ", ".join(map(_bare, args)))
     if function.c[0] != "(":
         return "{}{}({})".format(function.c, "f" if dtype == "float32" else "", ", ".join(map(_bare, args)))
+    if masked:
+        return "chosen_{}({})".format(C_TYPES[dtype], ", ".join(map(_bare, args)))
     text = function.c.format(*args)
     if dtype not in C_TYPES or is_float(dtype) or function is select:
         return text

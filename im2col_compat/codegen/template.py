@@ -29,6 +29,11 @@ Part = namedtuple("Part", "gradients direct")
 
 FOLDED = ("acc", "term")
 
+#: Puts some vectors' instructions between others', as long as there are registers: an exponential is a long chain.
+#: Not an option: clang doesn't know it.
+_SCHEDULED = """#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("schedule-insns", "sched-pressure")
+#endif"""
 #: What a C text calls a function that is inlined, as in <tgmath.h>.
 _FLOAT = "__builtin_types_compatible_p(__typeof__({}), float)"
 _GENERIC = "#undef {0}\n#define {0}({1}) __builtin_choose_expr({2}, {0}_float, {0}_double)({1})"
@@ -252,7 +257,8 @@ def source(texts, dtype, level, part):
         ("NAME(function)", "kernel_##function"),
     ]
     defines += _of_weights(texts)
-    lines = ["#include <math.h>", "#include <stdint.h>"]
+    lines = [_SCHEDULED] if texts.heavy else []
+    lines += ["#include <math.h>", "#include <stdint.h>"]
     lines += ["#include <tgmath.h>"] if texts.tgmath else []
     lines += ["#define {} {}".format(*define) for define in defines]
     lines.append(lowlevel.template(0))

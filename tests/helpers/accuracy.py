@@ -155,9 +155,14 @@ def assembly(directory, kind, level):
         for name in EXACT
     ]
     lines = ["#include <math.h>", "#include <stdint.h>", "#define SUM " + kind, "#define LEVEL {}".format(level)]
-    path = os.path.join(str(directory), "loops_{}_{}".format(kind, level))
+    return objects(directory, "\n".join(lines + [lowlevel.template(0)] + loops), level)
+
+
+def objects(directory, source, level):
+    """objdump's text of C source, for an instruction set."""
+    path = os.path.join(str(directory), "source")
     with open(path + ".c", "w") as stream:
-        stream.write("\n".join(lines + [lowlevel.template(0)] + loops))
+        stream.write(source)
     words = list(compile.command()) + [flag for flag in template.flags(level) if "visibility" not in flag]
     subprocess.check_call(words + ["-c", "-o", path + ".o", path + ".c"])
     return subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", path + ".o"], universal_newlines=True)
