@@ -79,7 +79,7 @@ def computed(op, problem, arrays, weights, x):
 def _found_before(op, problem, arrays, dtype, weights, x):
     """The C kernels that an earlier call like this one found: to look for them takes longer than a small call. None where
     the path depends on more than the key here, or isn't that by C kernels."""
-    if len(weights) > 1 or engines.forced() is not None or not arrays.in_memory(x, weights[0]):
+    if lowlevel.missing or len(weights) > 1 or engines.forced() is not None or not arrays.in_memory(x, weights[0]):
         return None
     mark = op if op.is_named else fingerprint.mark(op)
     if mark is None:
