@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from im2col_compat import Op, conv2d, linear, matmul, use_backend
-from im2col_compat.codegen import template
 from im2col_compat.compat.arrays import NUMPY, TORCH
 from im2col_compat.op import resolve
 from im2col_compat.paths import choose

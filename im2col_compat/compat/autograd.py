@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 from im2col_compat.compat import dtypes, graphs
-from im2col_compat.compat.arrays import TORCH, raw, unchanged
+from im2col_compat.compat.arrays import raw, unchanged
 from im2col_compat.compat.probes import VARIABLES, Function, torch
 
 
