@@ -8,11 +8,10 @@
 
 #include <stdint.h>
 
-/* The sign of values[n, g, c, pixel] goes to bit c % 32 of packed[n, g, c / 32, pixel], a word: 1 where the value is at
- * least zero, or true. Unused bits are 0. The words are dense. */
-/* Signs as words; as bytes of one sign each, +1 or -1: (n, g, c, pixel); as bytes of four, (n, g, c / 4, pixel): the sign
- * of channel c is bit c % 4. Bytes of weights also tell how many channels they have: they are
- * 2 * (bits + 16 * (channels % 4)). */
+/* How the sign of values[n, g, c, pixel] is packed. The packed are dense; a bit is 1 where the value is at least zero, or
+ * true. As words: bit c % 32 of packed[n, g, c / 32, pixel]; unused bits are 0. As bytes: packed[n, g, c, pixel] is +1
+ * or -1. As pixels or weights, four to a byte: bit c % 4 of packed[n, g, c / 4, pixel]. Bytes of weights also tell how
+ * many channels they have: they are 2 * (bits + 16 * (channels % 4)). */
 #define DOT_WORDS 0
 #define DOT_BYTES 1
 #define DOT_PIXELS 2
