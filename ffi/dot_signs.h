@@ -8,9 +8,9 @@
 
 #include <stdint.h>
 
-/* How the sign of values[n, g, c, pixel] is packed. The packed are dense; a bit is 1 where the value is at least zero, or
- * true. As words: bit c % 32 of packed[n, g, c / 32, pixel]; unused bits are 0. As bytes: packed[n, g, c, pixel] is +1
- * or -1. As pixels or weights, four to a byte: bit c % 4 of packed[n, g, c / 4, pixel]. Bytes of weights also tell how
+/* How the sign of values[n, g, c, pixel] is packed. The packed are dense; a bit is 1 where the value is at least zero,
+ * or true. As words: bit c % 32 of packed[n, g, c / 32, pixel]; unused bits are 0. As bytes: packed[n, g, c, pixel] is
+ * +1 or -1. As pixels or weights, four to a byte: bit c % 4 of packed[n, g, c / 4, pixel]. Bytes of weights also tell how
  * many channels they have: they are 2 * (bits + 16 * (channels % 4)). */
 #define DOT_WORDS 0
 #define DOT_BYTES 1
@@ -34,8 +34,8 @@ struct dot_signs {
 void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
 
 /* The kernels for words, bytes, or pixels and weights of four signs, where the results are "float32", "float64" or
- * "int64"; they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL where
- * an instruction set has something better, or can't do it. To these, 0x80 is a pixel that is left out: nothing is
+ * "int64"; they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL
+ * where an instruction set has something better, or can't do it. To these, 0x80 is a pixel that is left out: nothing is
  * masked. */
 const struct dot_kernels *dot_signs(const char *result, int kind, int level);
 

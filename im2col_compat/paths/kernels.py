@@ -82,15 +82,13 @@ def _forward(op, problem, kernels, arrays, operands):
     result, to = lowlevel.fresh(arrays, operands[0], problem.result_shape, kernels.result_dtype, y)
     kernels = _suited(op, kernels, operands)
     divisions = _divisions(kernels)
-    if len(operands) > 2 or kernels.traced is not None:
-        w, scalars = _beside(arrays, kernels, arrays.dense(operands[1]), operands)
+    has_others = len(operands) > 2 or kernels.traced is not None
+    if has_others or y is not None:
+        w, scalars = operands[1], None
+        if has_others:
+            w, scalars = _beside(arrays, kernels, arrays.dense(w), operands)
         how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, (w, operands[0]), dx, y)
         _evaluate(kernels, how, arrays, w, x, to, scalars)
-        _check_divisions(op, kernels, divisions)
-        return result
-    if y is not None:
-        how, (w, x) = copies.placed(_layout(op, problem, kernels), problem, arrays, operands[1::-1], dx, y)
-        _evaluate(kernels, how, arrays, w, x, to)
         _check_divisions(op, kernels, divisions)
         return result
     (x, x_strides), (w, w_strides) = arrays.placed(operands[0]), arrays.placed(operands[1])
