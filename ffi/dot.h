@@ -48,6 +48,7 @@ struct dot_kernels {
     int32_t numbers;    /* planes and scalars */
     int32_t saved;      /* whether gradients need the result */
     const void *table;  /* what forward looks terms up in; or NULL */
+    const struct dot_fours *fours; /* what packs signs, four to a byte, and adds up their products; or NULL */
     /* Of one call, filled in by dot_call: */
     const void *scalars;
     int64_t plane;      /* the number of weights */

@@ -1,5 +1,6 @@
 /* The forward call: tiles of results, from packed weights and panels of columns. */
 #include "dot_direct.h"
+#include "dot_fours.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
 #include "dot_turned.h"
@@ -122,6 +123,8 @@ int64_t dot_forward_workspace(const struct dot_problem *p)
 {
     const struct slab size = forward_slab(p);
 
+    if (p->kernels->fours)
+        return dot_fours_workspace(p);
     if (p->kernels->direct && dot_is_direct_forward(p))
         return dot_direct_workspace(p);
     if (dot_is_turned(p))
@@ -137,6 +140,10 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
     struct forward f = {.p = p, .y = (char *)y, .weights = (char *)workspace, .depth = forward_depth(p)};
     char *scratch = (char *)workspace + dot_slab_bytes(p, &size);
 
+    if (p->kernels->fours) {
+        dot_fours(p, y, workspace);
+        return;
+    }
     if (p->kernels->direct && dot_is_direct_forward(p)) {
         dot_direct(p, y, workspace);
         return;

@@ -31,13 +31,11 @@ static int64_t lanes_of(const struct phases *s, int level)
     return (pairs + 1) * 2 * lanes * (level > 0 ? s->box[0] : 1) * (level > 1 ? s->box[1] : 1);
 }
 
-int dot_is_direct(const struct dot_problem *p, struct phases *s)
+int dot_cut(const struct dot_problem *p, int64_t channels, int64_t others, int64_t room, struct phases *s)
 {
     int64_t reach[3], each;
     int axis;
 
-    if (p->filters > MOST_FILTERS || p->last != ~(uint64_t)0)
-        return 0;
     for (axis = 0; axis < 3; axis++) {
         s->count[axis] = smaller(p->stride[axis] / common_divisor(p->stride[axis], p->dilation[axis]), p->kernel[axis]);
         reach[axis] = ahead_of(p, p->kernel[axis] - 1, axis);
@@ -46,19 +44,28 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
         s->box[axis] = smaller(p->blocks[axis], MOST_BLOCKS);
         s->size[axis] = s->box[axis] + reach[axis];
     }
-    each = p->channels * volume(s->count) + p->filters;
-    if (each > BOX_ELEMENTS)
+    if (channels > room || channels * volume(s->count) > room - others)
         return 0;
+    each = channels * volume(s->count) + others;
     for (axis = 0; axis < 3; axis++) {
         const int64_t slice = each * volume(s->size) / s->size[axis];
 
-        if (slice * s->size[axis] > BOX_ELEMENTS)
-            s->box[axis] = larger(1, BOX_ELEMENTS / slice - reach[axis]);
+        if (slice * s->size[axis] > room)
+            s->box[axis] = larger(1, room / slice - reach[axis]);
         s->boxes[axis] = ceiling(p->blocks[axis], s->box[axis]);
         s->box[axis] = ceiling(p->blocks[axis], s->boxes[axis]);
         s->size[axis] = s->box[axis] + reach[axis];
     }
-    if (each * volume(s->size) > BOX_ELEMENTS || 3 * p->channels * phases_volume(s) > 4 * taps(p) * volume(s->box))
+    return each * volume(s->size) <= room;
+}
+
+int dot_is_direct(const struct dot_problem *p, struct phases *s)
+{
+    int axis;
+
+    if (p->filters > MOST_FILTERS || p->last != ~(uint64_t)0 ||
+        !dot_cut(p, p->channels, p->filters, BOX_ELEMENTS, s) ||
+        3 * p->channels * phases_volume(s) > 4 * taps(p) * volume(s->box))
         return 0;
     s->level = 0;
     for (axis = 1; axis < 3; axis++)

@@ -22,6 +22,9 @@ struct phases {
     int level;        /* how many axes, from the first on, are walked one by one; positions along the others are one run */
 };
 
+/* Cuts blocks into boxes: fills in all but `level`. A box has `room` elements at most: for each pixel of a phase those of
+ * `channels` channels, of each phase, and `others`. Returns 0 where taps reach too far for that. */
+int dot_cut(const struct dot_problem *p, int64_t channels, int64_t others, int64_t room, struct phases *phases);
 /* Whether kernels for pixels in phases are faster than those for panels. Then fills in `phases`. Of sizes alone. */
 int dot_is_direct(const struct dot_problem *p, struct phases *phases);
 

@@ -16,13 +16,10 @@
 #endif
 
 #define BITS 32
-#define PER_BYTE 4
 /* Bytes of signs that are added up at a time. */
 #define BYTES 128
 /* Pixels that are packed at a time. */
 #define BLOCK 256
-/* Bytes of signs of dense weights at a time. */
-#define DENSE 2048
 /* Pixels that one task takes on. */
 #define TASK (16 * BLOCK)
 
@@ -32,8 +29,6 @@ struct packing {
     const struct dot_signs *s;
     /* `count` pixels of `channels` channels to words or bytes. */
     void (*pack)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out);
-    /* `all` weights of each channel, to bytes. */
-    void (*dense)(const void *values, int64_t channels, int64_t all, void *out);
     int64_t size;
     int64_t packed; /* channels in a word, or byte */
     int64_t unit;   /* its bytes */
@@ -78,31 +73,6 @@ static void pack_task(void *context, int64_t task, char *scratch)
         pack_row(p, row, start, smaller(all, start + TASK));
 }
 
-/* Of weights that lie one after the other, those of a few filters. */
-static void pack_dense_task(void *context, int64_t task, char *scratch)
-{
-    const struct packing *p = (const struct packing *)context;
-    const struct dot_signs *s = p->s;
-    const int64_t all = volume(s->image), row = ceiling(s->channels, PER_BYTE) * all;
-    const int64_t end = smaller(s->batch * s->groups, (task + 1) * p->rows);
-    int64_t i;
-
-    (void)scratch;
-    for (i = task * p->rows; i < end; i++) {
-        const int64_t place = i / s->groups * s->strides[0] + i % s->groups * s->channels * s->strides[1];
-
-        p->dense((const char *)s->values + place * p->size, s->channels, all, (char *)s->packed + i * row);
-    }
-}
-
-static int is_dense(const struct dot_signs *s)
-{
-    const int64_t *strides = s->strides, *sizes = s->image;
-
-    return strides[4] == 1 && strides[3] == sizes[2] && strides[2] == sizes[1] * sizes[2] &&
-           strides[1] == volume(sizes) && PER_BYTE * volume(sizes) <= DENSE;
-}
-
 #define SUM uint32_t
 #define BODY "dot_signs_body.h"
 #define FEATURES ",avx512vpopcntdq,prfchw"
@@ -128,38 +98,26 @@ void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level)
         int64_t size;
         void (*words[3])(const void *, int64_t, int64_t, int, int64_t, void *);
         void (*bytes[3])(const void *, int64_t, int64_t, int, int64_t, void *);
-        void (*pixels[3])(const void *, int64_t, int64_t, int, int64_t, void *);
-        void (*weights[3])(const void *, int64_t, int64_t, int, int64_t, void *);
-        void (*dense[3])(const void *, int64_t, int64_t, void *);
     } known[] = {
 #define KNOWN(name, size)                                                                                              \
-    {#name, size, LEVELS(signs_pack_##name), LEVELS(signs_to_bytes_##name), LEVELS(signs_to_pixels_##name),            \
-     LEVELS(signs_to_weights_##name), LEVELS(signs_to_dense_weights_##name)}
+    {#name, size, LEVELS(signs_pack_##name), LEVELS(signs_to_bytes_##name)}
         KNOWN(float32, 4), KNOWN(float64, 8), KNOWN(int8, 1), KNOWN(int16, 2), KNOWN(int32, 4), KNOWN(int64, 8),
         KNOWN(bool, 1),
 #undef KNOWN
     };
-    const int64_t packed = s->kind == DOT_WORDS ? BITS : s->kind == DOT_BYTES ? 1 : PER_BYTE;
+    const int64_t packed = s->kind == DOT_WORDS ? BITS : 1;
     const int64_t rows = s->batch * s->groups * ceiling(s->channels, packed);
     const int own = best(level);
     size_t i;
 
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].dtype, dtype) == 0) {
-            struct packing p = {s, known[i].words[own], known[i].dense[own], known[i].size, packed, 1, 1, rows};
+            struct packing p = {s, known[i].words[own], known[i].size, packed, 1, 1, rows};
 
             if (s->kind == DOT_WORDS)
                 p.unit = sizeof(uint32_t);
             else
-                p.pack = (s->kind == DOT_BYTES    ? known[i].bytes
-                          : s->kind == DOT_PIXELS ? known[i].pixels
-                                                  : known[i].weights)[own];
-            if (s->kind == DOT_WEIGHTS && is_dense(s)) {
-                p.rows = larger(1, TASK / (s->channels * volume(s->image)));
-                parallel_for(s->threads, s->parallel, ceiling(s->batch * s->groups, p.rows), pack_dense_task, &p, NULL,
-                             0);
-                return;
-            }
+                p.pack = known[i].bytes[own];
             /* Rows of weights are short. */
             p.rows = larger(1, TASK / (packed * volume(s->image)));
             parallel_for(s->threads, s->parallel, ceiling(rows, p.rows) * ceiling(volume(s->image), TASK), pack_task,
@@ -171,14 +129,9 @@ const struct dot_kernels *dot_signs(const char *result, int kind, int level)
 {
     static const struct {
         const char *result;
-        const struct dot_kernels *words[3], *bytes[3], *fours;
+        const struct dot_kernels *words[3], *bytes[3];
     } known[] = {
-#if HAS_AVX
-#define KNOWN(name)                                                                                                    \
-    {#name, LEVELS(&signs_kernels_##name), LEVELS(&signs_byte_kernels_##name), &signs_kernels_of_four_##name##_avx2}
-#else
-#define KNOWN(name) {#name, LEVELS(&signs_kernels_##name), LEVELS(&signs_byte_kernels_##name), NULL}
-#endif
+#define KNOWN(name) {#name, LEVELS(&signs_kernels_##name), LEVELS(&signs_byte_kernels_##name)}
         KNOWN(float32), KNOWN(float64), KNOWN(int64),
 #undef KNOWN
     };
@@ -186,9 +139,6 @@ const struct dot_kernels *dot_signs(const char *result, int kind, int level)
 
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].result, result) == 0)
-            return kind == DOT_WORDS   ? known[i].words[best(level)]
-                   : kind == DOT_BYTES ? known[i].bytes[best(level)]
-                   : best(level) == 1  ? known[i].fours
-                                       : NULL;
+            return kind == DOT_WORDS ? known[i].words[best(level)] : known[i].bytes[best(level)];
     return NULL;
 }

@@ -8,14 +8,11 @@
 
 #include <stdint.h>
 
-/* How the sign of values[n, g, c, pixel] is packed. The packed are dense; a bit is 1 where the value is at least zero,
- * or true. As words: bit c % 32 of packed[n, g, c / 32, pixel]; unused bits are 0. As bytes: packed[n, g, c, pixel] is
- * +1 or -1. As pixels or weights, four to a byte: bit c % 4 of packed[n, g, c / 4, pixel]. Bytes of weights also tell how
- * many channels they have: they are 2 * (bits + 16 * (channels % 4)). */
+/* How the sign of values[n, g, c, pixel] is packed. The packed are dense; a sign is plus where the value is at least zero,
+ * or true. As words: bit c % 32 of packed[n, g, c / 32, pixel] is 1 where it is; unused bits are 0. As bytes:
+ * packed[n, g, c, pixel] is +1 or -1. */
 #define DOT_WORDS 0
 #define DOT_BYTES 1
-#define DOT_PIXELS 2
-#define DOT_WEIGHTS 3
 
 struct dot_signs {
     int64_t batch;
@@ -25,7 +22,7 @@ struct dot_signs {
     int64_t strides[5];  /* in elements: image, channel, plane, row, column */
     const void *values;
     void *packed;
-    int32_t kind;        /* DOT_WORDS, DOT_BYTES, DOT_PIXELS or DOT_WEIGHTS */
+    int32_t kind;        /* DOT_WORDS or DOT_BYTES */
     int32_t threads;
     void *parallel;      /* GOMP_parallel, or NULL for threads of our own */
 };
@@ -33,10 +30,12 @@ struct dot_signs {
 /* dtype: "float32", "float64", "int8", "int16", "int32", "int64" or "bool". level: as dot_named's. */
 void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level);
 
-/* The kernels for words, bytes, or pixels and weights of four signs, where the results are "float32", "float64" or
- * "int64"; they have no gradients. Those for bytes serve what dot_prefers_direct says. Those for four signs are NULL
- * where an instruction set has something better, or can't do it. To these, 0x80 is a pixel that is left out: nothing is
- * masked. */
+/* The kernels for words or bytes, where the results are "float32", "float64" or "int64"; they have no gradients. Those
+ * for bytes serve what dot_prefers_direct says. */
 const struct dot_kernels *dot_signs(const char *result, int kind, int level);
+
+/* The forward kernels for operands of a dtype, whose signs the call packs itself. NULL where the instruction set has
+ * something better, or can't do it. Padding is left out, whatever the problem's pad. */
+const struct dot_kernels *dot_signs_fours(const char *dtype, int level);
 
 #endif

@@ -153,80 +153,46 @@ TARGET static void LEVELED(signs_count)(int rows, int64_t depth, const void *w, 
 }
 #undef CALL
 
-#if LEVEL == 1
-#include "dot_signs_fours.h"
-#endif
-
 #define TOTAL float
 #define NAME(function) LEVELED(signs_##function##_float32)
 #include "dot_signs_forward_body.h"
-#if LEVEL == 1
-#include "dot_signs_fours_body.h"
-#endif
 #include "dot_signs_direct_body.h"
 #define TOTAL double
 #define NAME(function) LEVELED(signs_##function##_float64)
 #include "dot_signs_forward_body.h"
-#if LEVEL == 1
-#include "dot_signs_fours_body.h"
-#endif
 #include "dot_signs_direct_body.h"
 #define TOTAL int64_t
 #define NAME(function) LEVELED(signs_##function##_int64)
 #include "dot_signs_forward_body.h"
-#if LEVEL == 1
-#include "dot_signs_fours_body.h"
-#endif
 #include "dot_signs_direct_body.h"
 
 #define ELEMENT float
 #define PACK LEVELED(signs_pack_float32)
 #define PACK_BYTES LEVELED(signs_to_bytes_float32)
-#define PACK_PIXELS LEVELED(signs_to_pixels_float32)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_float32)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_float32)
 #include "dot_signs_pack_body.h"
 #define ELEMENT double
 #define PACK LEVELED(signs_pack_float64)
 #define PACK_BYTES LEVELED(signs_to_bytes_float64)
-#define PACK_PIXELS LEVELED(signs_to_pixels_float64)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_float64)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_float64)
 #include "dot_signs_pack_body.h"
 #define ELEMENT int8_t
 #define PACK LEVELED(signs_pack_int8)
 #define PACK_BYTES LEVELED(signs_to_bytes_int8)
-#define PACK_PIXELS LEVELED(signs_to_pixels_int8)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_int8)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_int8)
 #include "dot_signs_pack_body.h"
 #define ELEMENT int16_t
 #define PACK LEVELED(signs_pack_int16)
 #define PACK_BYTES LEVELED(signs_to_bytes_int16)
-#define PACK_PIXELS LEVELED(signs_to_pixels_int16)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_int16)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_int16)
 #include "dot_signs_pack_body.h"
 #define ELEMENT int32_t
 #define PACK LEVELED(signs_pack_int32)
 #define PACK_BYTES LEVELED(signs_to_bytes_int32)
-#define PACK_PIXELS LEVELED(signs_to_pixels_int32)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_int32)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_int32)
 #include "dot_signs_pack_body.h"
 #define ELEMENT int64_t
 #define PACK LEVELED(signs_pack_int64)
 #define PACK_BYTES LEVELED(signs_to_bytes_int64)
-#define PACK_PIXELS LEVELED(signs_to_pixels_int64)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_int64)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_int64)
 #include "dot_signs_pack_body.h"
 #define ELEMENT uint8_t
 #define PACK LEVELED(signs_pack_bool)
 #define PACK_BYTES LEVELED(signs_to_bytes_bool)
-#define PACK_PIXELS LEVELED(signs_to_pixels_bool)
-#define PACK_WEIGHTS LEVELED(signs_to_weights_bool)
-#define PACK_DENSE LEVELED(signs_to_dense_weights_bool)
 #define IS_PLUS(v) ((v) != 0)
 #include "dot_signs_pack_body.h"
 

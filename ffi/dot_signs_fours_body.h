@@ -1,35 +1,27 @@
-/* The kernels of bytes of four signs for one type of results. Expects TOTAL and NAME(function). */
+/* Sums of products of signs, four to a byte, for one type of results. Expects RESULT, its name. Undefines it. */
 
-TARGET static void NAME(forward_of_four)(const struct dot_kernels *self, int rows, int64_t depth, const void *w,
-                                         const void *x, const void *mask, void *out, int64_t stride, int first,
-                                         int finite)
+TARGET static void PASTE(sum_, RESULT)(int rows, int64_t count, int64_t depth, const uint8_t *w, const uint8_t *x,
+                                      const int64_t *offsets, void *out, int64_t stride, int first)
 {
-    int16_t sums[4][FOURS_LANES];
-    TOTAL *totals = (TOTAL *)out;
+    int16_t sums[FOURS_ROWS][FOURS_LANES];
+    PASTE(total_, RESULT) *totals = (PASTE(total_, RESULT) *)out;
+    int64_t start, k;
     int i, j;
 
-    (void)self, (void)finite, (void)mask;
-    /* Fetching results takes longer than summing signs, even if they are only written over. */
-    for (i = 0; i < rows; i++)
-        for (j = 0; j < FOURS_LANES; j += 64 / (int)sizeof(TOTAL))
-            __builtin_prefetch(totals + i * stride + j, 1);
-    fours_sum(rows, depth, w, x, sums);
-    for (i = 0; i < rows; i++, totals += stride)
-        if (first)
-            for (j = 0; j < FOURS_LANES; j++)
-                totals[j] = (TOTAL)sums[i][j];
-        else
-            for (j = 0; j < FOURS_LANES; j++)
-                totals[j] += (TOTAL)sums[i][j];
+    for (start = 0; start < count; start += FOURS_LANES, totals += FOURS_LANES, x += FOURS_LANES) {
+        const int half = count - start <= FOURS_LANES / 2, lanes = half ? FOURS_LANES / 2 : FOURS_LANES;
+
+        for (k = 0; k < depth; k += FOURS_DEPTH) {
+            fours_sum(rows, half, smaller(FOURS_DEPTH, depth - k), w + k * rows, x, offsets + k, sums);
+            for (i = 0; i < rows; i++)
+                if (first && k == 0)
+                    for (j = 0; j < lanes; j++)
+                        totals[i * stride + j] = (PASTE(total_, RESULT))sums[i][j];
+                else
+                    for (j = 0; j < lanes; j++)
+                        totals[i * stride + j] += (PASTE(total_, RESULT))sums[i][j];
+        }
+    }
 }
 
-static const struct dot_kernels NAME(kernels_of_four) = {
-    .rows = 4,
-    .lanes = FOURS_LANES,
-    .element = 1,
-    .planes = 1,
-    .numbers = 1,
-    .total = sizeof(TOTAL),
-    .depth = DOT_DEPTH,
-    .forward = NAME(forward_of_four),
-};
+#undef RESULT

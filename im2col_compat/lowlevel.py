@@ -25,7 +25,7 @@ MOST_FILTERS = 8
 #: Of struct dot_problem's fields, the sizes: the first of a Layout's too. The next four are strides, in both.
 SIZES = 10
 #: How signs are packed (ffi/dot_signs.h).
-WORDS, BYTES, PIXELS, WEIGHTS = range(4)
+WORDS, BYTES = range(2)
 #: Elements of columns below which a second thread costs more than it brings.
 LEAST_FOR_THREADS = 1 << 17
 #: Bytes of a result from which on huge pages are worth asking for.
@@ -84,8 +84,13 @@ def named_kernels(name, level):
 
 
 def signs_kernels(result_dtype, kind, level):
-    """The address of the kernels for signs packed in a way, that give results of a dtype; or 0."""
+    """The address of the kernels for signs packed in a way, that give results of a dtype."""
     return int(ffi.cast("uintptr_t", lib.dot_signs(result_dtype.encode("ascii"), kind, level)))
+
+
+def fours_kernels(dtype, level):
+    """The address of the forward kernels that pack the signs of operands of a dtype themselves, or 0."""
+    return int(ffi.cast("uintptr_t", lib.dot_signs_fours(dtype.encode("ascii"), level)))
 
 
 def pack_signs(values, dtype, sizes, strides, packed, kind, threads, level):

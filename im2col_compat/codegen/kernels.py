@@ -35,13 +35,14 @@ def level():
     return min(lowlevel.level(), LEVELS.index(name))
 
 
-_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part others small"
+_FIELDS = "address dtype result_dtype origin texts pack divided_by_zero traced partials product part others small forward"
 
 
 class Kernels(namedtuple("Kernels", _FIELDS)):
     """C kernels for a term and a reduction.
 
-    address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken
+    address: of the struct dot_kernels that takes the operands as they are; None where only packed ones are taken, or
+        where there are no gradients
     dtype, result_dtype: of the operands and the result
     origin: where the kernels come from, in words
     texts: the op's functions in C (template.Texts), None where they are built in
@@ -56,17 +57,18 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
         panels: compiled when it is first asked for; 0 where that fails
     others: None, or a function ({name: (least, greatest) value} of operands) that gives None, or the Kernels for these
     small: None, or for one problem, a small one, what lowlevel.forward() takes
+    forward: None, or the address of the struct for the forward call, where that isn't the gradients'
     """
 
     __slots__ = ()
 
     def __new__(
         cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced=None, partials=(), product=None,
-        part=None, others=None, small=None,
+        part=None, others=None, small=None, forward=None,
     ):  # fmt: skip
         return super(Kernels, cls).__new__(
             cls, address, dtype, result_dtype, origin, texts, pack, divided_by_zero, traced, partials, product, part,
-            others, small,
+            others, small, forward,
         )  # fmt: skip
 
     captured = property(lambda self: () if self.traced is None else self.traced.captured)
@@ -75,6 +77,8 @@ class Kernels(namedtuple("Kernels", _FIELDS)):
     def address_for(self, call, layout):
         """The address of the struct for one of dot.h's calls on operands of a layout. RuntimeError where that can't be
         compiled."""
+        if self.forward and call == lowlevel.FORWARD:
+            return self.forward
         address = self.address if self.part is None else self._part_for(call, layout)
         if not address:
             raise RuntimeError("{} can't be compiled here any more".format(self.part.what))

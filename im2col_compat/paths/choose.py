@@ -228,10 +228,10 @@ def _explain_c(op, dtype, arrays, kind):
     found, reason = kernels_for(op, dtype, arrays)
     if found is None:
         return [_in_blocks(reason)]
-    is_product = found.product is not None and found.pack is None and arrays is TORCH
+    is_product = found.product is not None and arrays is TORCH
     lines = [_of_factors(found.product)] if is_product else []
     lines.append("{}C kernels, {}.".format("Gradients: " if is_product else "", found.origin))
-    if found.pack is None or found.texts is not None:
+    if found.pack is None and found.forward is None or found.texts is not None:
         text = op.term.explained(op, dtype, arrays, found)
         lines.append(text.replace("static inline __attribute__((always_inline)) ", "").rstrip())
     return lines

@@ -70,7 +70,7 @@ def run_parts(op, problem, kernels, arrays, w, x, y_strides):
 
 def _forward(op, problem, kernels, arrays, operands):
     """The result for operands: x, the weight, its parameters, and the tensors that the op's functions capture."""
-    if kernels.product is not None and kernels.pack is None and not VARIABLES and products.serves(problem, arrays):
+    if kernels.product is not None and not VARIABLES and products.serves(problem, arrays):
         return products.run(op, problem, kernels.product, operands[1:], operands[0])
     dx, y = layout.last_strides(problem, arrays, operands[1], operands[0])
     if kernels.small is not None and y is None:

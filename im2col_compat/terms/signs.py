@@ -1,4 +1,5 @@
-"""Products of signs, by bits: C kernels compare 32 signs at once, packed into a word, and count those that differ."""
+"""Products of signs, by bits: C kernels look up sums of four, packed into a byte; or they compare 32 signs at once, packed
+into a word, and count those that differ."""
 
 import functools
 
@@ -21,8 +22,6 @@ BITS = 32
 ROOM = 2 * 2**20
 #: Channels of a group up to which signs are bytes where kernels read them where they lie, and what pads these.
 MOST_CHANNELS, NOTHING = 16, (0,) * 8
-#: Signs in a byte, where it is looked up, and what pads these.
-FOURS, LEFT_OUT = 4, (0x80,) + (0,) * 7
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "bool")  # of what can be packed
 
 
@@ -65,15 +64,18 @@ class Signs(Function):
         floats, reason = (
             super(Signs, self).found(op, dtype, arrays, level, scalars) if dtype in named.DTYPES else (None, None)
         )
-        origin = "built in, {}, for signs packed into words".format(LEVELS[level])
-        pack = functools.partial(_packed, dtype, level)
+        forward = lowlevel.fours_kernels(dtype, level)
+        origin = "built in, {}, for signs packed into {}".format(LEVELS[level], "bytes" if forward else "words")
+        pack = None if forward else functools.partial(_packed, dtype, level)
         if floats is None:
-            result_dtype = dtype if dtype in named.DTYPES else "int64"
-            return Kernels(None, dtype, result_dtype, origin, None, pack, None), None
+            return Kernels(None, dtype, _result_dtype(dtype), origin, None, pack, None, forward=forward), None
         partials = floats.partials
         if op.is_named and arrays is TORCH:
             partials = factors.partials(op, symbols.trace(op, dtype, arrays))
-        return floats._replace(origin=origin, pack=pack, result_dtype=dtype, partials=partials), None
+        # product: PyTorch's convolution of the signs would be slower.
+        return floats._replace(
+            origin=origin, pack=pack, result_dtype=dtype, partials=partials, product=None, forward=forward
+        ), None
 
     def gpu_found(self, op, dtype, make, scalars=()):
         found, reason = super(Signs, self).gpu_found(op, dtype, make, scalars)
@@ -106,8 +108,8 @@ def _of_bytes(arrays, function, name, mask):
 
 
 def _packed(dtype, level, layout, arrays, w, x):
-    """Packed, for each part of the result: w and x as words of signs, or bytes of four, which take the place of a group's
-    channels; or as bytes, where groups have few filters and channels."""
+    """Packed, for each part of the result: w and x as words of signs, which take the place of a group's channels; or as
+    bytes, where groups have few filters and channels."""
     channels = layout.channels
     if channels <= MOST_CHANNELS and channels * product(layout.image) <= ROOM:
         as_bytes = layout._replace(pad=NOTHING)
@@ -115,14 +117,10 @@ def _packed(dtype, level, layout, arrays, w, x):
             for packed in _bytes(dtype, level, as_bytes, arrays, w, x):
                 yield packed
             return
-    pad, last, kinds, itemsize = LEFT_OUT, layout.last, (lowlevel.WEIGHTS, lowlevel.PIXELS), 1
-    address, words = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.PIXELS, level), -(-channels // FOURS)
-    if not address:
-        address, words = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.WORDS, level), -(-channels // BITS)
-        pad, kinds, itemsize = None, (lowlevel.WORDS, lowlevel.WORDS), BITS // 8
-        last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else last
-    size, w_from, x_from, w_words = dtypes.ITEMSIZE[dtype], arrays.address(w), arrays.address(x), None
-    packed_from = None
+    address, words = lowlevel.signs_kernels(_result_dtype(dtype), lowlevel.WORDS, level), -(-channels // BITS)
+    last = 2 ** (channels - BITS * (words - 1)) - 1 if channels % BITS else layout.last
+    size, itemsize = dtypes.ITEMSIZE[dtype], BITS // 8
+    w_from, x_from, w_words, packed_from = arrays.address(w), arrays.address(x), None, None
     most = max(layout.filters * product(layout.kernel), layout.batch * product(layout.image))
     if itemsize * words * layout.groups * most <= ROOM:
         parts = [(layout, 0, 0, 0)]
@@ -131,15 +129,15 @@ def _packed(dtype, level, layout, arrays, w, x):
     for part, w_start, x_start, y_start in parts:
         if w_words is None or w_start != packed_from:
             sizes = part.groups * part.filters, 1, channels, part.kernel
-            w_words = _pack(w_from + w_start * size, dtype, sizes, part.w_strides, level, kinds[0])
+            w_words = _pack(w_from + w_start * size, dtype, sizes, part.w_strides, level, lowlevel.WORDS)
             packed_from = w_start
         sizes = part.batch, part.groups, channels, part.image
-        x_words = _pack(x_from + x_start * size, dtype, sizes, part.x_strides, level, kinds[1])
+        x_words = _pack(x_from + x_start * size, dtype, sizes, part.x_strides, level, lowlevel.WORDS)
         packed = part._replace(
             channels=words,
             x_strides=dense((part.batch, part.groups * words) + part.image),
             w_strides=dense((part.groups * part.filters, words) + part.kernel),
-            pad=pad,
+            pad=None,
             multiplications=part.multiplications // channels * words,
             last=last,
         )
@@ -171,8 +169,8 @@ def _result_dtype(dtype):
 
 def _pack(values, dtype, sizes, strides, level, kind):
     batch, groups, channels, image = sizes
-    each = BITS if kind == lowlevel.WORDS else 1 if kind == lowlevel.BYTES else FOURS
-    packed = np.empty((batch, groups, -(-channels // each)) + image, np.uint32 if kind == lowlevel.WORDS else np.uint8)
+    each, unit = (BITS, np.uint32) if kind == lowlevel.WORDS else (1, np.uint8)
+    packed = np.empty((batch, groups, -(-channels // each)) + image, unit)
     threads = memory.threads() if channels * packed.size >= lowlevel.LEAST_FOR_THREADS else 1
     lowlevel.pack_signs(values, dtype, sizes, strides, lowlevel.address_of(packed), kind, threads, level)
     return packed
