@@ -13,6 +13,8 @@
 #define BOX 32768
 /* Positions that are summed at a time, at least. */
 #define HALF (FOURS_LANES / 2)
+/* Pixels of several rows that are packed at once. */
+#define AT_ONCE 4096
 /* Terms below which a task isn't worth a thread's while. */
 #define TERMS_OF_TASK 2000000
 
@@ -186,23 +188,37 @@ static void take_phase(const struct fours *f, const struct item *item, int64_t c
     const int any = there.first < there.last, together = are_together(p);
     const char *x = (const char *)p->x + (item->image * p->x_strides[0] + (item->group * p->channels + c) * p->x_strides[1] +
                                           (any ? (g.first[2] + there.first * g.step[2]) * g.strides[2] : 0)) * e;
-    int64_t i, j, l, n;
+    /* Whether rows follow one another: then several are packed at once, since ends of runs take most of the time. */
+    const int follow = !together && g.step[1] == 1 && g.step[2] * g.strides[2] == 1 && g.strides[1] == g.size[2] &&
+                       there.last - there.first == g.size[2];
+    uint8_t rows[AT_ONCE];
+    int64_t i, j, l, n, packed = 0, next = 0;
 
     for (i = 0; i < size[0]; i++)
         for (j = 0; j < size[1]; j++, out += size[2]) {
             const int64_t z = g.first[0] + i * g.step[0], y = g.first[1] + j * g.step[1];
             const int in = any && z >= 0 && z < g.size[0] && y >= 0 && y < g.size[1];
             const int64_t first = in ? there.first : size[2], last = in ? there.last : size[2];
+            const char *row = x + (z * g.strides[0] + y * g.strides[1]) * e;
 
+            if (in && follow && last - first <= AT_ONCE) {
+                if (j == 0 || next == packed) {
+                    const int64_t left = smaller(size[1] - j, g.size[1] - y);
+
+                    next = 0;
+                    packed = smaller(left, AT_ONCE / (last - first));
+                    pack_pixels(p, 0, c, row, 1, packed * (last - first), rows, 0);
+                }
+                memcpy(out + first, rows + next++ * (last - first), (size_t)(last - first));
+            } else if (in) {
+                pack_pixels(p, together, c, row, g.step[2] * g.strides[2], last - first, out + first, apart);
+            }
             for (n = 0; n < (together ? f->bytes.channels : 1); n++) {
                 for (l = 0; l < first; l++)
                     out[n * apart + l] = FOURS_NOTHING;
                 for (l = last; l < size[2]; l++)
                     out[n * apart + l] = FOURS_NOTHING;
             }
-            if (in)
-                pack_pixels(p, together, c, x + (z * g.strides[0] + y * g.strides[1]) * e, g.step[2] * g.strides[2],
-                            last - first, out + first, apart);
         }
 }
 

@@ -22,6 +22,8 @@
 
 /* Bytes of signs of dense weights at a time. */
 #define DENSE (FOURS * FOURS_TAPS)
+/* Pixels whose channels' signs are put together at a time. */
+#define BLOCK 512
 /* Pixels, and bytes of each, that are transposed at a time. */
 #define PIXELS 64
 #define DEEP 64
@@ -148,6 +150,11 @@ TARGET static void signs_float32(const float *values, int64_t count, uint8_t *si
 
         _mm256_storeu_si256((__m256i *)(void *)(signs + j),
                             _mm256_permutevar8x32_epi32(_mm256_packs_epi16(halves, others), order));
+    }
+    for (; count - j >= 8; j += 8) {
+        const __m128i eight = _mm_packs_epi32(_mm256_castsi256_si128(EIGHT(0)), _mm256_extracti128_si256(EIGHT(0), 1));
+
+        _mm_storel_epi64((__m128i *)(void *)(signs + j), _mm_packs_epi16(eight, eight));
     }
 #undef EIGHT
     for (; j < count; j++)

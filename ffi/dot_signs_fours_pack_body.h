@@ -5,22 +5,50 @@
 #define IS_PLUS(v) ((v) >= 0)
 #endif
 
-TARGET static void TYPED(pixels)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
-                          uint8_t *bytes)
+#ifndef HAS_SIGNS
+/* Bytes of which each bit is whether a value is plus. */
+TARGET static void TYPED(signs)(const ELEMENT *values, int64_t count, uint8_t *signs)
 {
-    const ELEMENT *a = (const ELEMENT *)values, *b = a + (channels > 1 ? channel : 0);
-    const ELEMENT *c = b + (channels > 2 ? channel : 0), *d = c + (channels > 3 ? channel : 0);
     int64_t j;
 
-#define BYTE(j)                                                                                                        \
-    (uint8_t)((IS_PLUS(a[j]) ? 1 : 0) | (IS_PLUS(b[j]) ? 2 : 0) | (IS_PLUS(c[j]) ? 4 : 0) | (IS_PLUS(d[j]) ? 8 : 0))
-    if (pixel == 1)
-        for (j = 0; j < count; j++)
-            bytes[j] = BYTE(j);
-    else
-        for (j = 0; j < count; j++)
-            bytes[j] = BYTE(j * pixel);
-#undef BYTE
+    for (j = 0; j < count; j++)
+        signs[j] = IS_PLUS(values[j]) ? 0xFF : 0;
+}
+#endif
+
+TARGET static void TYPED(pixels)(const void *values, int64_t channel, int64_t step, int channels, int64_t count,
+                                uint8_t *bytes)
+{
+    const ELEMENT *v = (const ELEMENT *)values;
+    uint8_t signs[FOURS][BLOCK];
+    int64_t first, j;
+    int c;
+
+    if (step != 1) {
+        for (j = 0; j < count; j++, v += step) {
+            int byte = 0;
+
+            for (c = 0; c < channels; c++)
+                byte |= IS_PLUS(v[c * channel]) << c;
+            bytes[j] = (uint8_t)byte;
+        }
+        return;
+    }
+    for (first = 0; first < count; first += BLOCK, bytes += BLOCK, v += BLOCK) {
+        const int64_t size = smaller(BLOCK, count - first);
+
+        for (c = 0; c < channels; c++)
+            TYPED(signs)(v + c * channel, size, signs[c]);
+        if (channels == 1)
+            for (j = 0; j < size; j++)
+                bytes[j] = signs[0][j] & 1;
+        else if (channels == FOURS)
+            for (j = 0; j < size; j++)
+                bytes[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (signs[2][j] & 4) | (signs[3][j] & 8));
+        else
+            for (j = 0; j < size; j++)
+                bytes[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (channels > 2 ? signs[2][j] & 4 : 0));
+    }
 }
 
 TARGET static void TYPED(weights)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count,
@@ -43,17 +71,6 @@ TARGET static void TYPED(weights)(const void *values, int64_t channel, int64_t p
             bytes[j] = (uint8_t)byte;
         }
 }
-
-#ifndef HAS_SIGNS
-/* Bytes of which each bit is whether a value is plus. */
-TARGET static void TYPED(signs)(const ELEMENT *values, int64_t count, uint8_t *signs)
-{
-    int64_t j;
-
-    for (j = 0; j < count; j++)
-        signs[j] = IS_PLUS(values[j]) ? 0xFF : 0;
-}
-#endif
 
 /* Of channels that lie side by side: byte i in bits `low` to low + 3. */
 TARGET static void TYPED(neighbours)(const ELEMENT *values, int64_t channels, int low, uint8_t *bytes)
