@@ -9,8 +9,10 @@
 #include "dot_pack.h"
 #include "dot_slab.h"
 
-/* Bytes of a box's pixels, and results of FOURS_ROWS filters. */
+/* Bytes of a box's pixels, and of the results that are put in their places at once. */
 #define BOX 32768
+/* Filters whose results share cache lines, where they lie side by side. */
+#define KEPT 16
 /* Positions that are summed at a time, at least. */
 #define HALF (FOURS_LANES / 2)
 /* Pixels of several rows that are packed at once. */
@@ -27,6 +29,8 @@ struct fours {
     uint8_t *weights;  /* packed: for each group and tile of filters [k][rows] */
     int64_t *offsets;  /* where each k reads */
     int64_t chunk;     /* filters of one task */
+    int64_t share;     /* its groups */
+    int64_t kept;      /* filters whose results are put in their places at once */
     int in_boxes;
 };
 
@@ -46,9 +50,10 @@ static void describe(struct fours *f, const struct dot_problem *p)
     f->p = p;
     f->bytes = *p;
     f->bytes.channels = ceiling(p->channels, FOURS);
+    f->kept = p->y_strides[1] == 1 ? KEPT : FOURS_ROWS;
     /* Kernels of one tap read no pixel twice. */
     f->in_boxes = volume(p->kernel) > 1 &&
-                  dot_cut(p, f->bytes.channels, FOURS_ROWS * p->kernels->total, BOX, &f->s);
+                  dot_cut(p, f->bytes.channels, f->kept * p->kernels->total, BOX, &f->s);
     if (!f->in_boxes)
         return;
     f->s.level = 0;
@@ -103,7 +108,7 @@ static int64_t rows_of_tile(const struct fours *f)
 
 static int64_t scratch_bytes(const struct fours *f)
 {
-    const int64_t results = f->in_boxes ? FOURS_ROWS * apart(f) : rows_of_tile(f) * FOURS_LANES;
+    const int64_t results = f->in_boxes ? f->kept * apart(f) : rows_of_tile(f) * FOURS_LANES;
 
     return larger(pixels_bytes(f) + aligned(results * f->p->kernels->total), aligned(FOURS_ROWS * taps(&f->bytes)));
 }
@@ -178,7 +183,8 @@ static void pack_pixels(const struct dot_problem *p, int together, int64_t c, co
 static int are_together(const struct dot_problem *p) { return p->x_strides[1] == 1 && p->channels > FOURS; }
 
 /* Rows of a phase of FOURS channels, or of all of them. */
-static void take_phase(const struct fours *f, const struct item *item, int64_t c, int64_t phase, uint8_t *out)
+static void take_phase(const struct fours *f, const struct item *item, int64_t c, int64_t phase, int pads,
+                       uint8_t *out)
 {
     const struct dot_problem *p = f->p;
     const int64_t e = p->kernels->element, *size = f->s.size, apart = phases_volume(&f->s);
@@ -199,21 +205,22 @@ static void take_phase(const struct fours *f, const struct item *item, int64_t c
             const int64_t z = g.first[0] + i * g.step[0], y = g.first[1] + j * g.step[1];
             const int in = any && z >= 0 && z < g.size[0] && y >= 0 && y < g.size[1];
             const int64_t first = in ? there.first : size[2], last = in ? there.last : size[2];
-            const char *row = x + (z * g.strides[0] + y * g.strides[1]) * e;
 
-            if (in && follow && last - first <= AT_ONCE) {
-                if (j == 0 || next == packed) {
-                    const int64_t left = smaller(size[1] - j, g.size[1] - y);
+            if (in) {
+                const char *row = x + (z * g.strides[0] + y * g.strides[1]) * e;
 
-                    next = 0;
-                    packed = smaller(left, AT_ONCE / (last - first));
-                    pack_pixels(p, 0, c, row, 1, packed * (last - first), rows, 0);
+                if (!follow || last - first > AT_ONCE) {
+                    pack_pixels(p, together, c, row, g.step[2] * g.strides[2], last - first, out + first, apart);
+                } else {
+                    if (j == 0 || next == packed) {
+                        next = 0;
+                        packed = smaller(smaller(size[1] - j, g.size[1] - y), AT_ONCE / (last - first));
+                        pack_pixels(p, 0, c, row, 1, packed * (last - first), rows, 0);
+                    }
+                    copy_short(rows + next++ * (last - first), last - first, out + first);
                 }
-                memcpy(out + first, rows + next++ * (last - first), (size_t)(last - first));
-            } else if (in) {
-                pack_pixels(p, together, c, row, g.step[2] * g.strides[2], last - first, out + first, apart);
             }
-            for (n = 0; n < (together ? f->bytes.channels : 1); n++) {
+            for (n = 0; pads && n < (together ? f->bytes.channels : 1); n++) {
                 for (l = 0; l < first; l++)
                     out[n * apart + l] = FOURS_NOTHING;
                 for (l = last; l < size[2]; l++)
@@ -222,56 +229,72 @@ static void take_phase(const struct fours *f, const struct item *item, int64_t c
         }
 }
 
-static void take(const struct fours *f, const struct item *item, uint8_t *out)
+/* The pixels of a box. pads: whether to pad them too, or what is there stays. */
+static void take(const struct fours *f, const struct item *item, int pads, uint8_t *out)
 {
     const int64_t phases = volume(f->s.count), end = are_together(f->p) ? 1 : f->p->channels;
     int64_t c, phase;
 
     for (c = 0; c < end; c += FOURS)
         for (phase = 0; phase < phases; phase++, out += volume(f->s.size))
-            take_phase(f, item, c, phase, out);
+            take_phase(f, item, c, phase, pads, out);
 }
 
-/* A box of one group of one image, for some filters. */
+/* Sums of a box for `rows` filters. */
+static void sum_box(const struct fours *f, const struct item *item, int rows, const uint8_t *w, const uint8_t *x, char *out)
+{
+    const struct dot_kernels *kernels = f->p->kernels;
+    const int64_t length = run_length(&f->s, item->blocks, f->s.level);
+    const int64_t planes = f->s.level > 0 ? item->blocks[0] : 1, lines = f->s.level > 1 ? item->blocks[1] : 1;
+    int64_t z, y;
+
+    for (z = 0; z < planes; z++)
+        for (y = 0; y < lines; y++) {
+            const int64_t place = place_of(&f->s, z, y, 0);
+
+            kernels->fours->sum(rows, length, taps(&f->bytes), w, x + place, f->offsets, out + place * kernels->total,
+                                apart(f), 1);
+        }
+}
+
+/* A box of some groups of one image, for some filters of each. */
 static void box_task(void *context, int64_t task, char *scratch)
 {
     const struct fours *f = (const struct fours *)context;
     const struct dot_problem *p = f->p;
     const struct slab *s = &f->slab;
-    const int64_t t = p->kernels->total, depth = taps(&f->bytes), filters = s->f1 - s->f0;
-    const int64_t chunks = ceiling(filters, f->chunk), groups = s->g1 - s->g0, first = task % chunks * f->chunk;
-    const int64_t end = smaller(filters, first + f->chunk), group = task / chunks % groups;
+    const int64_t t = p->kernels->total, filters = s->f1 - s->f0, chunks = ceiling(filters, f->chunk);
+    const int64_t groups = s->g1 - s->g0, shares = ceiling(groups, f->share), first = task % chunks * f->chunk;
+    const int64_t end = smaller(filters, first + f->chunk), start = task / chunks % shares * f->share;
+    const int64_t stop = smaller(groups, start + f->share);
     const struct direct d = {.p = p, .s = f->s, .together = 1};
-    const struct item item = dot_direct_item(&d, task / chunks / groups * p->groups + s->g0 + group);
-    const int64_t length = run_length(&f->s, item.blocks, f->s.level);
-    const int64_t planes = f->s.level > 0 ? item.blocks[0] : 1, rows_of = f->s.level > 1 ? item.blocks[1] : 1;
+    struct item item = dot_direct_item(&d, task / chunks / shares * p->groups + s->g0 + start);
     uint8_t *x = (uint8_t *)scratch;
-    char *out = scratch + pixels_bytes(f);
+    char *out = scratch + pixels_bytes(f), *y = f->y + item.image * p->y_strides[0] * t;
+    /* Of filters that follow one another in y, those whose results are put there at once. */
     struct several several = {0, p->y_strides[1], apart(f)};
     struct grid grid = {.step = {1, 1, 1}};
-    int64_t o, z, y;
-    int axis;
+    int64_t group, o, filter;
+    int axis, rows;
 
     for (axis = 0; axis < 3; axis++) {
         grid.size[axis] = p->blocks[axis];
         grid.strides[axis] = p->y_strides[2 + axis];
         grid.first[axis] = item.start[axis];
     }
-    take(f, &item, x);
-    for (o = first; o < end; o += several.count) {
-        const uint8_t *w = f->weights + (group * filters + o) * depth;
-        const int64_t filter = item.group * p->filters + s->f0 + o;
-
-        several.count = tile_rows(end - o, FOURS_ROWS);
-        for (z = 0; z < planes; z++)
-            for (y = 0; y < rows_of; y++) {
-                const int64_t place = place_of(&f->s, z, y, 0);
-
-                p->kernels->fours->sum((int)several.count, length, depth, w, x + place, f->offsets, out + place * t,
-                                       several.apart, 1);
-            }
-        dot_put(t, out, several, f->s.size, item.blocks, &grid,
-                f->y + (item.image * p->y_strides[0] + filter * p->y_strides[1]) * t);
+    for (group = start; group < stop; group++, item.group++) {
+        take(f, &item, group == start, x);
+        for (o = first; o < end; o += rows) {
+            rows = tile_rows(end - o, FOURS_ROWS);
+            sum_box(f, &item, rows, f->weights + (group * filters + o) * taps(&f->bytes), x,
+                    out + several.count * several.apart * t);
+            several.count += rows;
+            filter = item.group * p->filters + s->f0 + o + rows - several.count;
+            if (several.count + FOURS_ROWS <= f->kept && (o + rows < end || (filters == p->filters && group + 1 < stop)))
+                continue;
+            dot_put(t, out, several, f->s.size, item.blocks, &grid, y + filter * p->y_strides[1] * t);
+            several.count = 0;
+        }
     }
 }
 
@@ -373,14 +396,16 @@ void dot_fours(const struct dot_problem *p, void *y, void *workspace)
         const int64_t places = f.in_boxes ? p->batch * volume(f.s.boxes) : ceiling(positions(p), FOURS_LANES);
         const int64_t terms = positions(p) * groups * filters * taps(p);
         /* Some tasks a thread, so that all end at about the same time. */
-        const int64_t tasks = smaller(8 * p->threads, terms / TERMS_OF_TASK);
-        const int64_t chunks = larger(1, p->threads > 1 ? ceiling(tasks, groups * places) : 1);
+        const int64_t tasks = larger(1, smaller(p->threads > 1 ? 8 * p->threads : 1, terms / TERMS_OF_TASK));
+        const int64_t chunks = ceiling(tasks, groups * places);
 
         f.chunk = ceiling(ceiling(filters, chunks), FOURS_ROWS) * FOURS_ROWS;
+        f.share = f.in_boxes && f.chunk >= filters ? ceiling(groups * places, larger(tasks, places)) : 1;
+        f.share = smaller(f.share, groups);
         if (!f.in_boxes && rows_of_tile(&f) > FOURS_ROWS)
             f.chunk = smaller(f.chunk, CHUNK);
         run(p, groups * ceiling(filters, FOURS_ROWS), pack_task, &f, scratch, scratch_bytes(&f));
-        run(p, groups * places * ceiling(filters, f.chunk), f.in_boxes ? box_task : panel_task, &f, scratch,
+        run(p, ceiling(groups, f.share) * places * ceiling(filters, f.chunk), f.in_boxes ? box_task : panel_task, &f, scratch,
             scratch_bytes(&f));
     } while (dot_next_slab(&f.bytes, &size, &f.slab));
 }

@@ -74,30 +74,6 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
     return lanes_of(s, s->level) <= 4 * volume(s->box);
 }
 
-/* Short rows are most: a call of memcpy would take as long as what it copies. Copies of a fixed size overlap. */
-static inline void copy(const void *from, int64_t bytes, void *to)
-{
-    const char *in = (const char *)from;
-    char *out = (char *)to;
-    int64_t i;
-
-#define COPY(size)                                                                                                     \
-    do {                                                                                                               \
-        for (i = 0; i < bytes - size; i += size)                                                                       \
-            memcpy(out + i, in + i, size);                                                                             \
-        memcpy(out + bytes - size, in + bytes - size, size);                                                           \
-    } while (0)
-    if (bytes >= 1024)
-        memcpy(out, in, (size_t)bytes);
-    else if (bytes >= 16)
-        COPY(16);
-    else if (bytes >= 4)
-        COPY(4);
-    else
-        COPY(1);
-#undef COPY
-}
-
 #define BODY "dot_phases_body.h"
 #include "dot_sizes.h"
 

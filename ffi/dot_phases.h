@@ -5,6 +5,8 @@
 #ifndef DOT_PHASES_H
 #define DOT_PHASES_H
 
+#include <string.h>
+
 #include "dot_problem.h"
 
 /* The most elements of one box of all operands. */
@@ -69,6 +71,30 @@ struct several {
     int64_t between;
     int64_t apart;
 };
+
+/* Short rows are most: a call of memcpy would take as long as what it copies. Copies of a fixed size overlap. */
+static inline void copy_short(const void *from, int64_t bytes, void *to)
+{
+    const char *in = (const char *)from;
+    char *out = (char *)to;
+    int64_t i;
+
+#define COPY(size)                                                                                                     \
+    do {                                                                                                               \
+        for (i = 0; i < bytes - size; i += size)                                                                       \
+            memcpy(out + i, in + i, size);                                                                             \
+        memcpy(out + bytes - size, in + bytes - size, size);                                                           \
+    } while (0)
+    if (bytes >= 1024)
+        memcpy(out, in, (size_t)bytes);
+    else if (bytes >= 16)
+        COPY(16);
+    else if (bytes >= 4)
+        COPY(4);
+    else
+        COPY(1);
+#undef COPY
+}
 
 /* Elements of a grid, `count` along each axis, one after the other, of each of the arrays. Where an array has none comes
  * `pad`, an element, or if that is NULL what is there stays. */

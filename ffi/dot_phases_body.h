@@ -6,7 +6,7 @@ static inline void NAME(take_row)(const WORD *row, int64_t step, int64_t count, 
     int64_t i;
 
     if (step == 1)
-        copy(row, count * (int64_t)sizeof(WORD), out);
+        copy_short(row, count * (int64_t)sizeof(WORD), out);
     else if (step == 2)
         for (i = 0; i < count; i++)
             out[i] = row[2 * i];
@@ -76,7 +76,7 @@ static void NAME(put)(const void *values, int64_t width, int64_t apart, const in
             if (width > 1)
                 dot_transpose(sizeof *to, row, apart, width, length, to, step);
             else if (step == 1)
-                copy(row, length * (int64_t)sizeof(WORD), to);
+                copy_short(row, length * (int64_t)sizeof(WORD), to);
             else
                 for (l = 0; l < length; l++)
                     to[step * l] = row[l];
