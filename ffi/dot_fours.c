@@ -11,7 +11,7 @@
 
 /* Bytes of a box's pixels, and of the results that are put in their places at once. */
 #define BOX 32768
-/* Filters whose results share cache lines, where they lie side by side. */
+/* Filters or groups whose results or pixels share cache lines, where these lie side by side. */
 #define KEPT 16
 /* Positions that are summed at a time, at least. */
 #define HALF (FOURS_LANES / 2)
@@ -30,6 +30,7 @@ struct fours {
     int64_t *offsets;  /* where each k reads */
     int64_t chunk;     /* filters of one task */
     int64_t share;     /* its groups */
+    int64_t bundle;    /* groups whose pixels are packed together */
     int64_t kept;      /* filters whose results are put in their places at once */
     int in_boxes;
 };
@@ -43,6 +44,15 @@ static int64_t summed(const struct phases *s, int level)
            (level > 1 ? s->box[1] : 1);
 }
 
+/* How many bytes are packed together, where channels lie side by side: those of all channels of a group, or where it has
+ * one, those of several groups. Else 1. */
+static int64_t together(const struct dot_problem *p, int64_t groups)
+{
+    if (p->x_strides[1] != 1)
+        return 1;
+    return p->channels > 1 ? ceiling(p->channels, FOURS) : groups;
+}
+
 static void describe(struct fours *f, const struct dot_problem *p)
 {
     int axis;
@@ -51,9 +61,10 @@ static void describe(struct fours *f, const struct dot_problem *p)
     f->bytes = *p;
     f->bytes.channels = ceiling(p->channels, FOURS);
     f->kept = p->y_strides[1] == 1 ? KEPT : FOURS_ROWS;
+    f->bundle = p->channels == 1 ? smaller(KEPT, together(p, p->groups)) : 1;
     /* Kernels of one tap read no pixel twice. */
     f->in_boxes = volume(p->kernel) > 1 &&
-                  dot_cut(p, f->bytes.channels, f->kept * p->kernels->total, BOX, &f->s);
+                  dot_cut(p, f->bundle * f->bytes.channels, f->kept * p->kernels->total, BOX, &f->s);
     if (!f->in_boxes)
         return;
     f->s.level = 0;
@@ -93,7 +104,7 @@ static int64_t offsets_bytes(const struct fours *f)
 
 static int64_t pixels_bytes(const struct fours *f)
 {
-    return aligned(f->in_boxes ? f->bytes.channels * phases_volume(&f->s) + FOURS_LANES
+    return aligned(f->in_boxes ? f->bundle * f->bytes.channels * phases_volume(&f->s) + FOURS_LANES
                                : panel_depth(f) * FOURS_LANES);
 }
 
@@ -169,33 +180,34 @@ static void pack_task(void *context, int64_t task, char *scratch)
 
 /* ---------------------------------------------------------------- boxes */
 
-/* `count` pixels that lie `step` apart, from x on: of all channels where they lie side by side, else of FOURS. */
-static void pack_pixels(const struct dot_problem *p, int together, int64_t c, const char *x, int64_t step, int64_t count,
+/* `count` pixels that lie `step` apart, from x on, for `bytes` bytes, from channel c on. */
+static void pack_pixels(const struct dot_problem *p, int64_t bytes, int64_t c, const char *x, int64_t step, int64_t count,
                         uint8_t *out, int64_t apart)
 {
-    if (together)
-        p->kernels->fours->side_by_side(x, p->channels, step, count, out, apart);
+    const struct dot_fours *fours = p->kernels->fours;
+
+    if (bytes == 1)
+        fours->pixels(x, p->x_strides[1], step, (int)smaller(FOURS, p->channels - c), count, out);
+    else if (p->channels == 1)
+        fours->side_by_side(x, bytes, 1, step, count, out, apart);
     else
-        p->kernels->fours->pixels(x, p->x_strides[1], step, (int)smaller(FOURS, p->channels - c), count, out);
+        fours->side_by_side(x, p->channels, FOURS, step, count, out, apart);
 }
 
-/* Whether the channels of a pixel are packed together. */
-static int are_together(const struct dot_problem *p) { return p->x_strides[1] == 1 && p->channels > FOURS; }
-
-/* Rows of a phase of FOURS channels, or of all of them. */
-static void take_phase(const struct fours *f, const struct item *item, int64_t c, int64_t phase, int pads,
-                       uint8_t *out)
+/* Rows of a phase of `bytes` bytes, from channel c on. */
+static void take_phase(const struct fours *f, const struct item *item, int64_t c, int64_t bytes, int64_t phase,
+                       int pads, uint8_t *out)
 {
     const struct dot_problem *p = f->p;
     const int64_t e = p->kernels->element, *size = f->s.size, apart = phases_volume(&f->s);
     const struct grid g = dot_phase_grid(p, &f->s, item->start, phase);
     const struct range there = inside(g.first[2], g.step[2], g.size[2], size[2]);
     /* Of what isn't there no place is computed: a product of its number might overflow. */
-    const int any = there.first < there.last, together = are_together(p);
+    const int any = there.first < there.last;
     const char *x = (const char *)p->x + (item->image * p->x_strides[0] + (item->group * p->channels + c) * p->x_strides[1] +
                                           (any ? (g.first[2] + there.first * g.step[2]) * g.strides[2] : 0)) * e;
     /* Whether rows follow one another: then several are packed at once, since ends of runs take most of the time. */
-    const int follow = !together && g.step[1] == 1 && g.step[2] * g.strides[2] == 1 && g.strides[1] == g.size[2] &&
+    const int follow = bytes == 1 && g.step[1] == 1 && g.step[2] * g.strides[2] == 1 && g.strides[1] == g.size[2] &&
                        there.last - there.first == g.size[2];
     uint8_t rows[AT_ONCE];
     int64_t i, j, l, n, packed = 0, next = 0;
@@ -210,17 +222,17 @@ static void take_phase(const struct fours *f, const struct item *item, int64_t c
                 const char *row = x + (z * g.strides[0] + y * g.strides[1]) * e;
 
                 if (!follow || last - first > AT_ONCE) {
-                    pack_pixels(p, together, c, row, g.step[2] * g.strides[2], last - first, out + first, apart);
+                    pack_pixels(p, bytes, c, row, g.step[2] * g.strides[2], last - first, out + first, apart);
                 } else {
                     if (j == 0 || next == packed) {
                         next = 0;
                         packed = smaller(smaller(size[1] - j, g.size[1] - y), AT_ONCE / (last - first));
-                        pack_pixels(p, 0, c, row, 1, packed * (last - first), rows, 0);
+                        pack_pixels(p, 1, c, row, 1, packed * (last - first), rows, 0);
                     }
                     copy_short(rows + next++ * (last - first), last - first, out + first);
                 }
             }
-            for (n = 0; pads && n < (together ? f->bytes.channels : 1); n++) {
+            for (n = 0; pads && n < bytes; n++) {
                 for (l = 0; l < first; l++)
                     out[n * apart + l] = FOURS_NOTHING;
                 for (l = last; l < size[2]; l++)
@@ -229,15 +241,15 @@ static void take_phase(const struct fours *f, const struct item *item, int64_t c
         }
 }
 
-/* The pixels of a box. pads: whether to pad them too, or what is there stays. */
+/* The pixels of a box, of as many groups as are packed together. pads: whether to pad them too, or what is there stays. */
 static void take(const struct fours *f, const struct item *item, int pads, uint8_t *out)
 {
-    const int64_t phases = volume(f->s.count), end = are_together(f->p) ? 1 : f->p->channels;
+    const int64_t phases = volume(f->s.count), bytes = together(f->p, item->groups);
     int64_t c, phase;
 
-    for (c = 0; c < end; c += FOURS)
-        for (phase = 0; phase < phases; phase++, out += volume(f->s.size))
-            take_phase(f, item, c, phase, pads, out);
+    for (c = 0; c < f->p->channels; c += FOURS * bytes, out += phases_volume(&f->s))
+        for (phase = 0; phase < phases; phase++)
+            take_phase(f, item, c, bytes, phase, pads, out + phase * volume(f->s.size));
 }
 
 /* Sums of a box for `rows` filters. */
@@ -283,10 +295,14 @@ static void box_task(void *context, int64_t task, char *scratch)
         grid.first[axis] = item.start[axis];
     }
     for (group = start; group < stop; group++, item.group++) {
-        take(f, &item, group == start, x);
+        if ((group - start) % f->bundle == 0) {
+            item.groups = smaller(f->bundle, stop - group);
+            take(f, &item, group == start, x);
+        }
         for (o = first; o < end; o += rows) {
             rows = tile_rows(end - o, FOURS_ROWS);
-            sum_box(f, &item, rows, f->weights + (group * filters + o) * taps(&f->bytes), x,
+            sum_box(f, &item, rows, f->weights + (group * filters + o) * taps(&f->bytes),
+                    x + (group - start) % f->bundle * f->bytes.channels * phases_volume(&f->s),
                     out + several.count * several.apart * t);
             several.count += rows;
             filter = item.group * p->filters + s->f0 + o + rows - several.count;
@@ -306,21 +322,21 @@ static void pack_panel(const struct fours *f, int64_t group, int64_t k0, int64_t
 {
     const struct dot_problem *p = f->p;
     const int64_t *s = p->x_strides, all = volume(p->kernel);
-    /* Those of all channels lie in one panel. */
-    const int together = are_together(p) && k1 - k0 == taps(&f->bytes);
+    /* Those of all channels lie in one panel, or are packed one by one. */
+    const int64_t bytes = k1 - k0 == taps(&f->bytes) ? together(p, 1) : 1;
     struct tap tap = tap_at(p->kernel, k0);
     int64_t k;
     int i;
 
     memset(panel, FOURS_NOTHING, (size_t)((k1 - k0) * FOURS_LANES));
-    for (k = k0; k < (together ? all : k1); k++, next_tap(p->kernel, &tap), panel += FOURS_LANES)
+    for (k = k0; k < (bytes > 1 ? all : k1); k++, next_tap(p->kernel, &tap), panel += FOURS_LANES)
         for (i = 0; i < n; i++) {
             const struct segment *one = &segments[i];
             const int64_t row = row_offset(p, one, &tap, s), x = one->x + tap.x * p->dilation[2];
             const struct range there = inside(x, p->stride[2], p->image[2], one->count);
 
             if (row != PADDING && there.first < there.last)
-                pack_pixels(p, together, tap.channel * FOURS,
+                pack_pixels(p, bytes, tap.channel * FOURS,
                             (const char *)p->x + ((group * p->channels + tap.channel * FOURS) * s[1] + row +
                                                   (x + there.first * p->stride[2]) * s[4]) * p->kernels->element,
                             p->stride[2] * s[4], there.last - there.first, panel + one->lane + there.first,

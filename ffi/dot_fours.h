@@ -21,8 +21,10 @@
 struct dot_fours {
     /* Byte j: in bit c, whether values[c * channel + j * step] is at least zero, or true, for c < channels <= FOURS. */
     void (*pixels)(const void *values, int64_t channel, int64_t step, int channels, int64_t count, uint8_t *out);
-    /* The same of pixels `step` apart whose channels, any number, lie side by side: bytes of the next FOURS are `apart`. */
-    void (*side_by_side)(const void *values, int64_t channels, int64_t step, int64_t count, uint8_t *out, int64_t apart);
+    /* The same of pixels whose channels, any number, lie side by side, `each` of them to a byte: FOURS or 1. Bytes of the
+     * next ones are `apart`. */
+    void (*side_by_side)(const void *values, int64_t channels, int each, int64_t step, int64_t count, uint8_t *out,
+                         int64_t apart);
     /* The first's of weights: these bytes tell how many channels they have, too. */
     void (*weights)(const void *values, int64_t channel, int64_t step, int channels, int64_t count, uint8_t *out);
     /* A filter's weights of all channels, `all` <= FOURS_TAPS of each, that lie one after the other. */

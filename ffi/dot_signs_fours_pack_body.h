@@ -94,14 +94,14 @@ TARGET static void TYPED(neighbours)(const ELEMENT *values, int64_t channels, in
     }
 }
 
-/* Pixels whose channels lie side by side: block by block, as bytes of each pixel, and then of each four channels. */
-TARGET static void TYPED(side_by_side)(const void *values, int64_t channels, int64_t step, int64_t count, uint8_t *out,
-                                       int64_t apart)
+/* Block by block, as bytes of each pixel, and then of each channel or four. */
+TARGET static void TYPED(side_by_side)(const void *values, int64_t channels, int each, int64_t step, int64_t count,
+                                       uint8_t *out, int64_t apart)
 {
     const ELEMENT *v = (const ELEMENT *)values;
-    const int64_t whole = channels / FOURS;
+    const int64_t whole = channels / each;
     uint8_t block[PIXELS][DEEP];
-    int64_t first, i, j;
+    int64_t first, i, j, k;
 
     for (i = 0; i < count; i += PIXELS) {
         const int64_t pixels = smaller(PIXELS, count - i);
@@ -109,13 +109,22 @@ TARGET static void TYPED(side_by_side)(const void *values, int64_t channels, int
         for (first = 0; first < whole; first += DEEP) {
             const int64_t deep = smaller(DEEP, whole - first);
 
-            for (j = 0; j < pixels; j++)
-                TYPED(neighbours)(v + (i + j) * step + first * FOURS, deep * FOURS, 0, block[j]);
+            for (j = 0; j < pixels; j++) {
+                const ELEMENT *pixel = v + (i + j) * step + first * each;
+
+                if (each == FOURS) {
+                    TYPED(neighbours)(pixel, deep * FOURS, 0, block[j]);
+                } else {
+                    TYPED(signs)(pixel, deep, block[j]);
+                    for (k = 0; k < deep; k++)
+                        block[j][k] &= 1;
+                }
+            }
             dot_transpose(1, block, DEEP, pixels, deep, out + first * apart + i, apart);
         }
     }
-    if (channels % FOURS)
-        TYPED(pixels)(v + whole * FOURS, 1, step, (int)(channels % FOURS), count, out + whole * apart);
+    if (channels % each)
+        TYPED(pixels)(v + whole * each, 1, step, (int)(channels % each), count, out + whole * apart);
 }
 
 /* First the signs as bytes, then these together. */
