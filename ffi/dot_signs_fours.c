@@ -43,7 +43,7 @@
         OF_WEIGHT(n, 6), OF_WEIGHT(n, 7), OF_WEIGHT(n, 8), OF_WEIGHT(n, 9), OF_WEIGHT(n, 10), OF_WEIGHT(n, 11),        \
         OF_WEIGHT(n, 12), OF_WEIGHT(n, 13), OF_WEIGHT(n, 14), OF_WEIGHT(n, 15)
 
-/* A row for each weight of DOT_WEIGHTS, half of whose bytes say which: of 4 channels first, then of 1, 2 and 3. */
+/* A row for each byte of weights, half of which says which: they are 2 * (bits + 16 * (channels % 4)). */
 static const int8_t fours_sums[64][16] __attribute__((aligned(64))) = {OF_CHANNELS(4), OF_CHANNELS(1), OF_CHANNELS(2),
                                                                        OF_CHANNELS(3)};
 #undef BIT
