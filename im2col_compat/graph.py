@@ -13,9 +13,9 @@ from im2col_compat.compat import autograd, graphs, unfolds
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
-from im2col_compat.op import NAMED, Op, by_token
-from im2col_compat.paths import choose, native, transposed
-from im2col_compat.problem import conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product
+from im2col_compat.op import NAMED, Op, by_token, resolve
+from im2col_compat.paths import choose, exported, native, transposed
+from im2col_compat.problem import conv_pads, conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product
 
 #: Ops without a name that graphs call by their tokens. A graph outlives the layer that it was made of.
 _own = set()
@@ -50,7 +50,7 @@ def conv(dims, op, input, weight, bias, stride, padding, dilation, groups, param
     if x[-dims - 1] != w[1] * groups:
         return None
     function = "conv_same" if padding == "same" else "conv"
-    return _record(function, op, input, planes, sum(sizes, ()) + (groups,), w[0], bias, dims)
+    return _record(function, op, planes, input, sum(sizes, ()) + (groups,), w[0], bias, dims)
 
 
 def conv_transpose(dims, op, input, weight, bias, stride, padding, output_padding, groups, dilation, params=None):
@@ -70,7 +70,7 @@ def conv_transpose(dims, op, input, weight, bias, stride, padding, output_paddin
         return None
     if x[-dims - 1] != w[0]:
         return None
-    return _record("conv_transpose", op, input, planes, sum(sizes, ()) + (groups,), w[1] * groups, bias, dims)
+    return _record("conv_transpose", op, planes, input, sum(sizes, ()) + (groups,), w[1] * groups, bias, dims)
 
 
 def linear(op, input, weight, bias, params=None):
@@ -79,7 +79,7 @@ def linear(op, input, weight, bias, params=None):
     planes = _planes(op, weight, params)
     if planes is None or not _alike(op, input, weight) or len(x) < 1 or len(w) != 2 or x[-1] != w[1]:
         return None
-    return _record("linear", op, input, planes, (), w[0], bias)
+    return _record("linear", op, planes, input, (), w[0], bias)
 
 
 def matmul(op, a, b, params=None):
@@ -92,11 +92,10 @@ def matmul(op, a, b, params=None):
 
 
 def _planes(op, weight, params):
-    """The weight with the op's parameters, stacked to one tensor, so that the operator has two; None where they must be
-    checked first."""
+    """The weight and the values of the op's parameters, tensors and numbers; None where they must be checked first."""
     names = op.term.names if isinstance(op, Op) else ()
     if not names and not params:
-        return weight
+        return [weight]
     if params is None or len(params) != len(names) or not isinstance(weight, Tensor):
         return None
     shape, planes = weight.shape, [weight]
@@ -110,12 +109,19 @@ def _planes(op, weight, params):
                 return None
             if len([0 for p, q in zip(sizes[::-1], shape[::-1]) if p != 1 and p != q]) > 0:
                 return None
-            planes.append(value.expand(shape))
-        elif type(value) in (int, float):
-            planes.append(torch.full_like(weight, value))
-        else:
+        elif type(value) not in (int, float):
             return None
-    return torch.stack(planes)
+        planes.append(value)
+    return planes
+
+
+def _stacked(planes):
+    """Planes as one tensor, so that the operator has two."""
+    weight = planes[0]
+    if len(planes) == 1:
+        return weight
+    whole = [value.expand(weight.shape) if isinstance(value, Tensor) else torch.full_like(weight, value) for value in planes]
+    return torch.stack(whole)
 
 
 def breaks(op, *tensors):
@@ -134,6 +140,9 @@ def _has_symbols(*tensors):
 
 def _recordable(op):
     """The Op of a graph's operator, or the plain function of one; None where it can't stand for what a user gave."""
+    if not graphs.compiling() and graphs.for_onnx() and (engines.forced() is not None or not is_dot(op)):
+        text = "torch.onnx.export(dynamo=False) can't export {}: use dynamo=True, and force no engine"
+        raise RuntimeError(text.format(resolve(op)))
     # torch.compile takes what it made of one layer for another of the same type, unless it has looked at the op's token.
     known = not isinstance(op, Op) or len(op.token) > 0
     if not known or engines.forced() is not None:
@@ -142,7 +151,7 @@ def _recordable(op):
         return NAMED.get(op)
     if isinstance(op, Op):
         return op
-    if not graphs.compiling():
+    if not graphs.compiling() or not graphs.breakable() and graphs.for_onnx():
         return _of_function(op)
     # torch.compile makes constants of functions, and guards no more than their code: they may have nothing else, as a
     # default for a third argument is.
@@ -211,16 +220,34 @@ def _fits(bias, input, filters):
     return floats and bias.dim() == 1 and graphs.sizes(bias)[0] == filters
 
 
-def _record(function, op, first, second, numbers, filters, bias=None, dims=0):
+def _record(function, op, planes, x, numbers, filters, bias=None, dims=0):
     """The result, a bias of so many filters included."""
-    if not graphs.HAS_LIBRARY or not _fits(bias, first, filters):
+    if not graphs.HAS_LIBRARY or not _fits(bias, x, filters):
         return None
+    if not graphs.breakable() and graphs.for_onnx():
+        result = _standard(function, op, planes, x, numbers)
+        return result if bias is None else result + (bias.reshape((-1,) + (1,) * dims) if dims else bias)
     # torch.compile makes constants of texts and functions. Of objects it does since 2.13.
-    name = key(op.token if isinstance(op, Op) else op, first.dtype)
+    name = key(op.token if isinstance(op, Op) else op, x.dtype)
     if name is None:
         return None
+    first, second = (_stacked(planes), x) if function == "matmul" else (x, _stacked(planes))
     result = torch.ops.im2col_compat.dot(first, second, numbers, function, name)
     return result if bias is None else result + (bias.reshape((-1,) + (1,) * dims) if dims else bias)
+
+
+def _standard(function, op, planes, x, numbers):
+    """The result by operations that are standard operators to torch.onnx."""
+    w = planes[0]
+    weights = [t if isinstance(t, Tensor) else TORCH.full(w, (1,) * w.dim(), t) for t in planes]
+    if function in ("linear", "matmul"):
+        return getattr(exported, function)(op, weights, x)
+    if function == "conv_transpose":
+        return exported.conv_transpose(op, weights, x, *_transposed_numbers(numbers))
+    stride, dilation, pads, groups = conv_numbers(numbers)
+    if function == "conv_same":
+        pads = conv_pads(len(stride), graphs.sizes(w), "same", stride, dilation)
+    return exported.conv(op, weights, x, stride, pads, dilation, groups)
 
 
 def key(which, dtype):
@@ -232,7 +259,7 @@ def key(which, dtype):
         op = _of_function(which)
     else:
         op = by_token.get(which)
-    if op is None or graphs.transformed():
+    if op is None or graphs.transformed() or graphs.for_onnx():  # (which tries torch.compile too)
         return None
     if op.is_named:
         return op.name

@@ -54,6 +54,13 @@ class Reduction(object):
             terms = arrays.fill(terms, absent, self.of_no_terms(op, arrays.dtype(terms)))
         return self.combine(arrays, terms, axis)
 
+    def in_graph(self, op, found, weights, x, axis, absent):
+        """The same for a graph, whatever the sizes, which may be symbols. found: the op as terms.function.Standard."""
+        terms = found.terms(weights, x)
+        if absent is not None:
+            terms = torch.where(absent, self.of_no_terms(op, TORCH.dtype(terms)), terms)
+        return self.combine(TORCH, terms, axis)
+
     def held(self, size, terms, filters):
         """How many bytes of one result's terms, of `size` bytes each, a forward holds at a time, and a backward."""
         return size * terms, size * terms
@@ -220,6 +227,20 @@ class Fold(Reduction):
         if self.identity is None:
             return None
         return literal(int(self.identity) if dtypes.is_integer(dtype) else self.identity, self.result_dtype(dtype))
+
+    def in_graph(self, op, found, weights, x, axis, absent):
+        if absent is not None and self.identity is None:
+            text = "{} can't be exported as standard operators: terms may be left out, and its add has no identity"
+            raise RuntimeError(text.format(op))
+        before, acc = (slice(None),) * axis, None
+        for k in range(x.shape[axis]):
+            term = found.terms(tuple(w[before + (k,)] for w in weights), x[before + (k,)])
+            term = TORCH.cast(term, "int64") if dtypes.is_integer(TORCH.dtype(term)) else term
+            if acc is None and self.identity is not None:
+                acc = TORCH.full(term, (1,) * term.dim(), self.identity)
+            total = term if acc is None else found.add(acc, term)
+            acc = total if absent is None else torch.where(absent[before + (k,)], acc, total)
+        return acc
 
     def held(self, size, terms, filters):
         # A forward holds one term at a time, and the columns, which the filters share. A backward makes many small

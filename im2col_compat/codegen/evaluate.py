@@ -11,6 +11,7 @@ import numpy as np
 from im2col_compat.codegen.expression import (
     CONSTANT, OPERAND, both, constant, either, eq, exclusive, gate, ge, gt, is_constant, le, lt, ne, negation, operand,
     postorder, replaced, select)  # fmt: skip
+from im2col_compat.compat import graphs
 from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.probes import torch
 
@@ -104,15 +105,17 @@ def _value(node, args, operands, like):
         a, b = [arg.value for arg in node.args[1:]]
         return TORCH.cast(args[0], node.dtype) * (a - b) + b
     if function in (select, gate):
-        whole = [TORCH.expand(arg, _shape(args)) for arg in args]
-        return TORCH.where(*whole)
+        # Sizes may be symbols, and PyTorch that has such broadcasts.
+        return TORCH.where(*(args if graphs.capturing() else [TORCH.expand(arg, _shape(args)) for arg in args]))
     if function in _LOGIC:
         return _LOGIC[function](*args)
     if node.dtype != "bool" and node.dtype != node.args[-1].dtype:
         return TORCH.cast(args[0], node.dtype)
     numbers = [arg.value if arg.function is CONSTANT else value for arg, value in zip(node.args, args)]
+    # torch.onnx takes no number where a function has its first tensor.
+    ways = (args,) if node.args[0].function is CONSTANT and graphs.capturing() else (numbers, args)
     for called in _called(function):
-        for given in (numbers, args):
+        for given in ways:
             try:
                 return called(*given)
             except TypeError:

@@ -16,7 +16,7 @@ from im2col_compat.compat import dtypes
 from im2col_compat.compat.probes import torch
 
 #: 0.3 rounds halves away from zero.
-ROUNDS_TO_EVEN = torch is None or torch.round(torch.FloatTensor([2.5]))[0] == 2
+ROUNDS_TO_EVEN = torch is None or float(torch.round(torch.FloatTensor([2.5]))[0]) == 2
 
 
 def _floors():

@@ -70,6 +70,11 @@ def trace(op, dtype, arrays=None, captures=None):
     return _traced(lambda arrays: _trace(op, dtype, arrays, differentiable, captures), arrays)
 
 
+def trace_forward(op, dtype):
+    """(term, add) as trace() gives them for tensors, without derivatives. Untraceable where there are none."""
+    return _traced(lambda arrays: _trace(op, dtype, arrays, False, None), TORCH)[:2]
+
+
 def trace_add(op, dtype, arrays):
     """The expression of an op's add alone, for terms of a dtype. Untraceable where there is none."""
     return _traced(lambda arrays: _expression(op.add, "add", ("acc", "term"), dtype, arrays, bools=False), arrays)

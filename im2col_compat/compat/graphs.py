@@ -28,6 +28,11 @@ def capturing():
     return compiling() or tracing()
 
 
+def for_onnx():
+    """Whether torch.onnx records a graph, which is to have standard operations alone."""
+    return capturing() and torch.onnx.is_in_onnx_export()
+
+
 def elsewhere(tensor):
     """Whether results don't go to memory: a graph is recorded, a dispatch mode is active, or there are sizes alone."""
     return compiling() or tracing() or bool(dispatch_modes()) or getattr(tensor, "is_meta", False)
@@ -52,6 +57,13 @@ def sizes(tensor):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return tuple(int(size) for size in shape)
+
+
+def expected(size):
+    """The number that a size is at present, be it a symbol; 1 where that isn't known."""
+    node = getattr(size, "node", None)  # (int() would make the symbol that number for good)
+    number = size if node is None else node.hint
+    return 1 if number is None else int(number)
 
 
 def overridden(*values):

@@ -16,12 +16,17 @@ def unfold(x, kernel, dilation, padding, stride):
     x = x.unsqueeze(0) if unbatched else x
     if max([max(sides) for sides in padding]) > 0:
         x = TORCH.pad(x, padding, 0)
-    for axis, (size, gap, step) in enumerate(zip(kernel, dilation, stride), 2):
-        x = x.unfold(axis, (size - 1) * gap + 1, step)[..., ::gap]
-    # (N, C, blocks along each dimension, positions along each)
+    x = windows(x, 2, kernel, dilation, stride)
     blocks, positions = list(range(2, dims + 2)), list(range(dims + 2, 2 * dims + 2))
     columns = x.permute([0, 1] + positions + blocks).flatten(1, dims + 1).flatten(2)
     return columns.squeeze(0) if unbatched else columns
+
+
+def windows(x, first, kernel, dilation, stride):
+    """The blocks of an image without padding, whose axes from `first` on become: the blocks along each, positions along each."""
+    for axis, (size, gap, step) in enumerate(zip(kernel, dilation, stride), first):
+        x = x.unfold(axis, (size - 1) * gap + 1, step)[..., ::gap]
+    return x
 
 
 def fold(x, size, kernel, dilation, padding, stride):

@@ -54,7 +54,7 @@ def run(op, problem, traced, weights, x):
     if tuple(w.shape) != tuple(weights[0].shape):  # it is of parameters alone
         w = TORCH.expand(w, weights[0].shape)
     pad = op.pad_value_for(TORCH.dtype(x))
-    if any(map(any, problem.pads)) and not _vanishes(right, pad):
+    if any(map(any, problem.pads)) and not vanishes(right, pad):
         image = problem.padded_columns.image
         operands["x"] = TORCH.pad(x, problem.pads, pad)
         problem = problem._replace(pads=((0, 0),) * len(problem.pads), image=image)
@@ -72,7 +72,7 @@ def _pads_little(problem):
     return product(problem.padded_columns.image) <= 4 * product(problem.image) + 2**16
 
 
-def _vanishes(right, pad):
+def vanishes(right, pad):
     """Whether an input's factor is known to be 0 in the padding, as convolutions have it. pad: None if taps are left out."""
     return pad is None or is_constant(evaluate.at(right, pad), 0)
 
@@ -101,7 +101,7 @@ def gradients(op, problem, kernels, needs, operands, grad):
     if not pairs or not HAS_GRADIENTS or kernels.captured or problem.function == "matmul":
         return found
     pad, pads = op.pad_value_for(kernels.dtype), any(map(any, problem.pads))
-    fits = [pair is not None and (i == 0 or not pads or _vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
+    fits = [pair is not None and (i == 0 or not pads or vanishes(pair[1], pad)) for i, pair in enumerate(pairs)]
     wanted = [i for i, (need, fit) in enumerate(zip(needs, fits)) if need and fit]
     if not wanted or min(problem.channels, problem.filters) < LEAST_CHANNELS or not _pads_little(problem):
         return found

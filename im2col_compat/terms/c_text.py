@@ -3,7 +3,7 @@
 from im2col_compat.codegen import divisions, kernels, template
 from im2col_compat.compat import dtypes
 from im2col_compat.cuda import texts as gpu_texts
-from im2col_compat.terms.function import GPU, Function
+from im2col_compat.terms.function import GPU, Function, cannot_export
 
 
 class CText(object):
@@ -67,6 +67,9 @@ class CTerm(Function):
             return None, reason
         found, reason = make(op, None, dtype, GPU, scalars)
         return found._replace(made=gpu_texts.of_texts(op, dtype, scalars)), reason
+
+    def in_graph(self, op, dtype):
+        raise cannot_export(op, "it is C, which only kernels evaluate; as a Python function it may be exported")
 
     def is_recordable(self, op, dtype):
         return True

@@ -7,8 +7,9 @@ import weakref
 
 import numpy as np
 
-from im2col_compat.codegen import factors, fingerprint, near, once, print_c, signature, symbols, template
+from im2col_compat.codegen import evaluate, factors, fingerprint, near, once, print_c, signature, symbols, template
 from im2col_compat.codegen import kernels as c_kernels
+from im2col_compat.codegen.expression import OPERAND, postorder
 from im2col_compat.compat import autograd, dtypes, graphs
 from im2col_compat.compat.arrays import NUMPY, TORCH, raw
 from im2col_compat.compat.memo import Memo
@@ -183,6 +184,16 @@ class Function(object):
             return fingerprint.of_code(op) is not None
         return True
 
+    def in_graph(self, op, dtype):
+        """The op as Standard operations. RuntimeError where it can't be."""
+        try:
+            term, add = symbols.trace_forward(op, dtype)
+        except symbols.Untraceable as error:
+            raise cannot_export(op, error)
+        names = ["w"] + [symbols.operand_name(name) for name in self.names]
+        pair = factors.pair(term) if op.reduction.fuses_products and not dtypes.is_integer(dtype) else None
+        return Standard(functools.partial(_value, term, names), add and functools.partial(total, add), pair)
+
     def explained(self, op, dtype, arrays, kernels):
         """The op's functions in C, as text."""
         texts = kernels.texts or template.of_expressions(op, symbols.trace(op, dtype, arrays), dtype, ())
@@ -280,6 +291,27 @@ class ByArrays(Function):
 
     def true_partial(self, op, operands, i, grad):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
+
+
+#: What a graph of standard operations has of an op, whatever the sizes: terms(weights, x), add(acc, term), None where the
+#: reduction has a name, and the factors of terms that are products, of operands by name, None where they aren't.
+Standard = collections.namedtuple("Standard", "terms add pair")
+
+
+def cannot_export(op, why):
+    return RuntimeError("{} can't be exported as standard operators: {}".format(op, why))
+
+
+def _value(term, names, weights, x):
+    """The values of a traced term, in the shape to which the operands broadcast."""
+    found = evaluate.value(term, dict(zip(names, weights), x=x))
+    if {"w", "x"} <= {node.value for node in postorder(term) if node.function is OPERAND}:
+        return found
+    return torch.broadcast_tensors(found, weights[0], x)[0]
+
+
+def total(add, acc, term):
+    return evaluate.value(add, {"acc": acc, "term": term})
 
 
 def codes(op):

@@ -10,6 +10,7 @@ from im2col_compat.codegen.kernels import LEVELS, Kernels, Packed
 from im2col_compat.compat import dtypes
 from im2col_compat.compat.arrays import COPIED, TORCH, arrays_of
 from im2col_compat.compat.memo import Memo
+from im2col_compat.compat.probes import torch
 from im2col_compat.cuda import lookups
 from im2col_compat.cuda import texts as gpu_texts
 from im2col_compat.problem import dense, product
@@ -66,6 +67,13 @@ class Table(object):
 
     def __call__(self, w, x):
         return arrays_of(w).look_up(self.entries, w, x)
+
+    def in_graph(self, weights, x):
+        """The terms of operands of any integer dtype. Where the graph runs, one that has no entry is an error."""
+        rows, columns = [
+            _indices(operand, limits, size) for operand, limits, size in zip((weights[0], x), self.ranges, self.entries.shape)
+        ]
+        return torch.from_numpy(self.entries.reshape(-1).copy()).to(x.device)[rows * self.entries.shape[1] + columns]
 
     def kernels(self, one_by_one, sums, count, masks, level):
         """The address of the C kernels that suit `count` results best.
@@ -132,6 +140,13 @@ class Table(object):
 
     def __hash__(self):
         return hash((self.signed, self.entries.tobytes()))
+
+
+def _indices(operand, limits, size):
+    """Operands as the rows or columns of a table that they name, and far outside it where they name none."""
+    operand = operand.to(torch.int64)
+    beyond = (operand < limits[0]) | (operand > limits[1])
+    return torch.where(beyond, 2**32, torch.remainder(operand, size))
 
 
 class Lookup(Function):
@@ -201,6 +216,12 @@ class Lookup(Function):
 
     def explained(self, op, dtype, arrays, kernels):
         return kernels.texts.functions
+
+    def in_graph(self, op, dtype):
+        if not dtypes.is_integer(dtype):
+            raise TypeError("{}: {}, but its input is of {}".format(op, _NO_INTEGERS, dtype))
+        add = op.reduction.function and symbols.trace_add(op, self.multiply.dtype, TORCH)
+        return function.Standard(self.multiply.in_graph, add and functools.partial(function.total, add), None)
 
     def is_recordable(self, op, dtype):
         add = op.reduction.function
