@@ -9,10 +9,14 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix clean
+.PHONY: test test-onnx test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
+
+# Exports to ONNX, which takes long and many packages. make test has these tests too, once the packages are there.
+test-onnx: $(VENV)/installed $(VENV)/test-tools $(VENV)/onnx-tools
+	$(BIN)/pytest -n auto --dist worksteal tests/test_onnx.py tests/test_docs.py
 
 # Compiles the kernels for GPUs, without one, and looks at the code; writes the table in docs/cuda.md.
 test-cuda-build: $(VENV)/installed $(VENV)/cuda/tools
@@ -27,7 +31,7 @@ study: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/multipliers.py docs
 
 # Writes docs/features.md: which kinds of ops PyTorch's graphs and transforms take.
-features: $(VENV)/installed $(VENV)/test-tools
+features: $(VENV)/installed $(VENV)/test-tools $(VENV)/onnx-tools
 	$(BIN)/python tests/features.py docs/features.md
 
 # Writes docs/accuracy.md: how far inlined functions are from exact results, of every float. Takes an hour.
@@ -70,6 +74,10 @@ $(VENV)/cuda-core: $(VENV)/base
 
 $(VENV)/test-tools: $(VENV)/base
 	$(BIN)/pip install --quiet pytest pytest-xdist hypothesis expecttest matplotlib scikit-learn
+	touch $@
+
+$(VENV)/onnx-tools: $(VENV)/base
+	$(BIN)/pip install --quiet onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0
 	touch $@
 
 # The same packages and the compiler of CUDA, which the tests are to do without.

@@ -47,6 +47,8 @@ EVERYTHING = ("tests",)
 PYCPARSER = "pycparser<2.22"
 CFFI = ("cffi", "numpy<1.17; python_version < '3.7'", "numpy; python_version >= '3.7'", PYCPARSER)
 TEST_TOOLS = ("pytest", "hypothesis")
+#: What PyTorch 2.13's own tests, and exports to ONNX, are tested with.
+TOOLS_OF_TODAY = ("expecttest", "onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0")
 #: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
 SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
 #: What each release of PyTorch is tried with.
@@ -256,7 +258,7 @@ def run_leg(session, leg):
         for what, expected in (("engine", leg.engine), ("library", leg.library)):
             if facts[what] != expected:
                 session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
-        session.install(*TEST_TOOLS, *(["expecttest"] if "2.13" in (facts["torch"] or "") else []))
+        session.install(*TEST_TOOLS, *(TOOLS_OF_TODAY if "2.13" in (facts["torch"] or "") else ()))
     session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
     if leg.demo:
         session.install("scikit-learn")

@@ -15,7 +15,8 @@ from im2col_compat.compat.probes import Tensor, torch
 from im2col_compat.engines import choose as engines
 from im2col_compat.op import NAMED, Op, by_token, resolve
 from im2col_compat.paths import choose, exported, native, transposed
-from im2col_compat.problem import conv_pads, conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product
+from im2col_compat.problem import (
+    conv_pads, conv_problem, conv_transpose_problem, linear_problem, matmul_problem, product)  # fmt: skip
 
 #: Ops without a name that graphs call by their tokens. A graph outlives the layer that it was made of.
 _own = set()
@@ -120,7 +121,9 @@ def _stacked(planes):
     weight = planes[0]
     if len(planes) == 1:
         return weight
-    whole = [value.expand(weight.shape) if isinstance(value, Tensor) else torch.full_like(weight, value) for value in planes]
+    whole = [
+        value.expand(weight.shape) if isinstance(value, Tensor) else torch.full_like(weight, value) for value in planes
+    ]
     return torch.stack(whole)
 
 

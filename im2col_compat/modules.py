@@ -183,8 +183,8 @@ class Layer(object):
         """The input, with its own pixels around it where padding_mode asks for them."""
         return input
 
-    def _reduced(self, padded, weight, op, bias=None):
-        """What the layer computes of such an input with this weight, op and bias."""
+    def _reduced(self, padded, weight, op, bias=None, padding=None):
+        """What the layer computes of such an input with this weight, op and bias. padding: another than the layer's."""
         return linear(padded, weight, bias, op=op, params=self._params(op))
 
     def _params(self, op):
@@ -244,8 +244,9 @@ class _Conv(Layer):
             return input
         return pad_for_conv(input, self.weight, self.padding, self.stride, self.dilation, self.padding_mode)
 
-    def _reduced(self, padded, weight, op, bias=None):
-        padding = self.padding if self.padding_mode == "zeros" else 0
+    def _reduced(self, padded, weight, op, bias=None, padding=None):
+        if padding is None:
+            padding = self.padding if self.padding_mode == "zeros" else 0
         conv = (conv1d, conv2d, conv3d)[self.dims - 1]
         params = self._params(op)
         return conv(padded, weight, bias, self.stride, padding, self.dilation, self.groups, op=op, params=params)

@@ -11,10 +11,12 @@ for a sum there.
 import numpy as np
 
 from im2col_compat.compat import autograd, graphs, layers
+from im2col_compat.compat.arrays import TORCH
 from im2col_compat.compat.memo import Memo
 from im2col_compat.compat.probes import Function, torch
 from im2col_compat.modules import Conv2d, Layer, Linear, constructor
 from im2col_compat.op import Op, resolve
+from im2col_compat.problem import conv_pads
 
 _exact = Memo(1)
 _products = Memo(8)  # a word of Op's add: the op that adds up exact products so
@@ -138,6 +140,8 @@ class _Quantized(Layer):
 
     def _by_codes(self, input):
         name = type(self).__name__
+        if graphs.for_onnx():
+            return self._in_graph(input)
         if not input.is_floating_point():
             raise TypeError("{}: input must be of floats, but is {}".format(name, input.dtype))
         if self.calibrating is not None:
@@ -164,6 +168,37 @@ class _Quantized(Layer):
         if x.requires_grad or w.requires_grad:
             result = _StraightThrough.apply(self._reduced(x, w, self._exact_products), result)
         return self._biased(result.to(input.dtype))
+
+    def _in_graph(self, input):
+        """The same without a look at values, which a graph of standard operators hasn't: it finds the weight's range."""
+        name, (w_signed, x_signed) = type(self).__name__, self.op.multiply.signed
+        if self.qconfig is not None or self.calibrating is not None:
+            why = "it has a qconfig of its own" if self.calibrating is None else "its range is being found"
+            raise RuntimeError("{} can't be exported as standard operators: {}".format(name, why))
+        if not self.op.reduction.adds and not (w_signed and x_signed):
+            text = "{} can't be exported as standard operators: what zero points add to {} can't be subtracted"
+            raise RuntimeError(text.format(name, self.op.add))
+        w_range, x_range = _default_ranges(self.op, self.narrow_range)
+        filters, along = (-1,) + (1,) * (self.weight.dim() - 1), self._per_filter
+        weight, x = self.weight.detach().float(), self._with_zeros(self._padded(input.float()))
+        w_scale, w_zero = layers.quantization_parameters(weight, w_signed, *w_range)
+        x_scale, x_zero = self.input_scale.float(), self.input_zero_point
+        w = _nearest(weight, w_scale.reshape(filters), w_zero.reshape(filters), *w_range)
+        x = _nearest(x, x_scale, x_zero, *x_range)
+        sums = self._reduced(x, w, self.op, padding=0).double()
+        if self.op.reduction.adds:
+            sums = sums - x_zero * along(w.flatten(1).sum(1)).double()
+            if not w_signed:
+                inputs = self._reduced((x - x_zero).float(), torch.ones_like(weight), "dot", padding=0)
+                sums = sums - along(w_zero) * inputs.double()
+        return self._biased((sums * (along(w_scale.double()) * x_scale.double())).to(input.dtype))
+
+    def _with_zeros(self, padded):
+        """An input with the zeros that a convolution would pad it with."""
+        if not self.dims or self.padding_mode != "zeros":
+            return padded
+        pads = conv_pads(self.dims, tuple(self.weight.shape), self.padding, self.stride, self.dilation)
+        return TORCH.pad(padded, pads, 0)
 
     def _weight_parameters(self, weight):
         """(scale, zero_point) for the present values of the weight: one number each, or one for each filter."""
@@ -199,6 +234,11 @@ class _Quantized(Layer):
         codes = (values / scale).round() + zero_point
         dtype = torch.int8 if self.op.multiply.signed[operand] else torch.uint8
         return codes.clamp(*self.op.multiply.ranges[operand]).to(dtype)  # as rounding in floats may go beyond
+
+
+def _nearest(values, scale, zero_point, low, high):
+    """The codes of values, as layers.fake_quantize finds them."""
+    return (values * (1 / scale) + zero_point).round().clamp(low, high).to(torch.int64)
 
 
 def _check_finite(what, values):

@@ -16,8 +16,9 @@ says so; its text is below the table. "-": there is nothing to ask. Each cell is
 a convolution with stride, uneven padding and groups, and a linear layer after it. `make features` runs them all and
 writes this page.
 
-In a graph an op is one operator, `torch.ops.im2col_compat.dot`, which evaluates as a plain call does. `vmap`'s samples
-become images, filters or groups of one call of the kernels. Tensor operations compute forward mode and second gradients.
+In a graph an op is one operator, `torch.ops.im2col_compat.dot`, which evaluates as a plain call does; but torch.onnx gets
+standard operators. `vmap`'s samples become images, filters or groups of one call of the kernels. Tensor operations compute
+forward mode and second gradients.
 """
 
 

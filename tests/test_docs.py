@@ -23,6 +23,15 @@ def has_scikit_learn():
     return True
 
 
+def has_onnx():
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 VERSION = (0, 0) if torch is None else tuple(int(number) for number in str(torch.__version__).split(".")[:2])
 #: What a page says that its code, or a block, is for: the same words that readers see.
 PYTORCH = {"any PyTorch": torch is not None, "any PyTorch, or none": True, "PyTorch 0.3": VARIABLES}
@@ -30,6 +39,7 @@ TOOLS = {
     "the C library": lowlevel.missing is None,
     "a C compiler": c_compiler.executable("cc") is not None,
     "scikit-learn": has_scikit_learn(),
+    "ONNX's tools": has_onnx(),
 }
 
 

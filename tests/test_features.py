@@ -15,7 +15,7 @@ from helpers import features
 
 PAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "features.md")
 #: These take a second, and are asked of some kinds only. The page's command asks them of all.
-LONG = {"compiled", "compiled_dynamic", "compiled_in_pieces", "checked_operators", "exported"}
+LONG = {"compiled", "compiled_dynamic", "compiled_in_pieces", "checked_operators", "exported", "to_onnx"}
 SOME = [
     "dot",
     "max_plus",

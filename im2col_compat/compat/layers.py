@@ -56,6 +56,19 @@ def quantization():
     raise ImportError(text.format(torch_missing or torch.__version__))
 
 
+def quantization_parameters(weight, signed, low, high):
+    """(scale, zero_point) for each filter of a float32 weight, as PyTorch's PerChannelMinMaxObserver finds them: symmetric
+    for signed codes, affine for others. Of values that aren't known yet, too."""
+    values = weight.flatten(1)
+    least, most = values.amin(1).clamp(max=0), values.amax(1).clamp(min=0)
+    smallest = torch.finfo(torch.float32).eps
+    if signed:
+        scale = (torch.maximum(-least, most) / (float(high - low) / 2)).clamp(min=smallest)
+        return scale, torch.zeros_like(scale, dtype=torch.int64)
+    scale = ((most - least) / float(high - low)).clamp(min=smallest)
+    return scale, (low - (least / scale).round().to(torch.int64)).clamp(low, high)
+
+
 def fake_quantize(x, scale, zero_point, low, high):
     """x rounded to what the nearest codes stand for, by PyTorch's own functions: the gradient goes straight through, and
     is zero where the codes end. One scale and zero_point, or one for each of x's first axis."""

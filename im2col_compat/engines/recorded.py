@@ -23,7 +23,7 @@ def unfold(x, kernel, dilation, padding, stride):
 
 
 def windows(x, first, kernel, dilation, stride):
-    """The blocks of an image without padding, whose axes from `first` on become: the blocks along each, positions along each."""
+    """The blocks of an image without padding. Its axes from `first` on become: blocks along each, positions along each."""
     for axis, (size, gap, step) in enumerate(zip(kernel, dilation, stride), first):
         x = x.unfold(axis, (size - 1) * gap + 1, step)[..., ::gap]
     return x

@@ -130,7 +130,7 @@ def _apart(x, stride):
 
 
 def _of_columns(op, found, weights, image, present, kernel, stride, dilation, reverse=False):
-    """The reduction of the terms of weights (G, O, C, taps) and of a padded image's columns: (N, G O, blocks along each).
+    """The reduction of the terms of weights (G, O, C, taps) and a padded image's columns: (N, G O, blocks along each).
 
     present: an image of one channel, 0 where there is nothing. None if that is nowhere.
     """

@@ -293,8 +293,8 @@ class ByArrays(Function):
         raise RuntimeError("{}: its functions work on NumPy arrays, so a gradient needs grad_w and grad_x".format(op))
 
 
-#: What a graph of standard operations has of an op, whatever the sizes: terms(weights, x), add(acc, term), None where the
-#: reduction has a name, and the factors of terms that are products, of operands by name, None where they aren't.
+#: What a graph of standard operations has of an op, whatever the sizes: terms(weights, x); add(acc, term), None where
+#: the reduction has a name; and the factors of terms that are products, None where they aren't.
 Standard = collections.namedtuple("Standard", "terms add pair")
 
 

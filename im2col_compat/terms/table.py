@@ -71,7 +71,8 @@ class Table(object):
     def in_graph(self, weights, x):
         """The terms of operands of any integer dtype. Where the graph runs, one that has no entry is an error."""
         rows, columns = [
-            _indices(operand, limits, size) for operand, limits, size in zip((weights[0], x), self.ranges, self.entries.shape)
+            _indices(operand, limits, size)
+            for operand, limits, size in zip((weights[0], x), self.ranges, self.entries.shape)
         ]
         return torch.from_numpy(self.entries.reshape(-1).copy()).to(x.device)[rows * self.entries.shape[1] + columns]
 

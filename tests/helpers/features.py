@@ -8,6 +8,12 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
+try:
+    import onnxruntime
+    import onnxscript  # noqa: F401
+except ImportError:
+    onnxruntime = None
+
 from im2col_compat import Op, conv2d, graph, linear, lowlevel, ops, use_backend
 
 gain = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
@@ -263,11 +269,28 @@ def on_meta(op):
     assert (found.shape, found.dtype, found.device.type) == (expected.shape, expected.dtype, "meta")
 
 
+def to_onnx(op):
+    """`torch.onnx.export`, other sizes"""
+    sizes = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=4), 3: torch.export.Dim("w", min=4)}
+    net, dtype = Net(op), torch.int64 if is_table(op) else torch.float32  # onnxruntime convolves no float64
+    net.w.data = net.w.data.to(dtype)
+    try:
+        program = torch.onnx.export(
+            net, (operands(op)[1].to(dtype),), dynamo=True, verbose=False, dynamic_shapes=(sizes,)
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise RuntimeError(str(error.__cause__)) from error
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    x = operands(op, 5, 9, 8)[1].to(dtype)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), rtol=1e-3, atol=1e-3)
+
+
 FEATURES = [
     first_gradients, second_gradients, functional_gradients, batched_gradients, mapped, per_sample, forward_mode,
     compiled, compiled_dynamic, compiled_in_pieces, exported, traced, symbolically_traced, checked_operators, counted,
     on_meta,
-]  # fmt: skip
+] + [to_onnx] * (onnxruntime is not None)  # fmt: skip
 #: What integers, which have no gradients, are not asked.
 OF_FLOATS = [first_gradients, second_gradients, functional_gradients, batched_gradients, per_sample, forward_mode]
 #: What PyTorch's own functions, which "dot" is, are not asked.
