@@ -10,7 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers import inlined
+from helpers import exports, inlined
 from helpers.cases import each
 from helpers.tensors import VARIABLES, torch
 
@@ -669,3 +669,18 @@ def test_kernels():
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     for found, theirs in zip(torch.autograd.grad(result.sum(), (x, w)), torch.autograd.grad(expected.sum(), (x_, w_))):
         torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(exports.missing is not None, reason=str(exports.missing))
+@exports.quietly
+def test_exported():
+    """torch.onnx makes standard operators of all, but for what PyTorch's exporter itself can't, or does otherwise."""
+    w = torch.tensor([-3.7, -2.5, -1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 2.5, 3.0, 7.0, 20.0])
+    x = torch.tensor([-2.0, -0.7, 0.1, 0.3, 1.0, 2.0, 3.0])[:, None]
+    others = {"copysign", "hypot", "floor_quotient", "remainder", "floor_divide", "atan2"}
+    functions = [cases[0] for name, cases in sorted(CASES.items()) if name not in others]
+    calls = [lambda module, w, x, f=f: linear(x, w[:, None], op=f) for f in functions]
+    runs = exports.Runs(exports.Calls(calls), (w, x))
+    for function, found in zip(functions, runs(w, x)):
+        expected = function(*torch.broadcast_tensors(w, x))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)

@@ -4,19 +4,17 @@ import io
 import warnings
 
 import pytest
-from helpers import oracle, problems, tables
+from helpers import exports, oracle, problems, tables
 from helpers.ops import OPS
 from helpers.tensors import torch
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
-if torch is None or not hasattr(torch, "compile"):
-    pytest.skip("needs PyTorch's exporter of today", allow_module_level=True)
+if exports.missing:
+    pytest.skip(exports.missing, allow_module_level=True)
 
-from test_functions import CASES  # noqa: E402
+import onnxruntime  # noqa: E402
 
 import im2col_compat as ic  # noqa: E402
+from helpers.exports import Calls, Runs  # noqa: E402
 from im2col_compat import Op, chunks, lowlevel  # noqa: E402
 
 pytestmark = [
@@ -29,43 +27,8 @@ F = torch.nn.functional
 N = torch.export.Dim("n", min=1, max=64)
 
 
-class Calls(torch.nn.Module):
-    """Several calls as one module, so that one export serves them all."""
-
-    def __init__(self, *calls, **weights):
-        super(Calls, self).__init__()
-        self.calls = calls
-        for name, value in weights.items():
-            setattr(self, name, torch.nn.Parameter(value, requires_grad=value.is_floating_point()))
-
-    def forward(self, *inputs):
-        return tuple(call(self, *inputs) for call in self.calls)
-
-
-class Runs(object):
-    """A module's graph of standard operators, as onnxruntime computes it."""
-
-    def __init__(self, module, *inputs, sizes=None):
-        shapes = None if sizes is None else (tuple(sizes for _ in inputs),) if isinstance(module, Calls) else (sizes,)
-        program = torch.onnx.export(module.eval(), inputs, dynamo=True, verbose=False, dynamic_shapes=shapes)
-        self.nodes = list(program.model_proto.graph.node)
-        assert {node.domain for node in self.nodes} == {""} and not program.model_proto.functions
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
-
-    def __call__(self, *inputs):
-        return [torch.from_numpy(y) for y in self.session.run(None, self.feed(inputs))]
-
-    def feed(self, inputs):
-        return {input.name: x.detach().numpy() for input, x in zip(self.session.get_inputs(), inputs)}
-
-    def count(self, kind):
-        return sum(node.op_type == kind for node in self.nodes)
-
-
-def same(found, expected, **more):
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, **more)
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def same_as_plain(module, runs, *inputs):
@@ -93,7 +56,7 @@ def test_ops_like_loops():
     def call(op):
         return lambda module, x: ic.conv2d(x, module.w, None, *how, op=op)
 
-    runs = Runs(Calls(*[call(case[0]) for case in cases], w=w), x)
+    runs = Runs(Calls([call(case[0]) for case in cases], w=w), (x,))
     for case, found in zip(cases, runs(x)):
         expected = oracle.conv(x.numpy(), w.numpy(), *case[1:] + how)
         same(found, torch.from_numpy(expected.astype("float32")))
@@ -116,7 +79,7 @@ def test_convolutions_like_loops():
             xs[i], getattr(module, "w%d" % i), None, stride, padding, dilation, groups, op="l1"
         )
 
-    runs = Runs(Calls(*[call(i) for i in range(len(cases))], **weights), *inputs)
+    runs = Runs(Calls([call(i) for i in range(len(cases))], **weights), tuple(inputs))
     for i, (found, (_, _, kernel, stride, padding, dilation, groups)) in enumerate(zip(runs(*inputs), cases)):
         pads, dims = problems.pads(padding, kernel, dilation), len(kernel)
         sizes = oracle.each(stride, dims), pads, oracle.each(dilation, dims)
@@ -140,7 +103,7 @@ def test_transposed_like_loops():
             xs[i], getattr(module, "w%d" % i), None, stride, padding, output_padding, groups, dilation, op=ops[i]
         )
 
-    runs = Runs(Calls(*[call(i) for i in range(len(cases))], **weights), *inputs)
+    runs = Runs(Calls([call(i) for i in range(len(cases))], **weights), tuple(inputs))
     assert runs.count("ConvTranspose") == 3
     for i, found in enumerate(runs(*inputs)):
         _, multiply, add, start, _ = OPS[ops[i]]
@@ -152,7 +115,7 @@ def test_transposed_like_loops():
 def test_sizes_that_change():
     """Batches and image sizes stay open, of columns, convolutions, and products of matrices that broadcast."""
     torch.manual_seed(3)
-    module = Calls(
+    calls = [
         lambda m, x: ic.unfold(x, (2, 3), (1, 2), ((1, 0), 2), 2),
         lambda m, x: ic.fold(ic.unfold(x[..., :5, :5], 3), 5, 3),
         lambda m, x: ic.conv2d(x, m.w, m.bias, padding=1, groups=2, op="dot"),
@@ -161,9 +124,10 @@ def test_sizes_that_change():
         lambda m, x: ic.conv_transpose2d(x, m.t, None, 2, 1, 1, op=lambda w, x: (w - x) ** 2),
         lambda m, x: ic.matmul(x, m.rows, op="l1"),
         lambda m, x: ic.linear(x.transpose(1, 3), m.rows[0].t()[:, :4], op="adder"),
-        w=numbers(6, 2, 3, 2), bias=numbers(6), t=numbers(4, 3, 2, 3), rows=numbers(1, 7, 3),
-    )  # fmt: skip
-    runs = Runs(module, numbers(2, 4, 6, 7), sizes={0: N, 2: torch.export.Dim("h", min=5, max=64)})
+    ]
+    weights = {"w": numbers(6, 2, 3, 2), "bias": numbers(6), "t": numbers(4, 3, 2, 3), "rows": numbers(1, 7, 3)}
+    module = Calls(calls, **weights)
+    runs = Runs(module, (numbers(2, 4, 6, 7),), sizes={0: N, 2: torch.export.Dim("h", min=5, max=64)})
     assert runs.count("Conv") == 2
     for batch, height in ((2, 6), (5, 6), (3, 11), (1, 5)):
         same_as_plain(module, runs, numbers(batch, 4, height, 7))
@@ -181,14 +145,17 @@ def test_reductions_and_parameters():
         Op(lambda w, x: (gain - x) * torch.where(w > x, w, x.clamp(-1, 1))),
         Op(lambda w, x: w * torch.exp(x)),  # 1 in the padding
     ]
-    module = Calls(
-        *[lambda m, x, op=op: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op) for op in ops],
+    calls = [lambda m, x, op=op: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op) for op in ops]
+    calls += [
         lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op=scaled, params={"t": m.t, "u": m.one}),
         lambda m, x: ic.conv_transpose2d(x, m.w[:4], op=scaled, params={"t": 2, "u": m.t[:4]}),
         lambda m, x: ic.conv2d(x.half(), m.w.half(), None, groups=2, op="l1"),
-        w=numbers(6, 2, 3, 2), t=numbers(6, 1, 3, 1), one=numbers(1),
-    )  # fmt: skip
-    runs = Runs(module, numbers(2, 4, 5, 4), sizes={0: N})
+        lambda m, x: ic.matmul(
+            m.t[:, 0, :, 0].reshape(6, 3), x[..., :3].transpose(2, 3), op=scaled, params={"t": 3, "u": m.one}
+        ),
+    ]
+    module = Calls(calls, w=numbers(6, 2, 3, 2), t=numbers(6, 1, 3, 1), one=numbers(1))
+    runs = Runs(module, (numbers(2, 4, 5, 4),), sizes={0: N})
     assert runs.count("Conv") == 1
     for batch in (2, 3):
         same_as_plain(module, runs, numbers(batch, 4, 5, 4))
@@ -199,16 +166,16 @@ def test_tables_and_integers():
     entries = tables.random_entries((4, 4), "short")
     op = Op.from_table(entries, signed=True)
     w, x = [torch.from_numpy(t) for t in tables.operands((4, 4), (True, True), ((6, 2, 3, 2), (2, 4, 5, 4)))]
-    module = Calls(
+    calls = [
         lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op),
         lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op.replace(add="max", pad_value=None)),
         lambda m, x: ic.conv2d(
             x, m.w, groups=2, op=op.replace(add=lambda a, t: (a + t).clip(-(2**15), 2**15 - 1), identity=0)
         ),
         lambda m, x: ic.conv2d(x.int(), m.w.int(), None, padding=1, groups=2, op="l1"),
-        w=w,
-    )
-    runs = Runs(module, x, sizes={0: N})
+    ]
+    module = Calls(calls, w=w)
+    runs = Runs(module, (x,), sizes={0: N})
     same_as_plain(module, runs, x)
     same_as_plain(module, runs, x.flip(1)[:1])
     same(runs(x)[0], torch.from_numpy(tables.convolution(entries, w.numpy(), x.numpy(), 1, 1, 1, 2)))
@@ -216,32 +183,19 @@ def test_tables_and_integers():
         runs(x + 9)
 
 
-def test_every_function():
-    """Every scalar function that can be traced is exported, but for those that PyTorch itself can't export."""
-    w = torch.tensor([-3.7, -2.5, -1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 2.5, 3.0, 7.0, 20.0])[:, None]
-    x = torch.tensor([-2.0, -0.7, 0.1, 0.3, 1.0, 2.0, 3.0])[:, None]
-    # PyTorch's quotients are others where they are whole, nearly, and its angle of -0.0.
-    others = {"copysign", "hypot", "floor_quotient", "remainder", "floor_divide", "atan2"}
-    functions = [cases[0] for name, cases in CASES.items() if name not in others]
-    runs = Runs(Calls(*[lambda m, w, x, f=f: ic.linear(x, w, op=f) for f in functions]), w, x)
-    for function, found in zip(functions, runs(w, x)):
-        expected = function(*torch.broadcast_tensors(w[:, 0], x))
-        same(found, expected, equal_nan=True)
-
-
 def test_blocks(monkeypatch):
     """Terms that take more than memory_limit are computed in blocks, along filters and along what is summed up."""
     torch.manual_seed(5)
-    module = Calls(
+    calls = [
         lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op="l1"),
         lambda m, x: ic.linear(x, m.rows, op="max_plus"),
-        w=numbers(6, 2, 3, 2), rows=numbers(5, 4),
-    )  # fmt: skip
+    ]
+    module = Calls(calls, w=numbers(6, 2, 3, 2), rows=numbers(5, 4))
     x = numbers(2, 4, 5, 4)
-    assert Runs(module, x).count("ReduceSum") == 1
+    assert Runs(module, (x,)).count("ReduceSum") == 1
     # A filter of each of 2 groups has, of 2 images, 5 x 5 blocks of 12 taps: two parts, and each a sum.
     monkeypatch.setattr(chunks, "memory_limit", 2 * 2 * 25 * 4 * 7)
-    runs = Runs(module, x, sizes={0: N})
+    runs = Runs(module, (x,), sizes={0: N})
     assert runs.count("ReduceSum") == 3 * (2 + 1)
     for batch in (2, 3):
         same_as_plain(module, runs, numbers(batch, 4, 5, 4))
@@ -263,7 +217,7 @@ def test_layers():
         ic.BinaryLinear(3, 5, K=True),
         ic.Linear(5, 2, op="l2"),
     )
-    runs = Runs(net, torch.randn(2, 4, 6, 7), sizes={0: N})
+    runs = Runs(net, (torch.randn(2, 4, 6, 7),), sizes={0: N})
     for batch in (2, 3):
         x = torch.randn(batch, 4, 6, 7)
         torch.testing.assert_close(runs(x)[0], net(x), rtol=1e-4, atol=1e-4)
@@ -276,7 +230,7 @@ def test_quantized(signed):
     op = Op.from_table(tables.random_entries((8, 8), "byte"), signed=signed)
     net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, 2, 1, groups=2), torch.nn.Flatten(), torch.nn.Linear(54, 5))
     net = ic.convert(net, op, calibrate=[torch.randn(8, 4, 5, 6)]).eval()
-    runs = Runs(net, torch.randn(2, 4, 5, 6), sizes={0: N})
+    runs = Runs(net, (torch.randn(2, 4, 5, 6),), sizes={0: N})
     x = torch.randn(3, 4, 5, 6)
     assert torch.equal(runs(x)[0], net(x))
 
@@ -299,7 +253,7 @@ def test_refused_by_name(name):
     """What can't be standard operators is an error, which names the op and says why."""
     make, why = REFUSED[name]
     op, w = make(torch.tensor(0.5)), numbers(6, 2, 3, 2)
-    module = Calls(lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op), w=w)
+    module = Calls([lambda m, x: ic.conv2d(x, m.w, None, padding=1, groups=2, op=op)], w=w)
     with pytest.raises(RuntimeError) as caught:
         torch.onnx.export(module, (numbers(2, 4, 5, 4),), dynamo=True, verbose=False)
     for text in ("{} can't be exported as standard operators".format(op), why):
@@ -316,7 +270,7 @@ def test_older_exporter():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             axes = {"x": {0: "n", 2: "h", 3: "w"}}
-            torch.onnx.export(Calls(call, w=w), (x,), file, dynamo=False, input_names=["x"], dynamic_axes=axes)
+            torch.onnx.export(Calls([call], w=w), (x,), file, dynamo=False, input_names=["x"], dynamic_axes=axes)
         return onnxruntime.InferenceSession(file.getvalue())
 
     for call in (
@@ -327,14 +281,14 @@ def test_older_exporter():
         for shape in ((2, 4, 5, 4), (3, 4, 7, 6)):
             image = numbers(*shape)
             (found,) = session.run(None, {"x": image.numpy()})
-            same(torch.from_numpy(found), call(Calls(w=w), image))
+            same(torch.from_numpy(found), call(Calls([], w=w), image))
     with pytest.raises(RuntimeError, match="dynamo=False.* can't export l1: use dynamo=True"):
         exported(lambda m, x: ic.conv2d(x, m.w, None, groups=2, op="l1"))
 
 
 def test_exported_program():
     """A program that torch.export made holds the operator, which is refused by its name."""
-    module = Calls(lambda m, x: ic.conv2d(x, m.w, None, groups=2, op="l1"), w=numbers(6, 2, 3, 2))
+    module = Calls([lambda m, x: ic.conv2d(x, m.w, None, groups=2, op="l1")], w=numbers(6, 2, 3, 2))
     program = torch.export.export(module, (numbers(2, 4, 5, 4),))
     with pytest.raises(RuntimeError, match="im2col_compat.dot"):
         torch.onnx.export(program, dynamo=True, verbose=False)

@@ -279,7 +279,7 @@ def to_onnx(op):
             net, (operands(op)[1].to(dtype),), dynamo=True, verbose=False, dynamic_shapes=(sizes,)
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise RuntimeError(str(error.__cause__)) from error
+        raise RuntimeError(str(error.__cause__))
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     x = operands(op, 5, 9, 8)[1].to(dtype)
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
