@@ -16,7 +16,7 @@ test: $(VENV)/installed $(VENV)/test-tools
 
 # Exports to ONNX, which takes long and many packages. make test has these tests too, once the packages are there.
 test-onnx: $(VENV)/installed $(VENV)/test-tools $(VENV)/onnx-tools
-	$(BIN)/pytest -n auto --dist worksteal tests/test_onnx.py tests/test_docs.py
+	$(BIN)/pytest -n auto --dist worksteal tests/test_onnx.py tests/test_functions.py::test_exported tests/test_docs.py
 
 # Compiles the kernels for GPUs, without one, and looks at the code; writes the table in docs/cuda.md.
 test-cuda-build: $(VENV)/installed $(VENV)/cuda/tools
