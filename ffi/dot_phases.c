@@ -74,18 +74,39 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
     return lanes_of(s, s->level) <= 4 * volume(s->box);
 }
 
+typedef uint32_t four __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four){__VA_ARGS__})
+#endif
+
+/* Four pairs of elements of four bytes: the first of each, and the second. */
+static inline void split_pairs(const uint32_t *pairs, uint32_t *firsts, uint32_t *seconds)
+{
+    four in[2], out[2];
+
+    memcpy(in, pairs, sizeof in);
+    out[0] = SHUFFLE(in[0], in[1], 0, 2, 4, 6);
+    out[1] = SHUFFLE(in[0], in[1], 1, 3, 5, 7);
+    memcpy(firsts, &out[0], sizeof out[0]);
+    memcpy(seconds, &out[1], sizeof out[1]);
+}
+
 #define BODY "dot_phases_body.h"
 #include "dot_sizes.h"
 
 void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
               const int64_t *count, const uint8_t *pad, void *out)
 {
-    const int64_t width = several.between == 1 ? several.count : 1;
-    int64_t i;
+    BY_SIZE(element, take, array, several, grid, count, pad, out);
+}
 
-    for (i = 0; i < several.count; i += width)
-        BY_SIZE(element, take, (const char *)array + i * several.between * element, width, several.apart, grid, count,
-                pad, (char *)out + i * several.apart * element);
+void dot_take_pairs(int64_t element, const void *array, struct several several, const struct grid *grid,
+                    const int64_t *count, const uint8_t *pad, void *out)
+{
+    BY_SIZE(element, take_pairs, array, several, grid, count, pad, out);
 }
 
 void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out)
@@ -101,10 +122,5 @@ void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *coun
 void dot_put(int64_t element, const void *values, struct several several, const int64_t *size, const int64_t *count,
              const struct grid *grid, void *array)
 {
-    const int64_t width = several.between == 1 ? several.count : 1;
-    int64_t i;
-
-    for (i = 0; i < several.count; i += width)
-        BY_SIZE(element, put, (const char *)values + i * several.apart * element, width, several.apart, size, count,
-                grid, (char *)array + i * several.between * element);
+    BY_SIZE(element, put, values, several, size, count, grid, array);
 }
