@@ -27,14 +27,16 @@ int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d
 int64_t dot_direct_together(const struct direct *d)
 {
     const struct dot_problem *p = d->p;
-    int64_t together = 1;
+    const int side_by_side = p->x_strides[1] == 1 || p->y_strides[1] == 1;
+    const int64_t items = volume(d->s.boxes) * p->batch, least = side_by_side ? 4 : 1;
+    int64_t together;
 
-    if (p->x_strides[1] == 1 || p->y_strides[1] == 1)
+    if (side_by_side)
         together = smaller(p->groups, ceiling(TOGETHER, smaller(p->channels, p->filters)));
     else
         together = larger(1, smaller(smaller(p->groups, SHARING),
                                      SHARED_ELEMENTS / (p->channels * phases_volume(&d->s) + volume(d->s.size))));
-    while (together > 4 && volume(d->s.boxes) * p->batch * ceiling(p->groups, together) < 4 * p->threads)
+    while (together > least && items * ceiling(p->groups, together) < 4 * p->threads)
         together = ceiling(together, 2);
     return together;
 }

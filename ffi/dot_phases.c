@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "dot_four.h"
 #include "dot_transpose.h"
 
 /* Filters of a group whose columns aren't worth packing. */
@@ -74,24 +75,18 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
     return lanes_of(s, s->level) <= 4 * volume(s->box);
 }
 
-typedef uint32_t four __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four){__VA_ARGS__})
-#endif
-
 /* Four pairs of elements of four bytes: the first of each, and the second. */
 static inline void split_pairs(const uint32_t *pairs, uint32_t *firsts, uint32_t *seconds)
 {
-    four in[2], out[2];
+    four left, right, out;
 
-    memcpy(in, pairs, sizeof in);
-    out[0] = SHUFFLE(in[0], in[1], 0, 2, 4, 6);
-    out[1] = SHUFFLE(in[0], in[1], 1, 3, 5, 7);
-    memcpy(firsts, &out[0], sizeof out[0]);
-    memcpy(seconds, &out[1], sizeof out[1]);
+    /* One by one: in an array, GCC would keep them in memory. */
+    memcpy(&left, pairs, sizeof left);
+    memcpy(&right, pairs + 4, sizeof right);
+    out = SHUFFLE(left, right, 0, 2, 4, 6);
+    memcpy(firsts, &out, sizeof out);
+    out = SHUFFLE(left, right, 1, 3, 5, 7);
+    memcpy(seconds, &out, sizeof out);
 }
 
 #define BODY "dot_phases_body.h"

@@ -85,7 +85,16 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
             memcpy(out + i, in + i, size);                                                                             \
         memcpy(out + bytes - size, in + bytes - size, size);                                                           \
     } while (0)
-    if (bytes >= 1024)
+#define ENDS(size)                                                                                                     \
+    do {                                                                                                               \
+        memcpy(out, in, size);                                                                                         \
+        memcpy(out + bytes - size, in + bytes - size, size);                                                           \
+    } while (0)
+    if (bytes >= 16 && bytes <= 32)
+        ENDS(16);
+    else if (bytes >= 8 && bytes < 16)
+        ENDS(8);
+    else if (bytes >= 1024)
         memcpy(out, in, (size_t)bytes);
     else if (bytes >= 16)
         COPY(16);
@@ -93,6 +102,7 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
         COPY(4);
     else
         COPY(1);
+#undef ENDS
 #undef COPY
 }
 
