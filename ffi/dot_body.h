@@ -380,7 +380,8 @@ TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_
     (void)finite;
 #ifdef BY_SIGN
     if (finite) {
-        BY_SIGN(grad_x)(rows, filters, (const ELEMENT *)w, (const ELEMENT *)g, (const ELEMENT *)x, (ELEMENT *)columns, first);
+        BY_SIGN(grad_x)(rows, filters, (const ELEMENT *)w, (const ELEMENT *)g, (const ELEMENT *)x, (ELEMENT *)columns,
+                        first);
         return;
     }
 #endif

@@ -92,8 +92,8 @@ static void grad_w_block(const struct grad_w *f, const struct tile *t, int64_t s
 /* Gradients of all numbers. */
 static int64_t all_sums(const struct dot_problem *p) { return p->kernels->numbers * weights(p); }
 
-/* Of so many positions, those in each row of blocks: these lie within images, unless images are small. They depend on shapes alone, and so
- * does the order of sums. */
+/* Of so many positions, those in each row of blocks: these lie within images, unless images are small. They depend on
+ * shapes alone, and so does the order of sums. */
 static int64_t row_of(const struct dot_problem *p, int64_t all)
 {
     return length(p) >= 256 ? smaller(all, length(p)) : all;
@@ -125,7 +125,8 @@ static int64_t grad_w_scratch(const struct grad_w *f)
 }
 
 /* Positions [first, end) of one tile, which are a part of the batch. */
-static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, int64_t end, int64_t number, char *scratch)
+static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, int64_t end, int64_t number,
+                        char *scratch)
 {
     const struct dot_problem *p = f->p;
     const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
@@ -265,15 +266,15 @@ static int64_t most_parts(const struct dot_problem *p)
     return larger(1, PARTS / (all_sums(p) * (int64_t)sizeof(double)));
 }
 
-/* Images of one part of the batch, for as many tasks as 64 channels are. They depend on shapes alone, and so does the order
- * of sums. */
+/* Images of one part of the batch, for as many tasks as 64 channels are. They depend on shapes alone, and so does the
+ * order of sums. */
 static int64_t images_of_part(const struct dot_problem *p)
 {
     return ceiling(p->batch, smaller(smaller(p->batch, most_parts(p)), ceiling(64, p->groups * p->channels)));
 }
 
-/* Rows of blocks of one part: fewer than there are where all images wouldn't be enough tasks. Strips that have a neighbour
- * in common then have no pixels in common. */
+/* Rows of blocks of one part: fewer than there are where all images wouldn't be enough tasks. Strips that have a
+ * neighbour in common then have no pixels in common. */
 static int64_t rows_of_part(const struct dot_problem *p)
 {
     const int64_t rows = p->blocks[1], tasks = p->groups * p->channels * p->batch;
@@ -311,7 +312,8 @@ static struct grad_w grads_split(const struct dot_problem *p, void *dx, void *wo
     struct grad_w f = {.p = p, .dx = (char *)dx, .filters = smaller(CHUNK, p->filters), .images = images,
                        .rows = rows_of_part(p)};
     /* Few positions leave room for more taps, and gradients that are gathered for each task are better used by many. */
-    const int64_t most = length(p) >= 256 ? 64 : 128, taps = most * smaller(4, larger(1, POSITIONS / row_of(p, images * length(p))));
+    const int64_t most = length(p) >= 256 ? 64 : 128, row = row_of(p, images * length(p));
+    const int64_t taps = most * smaller(4, larger(1, POSITIONS / row));
     int64_t channels = smaller(p->channels, larger(1, taps / kernel));
 
     /* Where channels lie side by side, whole cache lines of them. */

@@ -1,7 +1,7 @@
 /* Gradients of "l1" with AVX2, for floats that are finite. The sign of a difference is one instruction of integers: it
- * makes 2, -2 or 0 of the bits of 2 (whose negative, as an integer, is the float -2). Two multiply-adders put that times
- * half a gradient where it belongs. Such products are exact, so sums are those of the template's kernels, to the bit: if
- * half a gradient is exact, too. */
+ * makes 2, -2 or 0 of the bits of 2 (whose negative, as an integer, is the float -2). Two multiply-adders put that
+ * times half a gradient where it belongs. Such products are exact, so sums are those of the template's kernels, to the
+ * bit: if half a gradient is exact, too. */
 #ifndef DOT_L1_GRADS_H
 #define DOT_L1_GRADS_H
 

@@ -118,8 +118,8 @@ static int NAME(pack_one_tap)(const struct dot_problem *p, int64_t group, int64_
     return 1;
 }
 
-/* Rows [0, count) of a panel: what the spans, those of all segments for each row, say of a channel. whole: whether a row is
- * one run of pixels that lie side by side. */
+/* Rows [0, count) of a panel: what the spans, those of all segments for each row, say of a channel. whole: whether a
+ * row is one run of pixels that lie side by side. */
 static inline __attribute__((always_inline)) void
 NAME(pack_rows)(const WORD *channel, const struct span *s, int64_t count, const struct segment *segments, const int n,
                 int64_t step, int whole, const WORD *end, WORD pad, int64_t lanes, WORD *row)

@@ -110,8 +110,8 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
  * `pad`, an element, or if that is NULL what is there stays. */
 void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
               const int64_t *count, const uint8_t *pad, void *out);
-/* The same for a grid whose elements lie two apart in rows, and for those one further on, which come a plane after them:
- * `count` elements. */
+/* The same for a grid whose elements lie two apart in rows, and for those one further on, which come `count` elements
+ * after them. */
 void dot_take_pairs(int64_t element, const void *array, struct several several, const struct grid *grid,
                     const int64_t *count, const uint8_t *pad, void *out);
 /* All bits where the array has an element, and none elsewhere. */

@@ -87,7 +87,8 @@ static void NAME(take_pairs)(const void *array, struct several several, const st
 {
     const int64_t plane = volume(count), x = g->first[2];
     /* The second ones begin no later, and end no later. */
-    const struct range a = inside(x, 2, g->size[2], count[2]), b = inside(x + 1, 2, g->size[2], count[2]), none = {0, 0};
+    const struct range a = inside(x, 2, g->size[2], count[2]), b = inside(x + 1, 2, g->size[2], count[2]);
+    const struct range none = {0, 0};
     WORD *out, other = 0;
     int64_t i, j, n;
 

@@ -104,7 +104,7 @@ def test_formats(op, case):
 @pytest.mark.skipif(lowlevel.missing is not None, reason="needs the C library")
 @pytest.mark.parametrize("op", ["l1", "max_plus"])
 def test_groups_that_threads_share(monkeypatch, op):
-    """A thread may begin in the middle of an image, with fewer groups than the next one has: its padding is there, too."""
+    """A thread may begin in the middle of an image, with fewer groups than come next: their padding is there, too."""
     monkeypatch.setattr(fused, "LEAST", 0)
     x, w = random((4, 20, 23, 23)), random((5, 4, 3, 3), seed=2)
     call = lambda x, w: conv2d(x, w, None, 1, 1, 2, 5, op=op)  # noqa: E731

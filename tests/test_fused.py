@@ -375,8 +375,8 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
     each(is_the_same, geometries)
 
 
-#: (shape of x, filters, kernel, stride, padding, dilation, groups): tiles of any number of filters and positions, strips of
-#: images, images that are packed in several parts, and groups of one channel.
+#: (shape of x, filters, kernel, stride, padding, dilation, groups): tiles of any number of filters and positions, strips
+#: of images, images that are packed in several parts, and groups of one channel.
 EXACT = [
     ((1, 17, 7, 7), 23, (3, 3), 1, 1, 1, 1),
     ((3, 16, 9, 14), 6, (1, 1), 2, 0, 1, 1),
@@ -390,8 +390,8 @@ EXACT = [
 @needs_current_torch
 @pytest.mark.parametrize("isa", LEVELS)
 def test_gradients_of_l1_are_exact(setting, isa):
-    """Of small whole numbers sums are exact, whatever their order: gradients are those of tensor operations, with operands
-    that are equal and zeros of both signs, both at once or one alone, and of gradients that have no half."""
+    """Of small whole numbers sums are exact, whatever their order: gradients are those of tensor operations, with
+    operands that are equal and zeros of both signs, both at once or one alone, and of gradients that have no half."""
     setting(isa)
 
     def are_exact(*case):
