@@ -19,6 +19,7 @@
  *   TURNS               of panels, whether lanes may be filters, too
  *   MASKS               whether there are variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
+ *   BY_SIGN(function)   where there is hand-written code for finite operands, names it: see dot_l1_grads.h
  *   KEEPS_ZEROS         whether these give 0 for a gradient of 0, whatever the operands, and not NaN
  *   FINITE_TERMS        whether terms have
  *   IS_FINITE(v)        what finite means
@@ -299,6 +300,9 @@ TARGET static int NAME(operands_finite)(int64_t count, const void *values)
 
 TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
 {
+#ifdef BY_SIGN
+    return BY_SIGN(gradients)(count, values);
+#else
     const ELEMENT *v = (const ELEMENT *)values;
     int32_t others = 0;
     int64_t i;
@@ -306,6 +310,7 @@ TARGET static int NAME(gradients_finite)(int64_t count, const void *values)
     for (i = 0; i < count; i++)
         others += !(v[i] - v[i] == 0);
     return others == 0;
+#endif
 }
 
 #if ADDS == DOT_SUM || SAVED
@@ -373,6 +378,13 @@ TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_
                                 const void *y, const void *x, void *columns, int first, int finite)
 {
     (void)finite;
+#ifdef BY_SIGN
+    if (finite) {
+        BY_SIGN(grad_x)(rows, filters, (const ELEMENT *)w, (const ELEMENT *)g, (const ELEMENT *)x, (ELEMENT *)columns,
+                        first);
+        return;
+    }
+#endif
     switch (rows) {
         CALL(1);
         CALL(2);
@@ -531,6 +543,13 @@ TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters,
     if (NUMBERS > number && number > 0 && (self->wanted >> number & 1))                                                \
         NAME(grad_number)(self, number, 0, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride,   \
                           mask, 0, (ELEMENT *)dw + number * dw_plane, dw_stride, finite);
+#ifdef BY_SIGN
+    if (finite && !mask && count <= L1_MOST) {
+        BY_SIGN(grad_w)(filters, taps, count, (const ELEMENT *)w, w_stride, (const ELEMENT *)g, g_stride,
+                        (const ELEMENT *)x, x_stride, (ELEMENT *)columns, (ELEMENT *)dw, dw_stride);
+        return;
+    }
+#endif
     if (columns)
         NAME(grad_number)(self, 0, 1, filters, taps, count, w, w_stride, g, g_stride, y, y_stride, x, x_stride, mask,
                           columns, dw, dw_stride, finite);

@@ -7,12 +7,17 @@
 
 /* Channels that lie in one cache line, where they lie side by side. */
 #define TOGETHER 16
+/* Elsewhere, groups that share what is computed of their sizes, and elements of all of these: so that they stay in the
+ * first cache. */
+#define SHARING 8
+#define SHARED_ELEMENTS 4096
 /* Terms below which a task isn't worth a thread's while. */
 #define TERMS_OF_TASK 100000
 
 struct forward {
     struct direct d;
     char *y;
+    int64_t depth; /* terms that are added up in one go */
 };
 
 static int64_t bundles(const struct direct *d) { return ceiling(d->p->groups, d->together); }
@@ -22,11 +27,16 @@ int64_t dot_direct_items(const struct direct *d) { return volume(d->s.boxes) * d
 int64_t dot_direct_together(const struct direct *d)
 {
     const struct dot_problem *p = d->p;
-    int64_t together = 1;
+    const int side_by_side = p->x_strides[1] == 1 || p->y_strides[1] == 1;
+    const int64_t items = volume(d->s.boxes) * p->batch, least = side_by_side ? 4 : 1;
+    int64_t together;
 
-    if (p->x_strides[1] == 1 || p->y_strides[1] == 1)
+    if (side_by_side)
         together = smaller(p->groups, ceiling(TOGETHER, smaller(p->channels, p->filters)));
-    while (together > 4 && volume(d->s.boxes) * p->batch * ceiling(p->groups, together) < 4 * p->threads)
+    else
+        together = larger(1, smaller(smaller(p->groups, SHARING),
+                                     SHARED_ELEMENTS / (p->channels * phases_volume(&d->s) + volume(d->s.size))));
+    while (together > least && items * ceiling(p->groups, together) < 4 * p->threads)
         together = ceiling(together, 2);
     return together;
 }
@@ -64,6 +74,8 @@ struct item dot_direct_item(const struct direct *d, int64_t number)
 
 int dot_direct_next(const struct direct *d, struct item *item)
 {
+    const int64_t before = item->groups;
+
     item->group += d->together;
     item->groups = smaller(d->together, d->p->groups - item->group);
     if (item->groups > 0)
@@ -71,7 +83,7 @@ int dot_direct_next(const struct direct *d, struct item *item)
     item->group = 0;
     item->groups = smaller(d->together, d->p->groups);
     if (++item->image < d->p->batch)
-        return 0;
+        return item->groups > before;
     item->image = 0;
     item->box++;
     find_box(d, item);
@@ -126,13 +138,15 @@ void dot_direct_take(const struct direct *d, const struct item *item, int pads, 
     const int64_t e = p->kernels->element, each = volume(d->s.size) * e, phases = volume(d->s.count);
     const int64_t group = item->image * p->x_strides[0] + item->group * p->channels * p->x_strides[1];
     const struct several channels = {item->groups * p->channels, p->x_strides[1], phases_volume(&d->s)};
+    /* Every other pixel of a row, and those between. */
+    const int pairs = p->stride[2] == 2 && d->s.count[2] == 2 && p->x_strides[4] == 1 && p->x_strides[1] != 1;
     int64_t phase;
 
-    for (phase = 0; phase < phases; phase++) {
+    for (phase = 0; phase < phases; phase += pairs ? 2 : 1) {
         const struct grid grid = dot_phase_grid(p, &d->s, item->start, phase);
 
-        dot_take(e, (const char *)p->x + group * e, channels, &grid, d->s.size, pads ? p->pad : NULL,
-                 out + phase * each);
+        (pairs ? dot_take_pairs : dot_take)(e, (const char *)p->x + group * e, channels, &grid, d->s.size,
+                                            pads ? p->pad : NULL, out + phase * each);
     }
 }
 
@@ -192,19 +206,19 @@ static void forward_filter(const struct forward *f, const struct item *item, int
     const struct direct *d = &f->d;
     const struct dot_problem *p = d->p;
     const struct dot_kernels *kernels = p->kernels;
-    const int64_t e = kernels->element, t = kernels->total, depth = forward_depth(p);
+    const int64_t e = kernels->element, t = kernels->total, depth = f->depth, all_taps = taps(p);
     const int64_t length = run_length(&d->s, item->blocks, d->s.level);
     const int64_t planes = d->s.level > 0 ? item->blocks[0] : 1, rows = d->s.level > 1 ? item->blocks[1] : 1;
     const char *w = dot_direct_weights(p, filter, room);
-    const int all = finite && kernels->operands_finite(taps(p) * kernels->planes, w);
+    const int all = finite && kernels->operands_finite(all_taps * kernels->planes, w);
     int64_t z, y, k;
 
     for (z = 0; z < planes; z++)
         for (y = 0; y < rows; y++) {
             const int64_t place = place_of(&d->s, z, y, 0);
 
-            for (k = 0; k < taps(p); k += depth)
-                kernels->direct(kernels, length, smaller(depth, taps(p) - k), w + k * weight_bytes(p), x + place * e,
+            for (k = 0; k < all_taps; k += depth)
+                kernels->direct(kernels, length, smaller(depth, all_taps - k), w + k * weight_bytes(p), x + place * e,
                                 d->offsets + k, mask ? mask + place * e : NULL, out + place * t, k == 0, all);
         }
 }
@@ -219,24 +233,27 @@ static void forward_item(const struct forward *f, const struct item *item, const
     const int64_t filters = item->groups * p->filters, first = item->group * p->filters;
     struct several several = {smaller(results_at_once(d), filters), p->y_strides[1], volume(d->s.size)};
     struct grid grid = {.step = {1, 1, 1}};
-    int64_t o, number;
-    int axis, finite = 0;
+    const char *of_group = x;
+    int64_t group, o, filter = first, number = 0;
+    int axis;
 
     for (axis = 0; axis < 3; axis++) {
         grid.size[axis] = p->blocks[axis];
         grid.strides[axis] = p->y_strides[2 + axis];
         grid.first[axis] = item->start[axis];
     }
-    for (o = 0; o < filters; o++) {
-        const char *of_group = x + o / p->filters * pixels * e;
+    for (group = 0; group < item->groups; group++, of_group += pixels * e) {
+        const int finite =
+            kernels->finite & DOT_TERMS && scalars_finite(p) && kernels->operands_finite(pixels, of_group);
 
-        if (o % p->filters == 0)
-            finite = kernels->finite & DOT_TERMS && scalars_finite(p) && kernels->operands_finite(pixels, of_group);
-        number = o % several.count;
-        forward_filter(f, item, first + o, of_group, mask, finite, out + number * several.apart * t, room);
-        if (number == several.count - 1)
+        for (o = 0; o < p->filters; o++, filter++) {
+            forward_filter(f, item, filter, of_group, mask, finite, out + number * several.apart * t, room);
+            if (++number < several.count)
+                continue;
+            number = 0;
             dot_put(t, out, several, d->s.size, item->blocks, &grid,
-                    f->y + (item->image * p->y_strides[0] + (first + o - number) * p->y_strides[1]) * t);
+                    f->y + (item->image * p->y_strides[0] + (filter + 1 - several.count) * p->y_strides[1]) * t);
+        }
     }
 }
 
@@ -283,7 +300,8 @@ int64_t dot_direct_workspace(const struct dot_problem *p)
 
 void dot_direct(const struct dot_problem *p, void *y, void *workspace)
 {
-    struct forward f = {.d = {.p = p, .offsets = (int64_t *)workspace}, .y = (char *)y};
+    struct forward f = {.d = {.p = p, .offsets = (int64_t *)workspace}, .y = (char *)y,
+                        .depth = forward_depth(p)};
 
     dot_is_direct(p, &f.d.s);
     f.d.together = dot_direct_together(&f.d);

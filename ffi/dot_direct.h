@@ -26,7 +26,8 @@ int64_t dot_direct_items(const struct direct *d);
 int64_t dot_direct_share(const struct direct *d);
 /* Items by their number. Those of one box follow one another, as these have one mask. */
 struct item dot_direct_item(const struct direct *d, int64_t number);
-/* Goes on to the next item. Returns whether it is of another box. */
+/* Goes on to the next item. Returns whether its pixels must be padded: of another box, or of more groups than
+ * the last one's. */
 int dot_direct_next(const struct direct *d, struct item *item);
 /* Where each tap reads in a group's pixels, from a block's place on. */
 void dot_direct_offsets(const struct dot_problem *p, const struct phases *s, int64_t *offsets);

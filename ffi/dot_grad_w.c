@@ -17,7 +17,7 @@
 #define TOGETHER 16
 /* With fewer channels, or parts of the batch, both at once would leave threads without work. */
 #define LEAST_TASKS 16
-/* Parts of the batch have a sum each, which take this many bytes at most. */
+/* Parts of the batch, or of images, have a sum each, which take this many bytes at most. */
 #define PARTS (4 << 20)
 
 struct grad_w {
@@ -29,6 +29,8 @@ struct grad_w {
     int64_t taps;        /* of one task; with dx, of whole channels */
     int64_t filters;     /* of one task, or with dx, at a time */
     int64_t images;      /* of one part of the batch */
+    int64_t rows;        /* of blocks of one strip; all of them, where images aren't cut into strips */
+    int64_t turn;        /* 0: every other strip from the first on, 1: those between */
 };
 
 /* Filters [f0, f1) and taps [k0, k1) of a group. Their sums are `stride` apart, those of their other numbers `plane`. */
@@ -90,17 +92,17 @@ static void grad_w_block(const struct grad_w *f, const struct tile *t, int64_t s
 /* Gradients of all numbers. */
 static int64_t all_sums(const struct dot_problem *p) { return p->kernels->numbers * weights(p); }
 
-/* Positions in each row of blocks: these lie within images, unless images are small. They depend on shapes alone, and so
- * does the order of sums. */
-static int64_t row_of(const struct dot_problem *p, int64_t images)
+/* Of so many positions, those in each row of blocks: these lie within images, unless images are small. They depend on
+ * shapes alone, and so does the order of sums. */
+static int64_t row_of(const struct dot_problem *p, int64_t all)
 {
-    return length(p) >= 256 ? length(p) : images * length(p);
+    return length(p) >= 256 ? smaller(all, length(p)) : all;
 }
 
 /* Whether sums are added up where they belong: those of few blocks. */
 static int adds_in_place(const struct grad_w *f)
 {
-    const int64_t row = row_of(f->p, f->images);
+    const int64_t row = row_of(f->p, f->images * length(f->p));
 
     return f->parts == NULL && f->images * length(f->p) / row * ceiling(row, POSITIONS) <= FEW;
 }
@@ -115,20 +117,21 @@ static int64_t grad_w_scratch(const struct grad_w *f)
 {
     const struct dot_problem *p = f->p;
     const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
-    const int64_t block = smaller(POSITIONS, ceiling(row_of(p, f->images), lanes) * lanes);
+    const int64_t block = smaller(POSITIONS, ceiling(row_of(p, f->images * length(p)), lanes) * lanes);
 
     return aligned(f->filters * f->taps * e) + sums_bytes(f, e) + sums_bytes(f, sizeof(double)) +
            (f->dx != NULL ? 2 : 1) * panel_bytes(p, f->taps, block) + mask_bytes(p, f->taps, block) +
            (p->kernels->saved ? 2 : 1) * panel_bytes(p, f->filters, block);
 }
 
-/* Images [first, last) of one tile. */
-static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, int64_t last, char *scratch)
+/* Positions [first, end) of one tile, which are a part of the batch. */
+static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, int64_t end, int64_t number,
+                        char *scratch)
 {
     const struct dot_problem *p = f->p;
     const int64_t e = p->kernels->element, lanes = p->kernels->lanes;
     const int64_t filters = t->f1 - t->f0, depth = t->k1 - t->k0, sums = p->kernels->numbers * filters * depth;
-    const int64_t end = last * length(p), row = row_of(p, last - first);
+    const int64_t row = row_of(p, end - first);
     const int64_t along = ceiling(row, POSITIONS), block = ceiling(ceiling(row, along), lanes) * lanes;
     const int64_t place = (t->group * p->filters + t->f0) * taps(p) + t->k0;
     const int dense = dense_weights(p), in_place = adds_in_place(f);
@@ -157,7 +160,7 @@ static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, i
         memset(part, 0, (size_t)(sums * e));
         memset(total, 0, (size_t)sums * sizeof *total);
     }
-    for (start = first * length(p); start < end; start += row)
+    for (start = first; start < end; start += row)
         for (position = 0; position < row; position += block) {
             grad_w_block(f, t, start + position, smaller(block, row - position), rest);
             if (!in_place && ++blocks % BLOCKS == 0)
@@ -174,9 +177,13 @@ static void grad_w_tile(const struct grad_w *f, struct tile *t, int64_t first, i
             if (f->parts == NULL)
                 dot_add_totals(p, depth, from, 1, 0, f->dw + to * e);
             else
-                memcpy(f->parts + first / f->images * all_sums(p) + to, from, (size_t)depth * sizeof *from);
+                memcpy(f->parts + number * all_sums(p) + to, from, (size_t)depth * sizeof *from);
         }
 }
+
+/* Strips of an image. Those of one turn have no pixels in common. */
+static int64_t count_strips(const struct grad_w *f) { return ceiling(f->p->blocks[1], f->rows); }
+static int64_t strips_of_turn(const struct grad_w *f) { return ceiling(count_strips(f) - f->turn, 2); }
 
 static void grad_w_task(void *context, int64_t task, char *scratch)
 {
@@ -184,7 +191,7 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = f->p;
     const int64_t along = ceiling(taps(p), f->taps), chunks = ceiling(p->filters, f->filters);
     struct tile t = {.k0 = task % along * f->taps};
-    int64_t first = 0, last = p->batch;
+    int64_t first = 0, end = positions(p), part, strip;
 
     t.k1 = smaller(taps(p), t.k0 + f->taps);
     task /= along;
@@ -192,23 +199,31 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
         t.f0 = task % chunks * f->filters;
         t.f1 = smaller(p->filters, t.f0 + f->filters);
         t.group = task / chunks;
-        grad_w_tile(f, &t, first, last, scratch);
+        grad_w_tile(f, &t, first, end, 0, scratch);
         return;
     }
     /* All filters, as they add to the same pixels. */
     t.group = task % p->groups;
-    first = task / p->groups * f->images;
-    last = smaller(p->batch, first + f->images);
+    task /= p->groups;
+    strip = task % strips_of_turn(f) * 2 + f->turn;
+    part = task / strips_of_turn(f);
+    first = part * f->images * length(p);
+    end = smaller(end, first + f->images * length(p));
+    if (count_strips(f) > 1) {
+        /* Then the part is one image of one plane. */
+        end = smaller(end, first + (strip + 1) * f->rows * p->blocks[2]);
+        first += strip * f->rows * p->blocks[2];
+    }
     for (t.f0 = 0; t.f0 < p->filters; t.f0 = t.f1) {
         t.f1 = smaller(p->filters, t.f0 + f->filters);
-        grad_w_tile(f, &t, first, last, scratch);
+        grad_w_tile(f, &t, first, end, part * count_strips(f) + strip, scratch);
     }
 }
 
 /* How many taps and filters a task takes on: fewer until all threads have work. */
 static struct grad_w grad_w_split(const struct dot_problem *p)
 {
-    struct grad_w f = {.p = p, .taps = 64, .filters = 128, .images = p->batch};
+    struct grad_w f = {.p = p, .taps = 64, .filters = 128, .images = p->batch, .rows = p->blocks[1]};
 
     f.taps = smaller(f.taps, taps(p));
     f.filters = smaller(f.filters, p->filters);
@@ -245,13 +260,36 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
         (char *)workspace, grad_w_scratch(&f));
 }
 
-/* Parts of the batch, for as many tasks as 64 channels are. They depend on shapes alone, and so does the order of sums. */
+/* The most parts that there is room for. */
+static int64_t most_parts(const struct dot_problem *p)
+{
+    return larger(1, PARTS / (all_sums(p) * (int64_t)sizeof(double)));
+}
+
+/* Images of one part of the batch, for as many tasks as 64 channels are. They depend on shapes alone, and so does the
+ * order of sums. */
+static int64_t images_of_part(const struct dot_problem *p)
+{
+    return ceiling(p->batch, smaller(smaller(p->batch, most_parts(p)), ceiling(64, p->groups * p->channels)));
+}
+
+/* Rows of blocks of one part: fewer than there are where all images wouldn't be enough tasks. Strips that have a
+ * neighbour in common then have no pixels in common. */
+static int64_t rows_of_part(const struct dot_problem *p)
+{
+    const int64_t rows = p->blocks[1], tasks = p->groups * p->channels * p->batch;
+    const int64_t reach = (p->kernel[1] - 1) * p->dilation[1];
+    int64_t strips;
+
+    if (tasks >= LEAST_TASKS || images_of_part(p) > 1 || p->image[0] * p->blocks[0] > 1)
+        return rows;
+    strips = larger(1, smaller(ceiling(2 * LEAST_TASKS, tasks), most_parts(p) / p->batch));
+    return smaller(rows, larger(ceiling(rows, strips), larger(reach / p->stride[1], ceiling(256, p->blocks[2]))));
+}
+
 static int64_t parts_of(const struct dot_problem *p)
 {
-    const int64_t room = larger(1, PARTS / (all_sums(p) * (int64_t)sizeof(double)));
-    const int64_t parts = smaller(smaller(p->batch, room), ceiling(64, p->groups * p->channels));
-
-    return ceiling(p->batch, ceiling(p->batch, parts));
+    return ceiling(p->batch, images_of_part(p)) * ceiling(p->blocks[1], rows_of_part(p));
 }
 
 static int both_at_once(const struct dot_problem *p)
@@ -270,10 +308,12 @@ static int64_t parts_bytes(const struct dot_problem *p)
 
 static struct grad_w grads_split(const struct dot_problem *p, void *dx, void *workspace)
 {
-    const int64_t kernel = volume(p->kernel), parts = parts_of(p), images = ceiling(p->batch, parts);
-    struct grad_w f = {.p = p, .dx = (char *)dx, .filters = smaller(CHUNK, p->filters), .images = images};
+    const int64_t kernel = volume(p->kernel), parts = parts_of(p), images = images_of_part(p);
+    struct grad_w f = {.p = p, .dx = (char *)dx, .filters = smaller(CHUNK, p->filters), .images = images,
+                       .rows = rows_of_part(p)};
     /* Few positions leave room for more taps, and gradients that are gathered for each task are better used by many. */
-    const int64_t most = length(p) >= 256 ? 64 : 128, taps = most * smaller(4, larger(1, POSITIONS / row_of(p, images)));
+    const int64_t most = length(p) >= 256 ? 64 : 128, row = row_of(p, images * length(p));
+    const int64_t taps = most * smaller(4, larger(1, POSITIONS / row));
     int64_t channels = smaller(p->channels, larger(1, taps / kernel));
 
     /* Where channels lie side by side, whole cache lines of them. */
@@ -310,7 +350,7 @@ static void add_parts(void *context, int64_t task, char *scratch)
 void dot_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace)
 {
     struct grad_w f = grads_split(p, dx, workspace);
-    const int64_t parts = parts_of(p);
+    const int64_t tasks = ceiling(p->batch, f.images) * p->groups * ceiling(taps(p), f.taps);
     char *scratch = (char *)workspace + parts_bytes(p);
 
     if (!both_at_once(p)) {
@@ -320,7 +360,9 @@ void dot_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw
     }
     f.grad = (const char *)grad;
     f.dw = (char *)dw;
-    run(p, parts * p->groups * ceiling(taps(p), f.taps), grad_w_task, &f, scratch, grad_w_scratch(&f));
+    /* Neighbouring strips add to the same pixels: one turn after the other. */
+    for (f.turn = 0; f.turn < 2; f.turn++)
+        run(p, tasks * strips_of_turn(&f), grad_w_task, &f, scratch, grad_w_scratch(&f));
     if (f.parts != NULL)
         run(p, ceiling(all_sums(p), 1024), add_parts, &f, scratch, 0);
 }

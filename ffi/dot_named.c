@@ -5,6 +5,9 @@
 
 #include "dot.h"
 #include "dot_target.h"
+#if HAS_AVX
+#include "dot_l1_grads.h"
+#endif
 
 #define SUM ELEMENT
 #define TOTAL ELEMENT
@@ -20,6 +23,7 @@
 #undef LEVEL
 
 #define ELEMENT float
+#define OF_FLOATS
 #define MATH(name) name##f
 #define FMA(a, b, c) __builtin_fmaf(a, b, c)
 #define TYPED(name) name##_float32
@@ -28,6 +32,7 @@
 #define FEATURES ""
 #include "dot_levels.h"
 #undef ELEMENT
+#undef OF_FLOATS
 #undef MATH
 #undef FMA
 #undef TYPED

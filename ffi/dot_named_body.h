@@ -4,7 +4,11 @@
 #define OP(function) TYPED(l1_##function)
 #define NAME(function) LEVELED(TYPED(l1_##function))
 #define FINITE 1
+#if LEVEL == 1 && defined(OF_FLOATS)
+#define BY_SIGN(function) l1_##function##_by_sign
+#endif
 #include "dot_named_one_body.h"
+#undef BY_SIGN
 
 #define OP(function) TYPED(adder_##function)
 #define NAME(function) LEVELED(TYPED(adder_##function))

@@ -6,29 +6,38 @@
 
 #include "dot_transpose.h"
 
-/* The lanes of a segment that have a pixel at one column of the kernel, and where in its row the first of these is. */
+/* The lanes of a segment that have a pixel at one tap of the kernel, and where in a channel the first of these is. */
 struct span {
     int32_t first;
     int32_t last;
     int64_t offset;
 };
 
-/* As many spans as are kept. There may be as many segments: then those of one column are all. */
-#define SPANS POSITIONS
+/* As many spans as are kept: more than there may be segments. */
+#define SPANS (2 * POSITIONS)
 
-static void list_spans(const struct dot_problem *p, int64_t kx, const struct segment *segments, int n,
-                       struct span *spans)
+/* Of a channel's taps [t0, t1), of each of all segments. Returns whether any lane has no pixel. */
+static int list_spans(const struct dot_problem *p, int64_t t0, int64_t t1, const struct segment *segments, int n,
+                      struct span *spans)
 {
-    int i;
+    struct tap tap = tap_at(p->kernel, t0);
+    int64_t t;
+    int i, missing = 0;
 
-    for (i = 0; i < n; i++) {
-        const int64_t x = segments[i].x + kx * p->dilation[2];
-        const struct range lanes = inside(x, p->stride[2], p->image[2], segments[i].count);
+    for (t = t0; t < t1; t++, next_tap(p->kernel, &tap))
+        for (i = 0; i < n; i++, spans++) {
+            const int64_t x = segments[i].x + tap.x * p->dilation[2];
+            const int64_t row = row_offset(p, &segments[i], &tap, p->x_strides);
+            struct range lanes = {0, 0};
 
-        spans[i].first = (int32_t)lanes.first;
-        spans[i].last = (int32_t)lanes.last;
-        spans[i].offset = lanes.first < lanes.last ? (x + lanes.first * p->stride[2]) * p->x_strides[4] : 0;
-    }
+            if (row != PADDING)
+                lanes = inside(x, p->stride[2], p->image[2], segments[i].count);
+            *spans = (struct span){(int32_t)lanes.first, (int32_t)lanes.last, 0};
+            if (lanes.first < lanes.last)
+                spans->offset = row + (x + lanes.first * p->stride[2]) * p->x_strides[4];
+            missing |= lanes.first > 0 || lanes.last < segments[i].count;
+        }
+    return missing;
 }
 
 /* How far the end of elements of five dimensions is from the first one. */

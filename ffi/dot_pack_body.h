@@ -118,68 +118,95 @@ static int NAME(pack_one_tap)(const struct dot_problem *p, int64_t group, int64_
     return 1;
 }
 
-/* Returns whether any tap lies outside the image. */
-static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
-                              const struct segment *segments, int n, int64_t lanes, WORD *panel)
+/* Rows [0, count) of a panel: what the spans, those of all segments for each row, say of a channel. whole: whether a
+ * row is one run of pixels that lie side by side. */
+static inline __attribute__((always_inline)) void
+NAME(pack_rows)(const WORD *channel, const struct span *s, int64_t count, const struct segment *segments, const int n,
+                int64_t step, int whole, const WORD *end, WORD pad, int64_t lanes, WORD *row)
 {
-    const int64_t step = p->stride[2] * p->x_strides[4], used = segments[n - 1].lane + segments[n - 1].count;
-    const WORD *image = (const WORD *)p->x, *end = NAME(end_of_x)(p);
-    /* Then the rows are the same in all channels. */
-    const int one_row = p->kernel[0] * p->kernel[1] == 1;
-    const int kept = n * p->kernel[2] <= SPANS;
-    struct tap tap = tap_at(p->kernel, k0);
-    const WORD *channel = image + (group * p->channels + tap.channel) * p->x_strides[1];
-    struct span spans[SPANS];
-    int64_t rows[POSITIONS], k, j;
-    int i, padded = 0;
-    WORD pad;
+    const int64_t bytes = lanes * (int64_t)sizeof(WORD);
+    int64_t j;
+    int i;
 
-    memcpy(&pad, p->pad, sizeof pad);
-    if (p->x_strides[1] == 1 && p->channels > 1)
-        return NAME(pack_pixels)(p, group, k0, k1, segments, n, lanes, panel);
-    if (NAME(pack_one_tap)(p, group, k0, k1, segments, n, lanes, panel))
-        return 0;
-    for (k = k0; k < k1; k++, panel += lanes) {
-        if (k == k0 || (tap.x == 0 && !one_row))
-            for (i = 0; i < n; i++)
-                rows[i] = row_offset(p, &segments[i], &tap, p->x_strides);
-        if (k - k0 < p->kernel[2] || !kept)
-            list_spans(p, tap.x, segments, n, spans + (kept ? tap.x * n : 0));
-        for (i = 0; i < n; i++) {
-            const struct span *s = &spans[(kept ? tap.x * n : 0) + i];
-            WORD *out = panel + segments[i].lane;
-            const int32_t count = segments[i].count;
+#define ROWS(size)                                                                                                     \
+    for (; count > 0; count--, s++, row += lanes) {                                                                    \
+        memcpy(row, channel + s->offset, size);                                                                        \
+        prefetch(channel, (uint64_t)s->offset * sizeof *channel + 2 * size - 1);                                       \
+    }
+    if (whole && bytes == COPIED / 2)
+        ROWS(COPIED / 2)
+    else if (whole && bytes == COPIED)
+        ROWS(COPIED)
+#undef ROWS
+    for (; count > 0; count--, row += lanes) {
+        for (i = 0; i < n; i++, s++) {
+            WORD *out = row + segments[i].lane;
 
-            if (rows[i] == PADDING) {
-                for (j = 0; j < count; j++)
-                    out[j] = pad;
-                padded = 1;
-                continue;
-            }
-            if (s->first == 0 && s->last == count) {
-                NAME(copy)(channel + rows[i] + s->offset, step, count, end, out);
+            if (s->first == 0 && s->last == segments[i].count) {
+                NAME(copy)(channel + s->offset, step, s->last, end, out);
                 continue;
             }
             for (j = 0; j < s->first; j++)
                 out[j] = pad;
             if (s->first < s->last)
-                NAME(copy)(channel + rows[i] + s->offset, step, s->last - s->first, end, out + s->first);
-            for (j = s->last; j < count; j++)
+                NAME(copy)(channel + s->offset, step, s->last - s->first, end, out + s->first);
+            for (j = s->last; j < segments[i].count; j++)
                 out[j] = pad;
-            padded = 1;
         }
-        if (rows[n - 1] != PADDING) {
-            const uint64_t next = (uint64_t)rows[n - 1] + (uint64_t)spans[(kept ? tap.x * n : 0) + n - 1].offset +
-                                  (uint64_t)segments[n - 1].count * (uint64_t)step;
+        if (s[-1].first < s[-1].last) {
+            const uint64_t next = (uint64_t)s[-1].offset + (uint64_t)segments[n - 1].count * (uint64_t)step;
 
             prefetch(channel, next * sizeof *channel);
-            prefetch(channel, next * sizeof *channel + 64);
+            if (step > 1)
+                prefetch(channel, next * sizeof *channel + 64);
         }
+    }
+}
+
+/* Returns whether any tap lies outside the image. */
+static int NAME(pack_columns)(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1,
+                              const struct segment *segments, int n, int64_t lanes, WORD *panel)
+{
+    const int64_t used = segments[n - 1].lane + segments[n - 1].count, kernel = volume(p->kernel);
+    const int64_t step = p->stride[2] * p->x_strides[4], c0 = k0 / kernel, most = SPANS / n;
+    /* All of a channel's taps, or of one channel those that are wanted. */
+    const int one = c0 == (k1 - 1) / kernel;
+    const int64_t first = one ? k0 % kernel : 0, last = one ? first + k1 - k0 : kernel;
+    const WORD *image = (const WORD *)p->x + group * p->channels * p->x_strides[1], *end = NAME(end_of_x)(p);
+    struct span spans[SPANS];
+    int64_t c, t, k, j;
+    int missing = 0, padded = 0;
+    WORD pad;
+
+    if (p->x_strides[1] == 1 && p->channels > 1)
+        return NAME(pack_pixels)(p, group, k0, k1, segments, n, lanes, panel);
+    if (NAME(pack_one_tap)(p, group, k0, k1, segments, n, lanes, panel))
+        return 0;
+    memcpy(&pad, p->pad, sizeof pad);
+    for (c = c0; c * kernel < k1; c++)
+        /* Row after row, as copies overrun these. */
+        for (t = first; t < last; t += most) {
+            const int64_t from = larger(k0, c * kernel + t), to = smaller(k1, c * kernel + smaller(last, t + most));
+
+            /* Where taps lie is the same in all channels. */
+            if (c == c0 || most < last - first) {
+                missing = list_spans(p, t, smaller(last, t + most), segments, n, spans);
+                padded |= missing;
+            }
+            if (from >= to)
+                continue;
+#define PACK(n)                                                                                                        \
+    NAME(pack_rows)(image + c * p->x_strides[1], spans + (from - c * kernel - t) * n, to - from, segments, n, step,    \
+                    !missing && n == 1 && used == lanes && step == 1, end, pad, lanes, panel + (from - k0) * lanes)
+            if (n == 1)
+                PACK(1);
+            else
+                PACK(n);
+#undef PACK
+        }
+    for (k = k0; used < lanes && k < k1; k++, panel += lanes)
         for (j = used; j < lanes; j++)
             panel[j] = panel[0];
-        if (next_tap(p->kernel, &tap))
-            channel += p->x_strides[1];
-    }
     return padded;
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "dot_four.h"
 #include "dot_transpose.h"
 
 /* Filters of a group whose columns aren't worth packing. */
@@ -74,18 +75,33 @@ int dot_is_direct(const struct dot_problem *p, struct phases *s)
     return lanes_of(s, s->level) <= 4 * volume(s->box);
 }
 
+/* Four pairs of elements of four bytes: the first of each, and the second. */
+static inline void split_pairs(const uint32_t *pairs, uint32_t *firsts, uint32_t *seconds)
+{
+    four left, right, out;
+
+    /* One by one: in an array, GCC would keep them in memory. */
+    memcpy(&left, pairs, sizeof left);
+    memcpy(&right, pairs + 4, sizeof right);
+    out = SHUFFLE(left, right, 0, 2, 4, 6);
+    memcpy(firsts, &out, sizeof out);
+    out = SHUFFLE(left, right, 1, 3, 5, 7);
+    memcpy(seconds, &out, sizeof out);
+}
+
 #define BODY "dot_phases_body.h"
 #include "dot_sizes.h"
 
 void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
               const int64_t *count, const uint8_t *pad, void *out)
 {
-    const int64_t width = several.between == 1 ? several.count : 1;
-    int64_t i;
+    BY_SIZE(element, take, array, several, grid, count, pad, out);
+}
 
-    for (i = 0; i < several.count; i += width)
-        BY_SIZE(element, take, (const char *)array + i * several.between * element, width, several.apart, grid, count,
-                pad, (char *)out + i * several.apart * element);
+void dot_take_pairs(int64_t element, const void *array, struct several several, const struct grid *grid,
+                    const int64_t *count, const uint8_t *pad, void *out)
+{
+    BY_SIZE(element, take_pairs, array, several, grid, count, pad, out);
 }
 
 void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out)
@@ -101,10 +117,5 @@ void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *coun
 void dot_put(int64_t element, const void *values, struct several several, const int64_t *size, const int64_t *count,
              const struct grid *grid, void *array)
 {
-    const int64_t width = several.between == 1 ? several.count : 1;
-    int64_t i;
-
-    for (i = 0; i < several.count; i += width)
-        BY_SIZE(element, put, (const char *)values + i * several.apart * element, width, several.apart, size, count,
-                grid, (char *)array + i * several.between * element);
+    BY_SIZE(element, put, values, several, size, count, grid, array);
 }

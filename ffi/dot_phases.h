@@ -85,7 +85,16 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
             memcpy(out + i, in + i, size);                                                                             \
         memcpy(out + bytes - size, in + bytes - size, size);                                                           \
     } while (0)
-    if (bytes >= 1024)
+#define ENDS(size)                                                                                                     \
+    do {                                                                                                               \
+        memcpy(out, in, size);                                                                                         \
+        memcpy(out + bytes - size, in + bytes - size, size);                                                           \
+    } while (0)
+    if (bytes >= 16 && bytes <= 32)
+        ENDS(16);
+    else if (bytes >= 8 && bytes < 16)
+        ENDS(8);
+    else if (bytes >= 1024)
         memcpy(out, in, (size_t)bytes);
     else if (bytes >= 16)
         COPY(16);
@@ -93,6 +102,7 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
         COPY(4);
     else
         COPY(1);
+#undef ENDS
 #undef COPY
 }
 
@@ -100,6 +110,10 @@ static inline void copy_short(const void *from, int64_t bytes, void *to)
  * `pad`, an element, or if that is NULL what is there stays. */
 void dot_take(int64_t element, const void *array, struct several several, const struct grid *grid,
               const int64_t *count, const uint8_t *pad, void *out);
+/* The same for a grid whose elements lie two apart in rows, and for those one further on, which come `count` elements
+ * after them. */
+void dot_take_pairs(int64_t element, const void *array, struct several several, const struct grid *grid,
+                    const int64_t *count, const uint8_t *pad, void *out);
 /* All bits where the array has an element, and none elsewhere. */
 void dot_take_mask(int64_t element, const struct grid *grid, const int64_t *count, void *out);
 /* Back to the arrays: `count` elements along each axis, of rows and planes of `size`. */

@@ -3,15 +3,8 @@
 
 #include <string.h>
 
+#include "dot_four.h"
 #include "dot_problem.h"
-
-typedef uint32_t four __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four){__VA_ARGS__})
-#endif
 
 /* Four rows of four elements of four bytes. */
 static inline void transpose_square(const uint32_t *from, int64_t from_step, uint32_t *to, int64_t to_step)

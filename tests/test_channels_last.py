@@ -101,6 +101,20 @@ def test_formats(op, case):
         assert have[2] == wanted[2] or lowlevel.missing
 
 
+@pytest.mark.skipif(lowlevel.missing is not None, reason="needs the C library")
+@pytest.mark.parametrize("op", ["l1", "max_plus"])
+def test_groups_that_threads_share(monkeypatch, op):
+    """A thread may begin in the middle of an image, with fewer groups than come next: their padding is there, too."""
+    monkeypatch.setattr(fused, "LEAST", 0)
+    x, w = random((4, 20, 23, 23)), random((5, 4, 3, 3), seed=2)
+    call = lambda x, w: conv2d(x, w, None, 1, 1, 2, 5, op=op)  # noqa: E731
+    monkeypatch.setattr(memory, "threads", lambda: 1)
+    expected = results(call, x, w)
+    for threads in range(2, 9):
+        monkeypatch.setattr(memory, "threads", lambda: threads)
+        same_bits(results(call, lying(x, True), w), expected, threads)
+
+
 def test_strides_are_those_of_pytorch():
     """Those of F.conv2d, for formats that strides don't tell too, and for parts of tensors."""
     x, w = random((2, 4, 5, 6)), random((6, 4, 3, 3))

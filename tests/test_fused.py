@@ -352,6 +352,11 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
         ((2, 40, 13, 17), 50, (3, 3), 1, 1, 1, 1),
         ((70, 8, 3, 3), 30, (2, 2), 1, 1, 1, 2),
         ((1, 3, 24, 30), 7, (17, 16), 1, 3, 1, 1),
+        # Strips of images are parts of the gradients' sums.
+        ((1, 3, 90, 80), 12, (7, 7), 2, 3, 1, 1),
+        ((2, 3, 40, 33), 12, (5, 3), 1, 2, 1, 1),
+        # Groups of few filters, of which a task may begin with some.
+        ((5, 11, 23, 23), 11, (3, 3), 2, 2, 1, 11),
     ]
     needs_kernels(OPS[op], "float32")
 
@@ -368,6 +373,47 @@ def test_bitwise_the_same_for_any_number_of_threads(setting, monkeypatch, op):
                 np.testing.assert_array_equal(our, their, "{} threads".format(threads))
 
     each(is_the_same, geometries)
+
+
+#: (shape of x, filters, kernel, stride, padding, dilation, groups): tiles of any number of filters and positions, strips
+#: of images, images that are packed in several parts, and groups of one channel.
+EXACT = [
+    ((1, 17, 7, 7), 23, (3, 3), 1, 1, 1, 1),
+    ((3, 16, 9, 14), 6, (1, 1), 2, 0, 1, 1),
+    ((1, 3, 90, 80), 9, (7, 7), 2, 3, 1, 1),
+    ((2, 2, 51, 40), 10, (5, 3), 1, 4, 2, 1),
+    ((8, 3, 30, 30), 9, (7, 7), 2, 0, 1, 1),
+    ((2, 6, 21, 26), 6, (3, 3), 2, 1, 1, 6),
+]
+
+
+@needs_current_torch
+@pytest.mark.parametrize("isa", LEVELS)
+def test_gradients_of_l1_are_exact(setting, isa):
+    """Of small whole numbers sums are exact, whatever their order: gradients are those of tensor operations, with
+    operands that are equal and zeros of both signs, both at once or one alone, and of gradients that have no half."""
+    setting(isa)
+
+    def are_exact(*case):
+        shape, filters, kernel, stride, padding, dilation, groups = case
+        random = np.random.RandomState(3)
+        x, w = [
+            torch.from_numpy((random.randint(-3, 4, size) * random.choice([-1.0, 1.0], size)).astype("float32"))
+            for size in (shape, (filters, shape[1] // groups) + kernel)
+        ]
+        call = lambda x, w: conv2d(x, w, None, stride, padding, dilation, groups, op="l1")  # noqa: E731
+        grad = torch.from_numpy(random.randint(-9, 10, tuple(call(x, w).shape)).astype("float32"))
+        with use_backend("slices"):
+            wide = [t.double().requires_grad_() for t in (x, w)]
+            call(*wide).backward(grad.double())
+        for scale, wanted in itertools.product((1.0, 2.0**-149, 2.0**-126, 2.0**100), ((1, 1), (1, 0), (0, 1))):
+            operands = [t.clone().requires_grad_(bool(need)) for t, need in zip((x, w), wanted)]
+            call(*operands).backward(grad * scale)
+            for ours, theirs in zip(operands, wide):
+                if ours.requires_grad:
+                    np.testing.assert_array_equal(values(ours.grad), values(theirs.grad * scale).astype("float32"))
+
+    each(are_exact, EXACT)
 
 
 # ---------------------------------------------------------------- one and three dimensions
