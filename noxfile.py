@@ -187,15 +187,15 @@ LEGS = [
 
 @nox.session(python=False)
 def dist(session):
-    """The sdist and the wheel that the legs install: made by `python -m build`, and audited."""
+    """The sdist and the wheel that the legs install, audited."""
     shutil.rmtree(RESULTS, ignore_errors=True)
-    session.run(sys.executable, "-m", "build", "--quiet", "--outdir", str(RESULTS / "dist"))
     session.run(sys.executable, str(TOOLS / "distribution.py"), str(RESULTS / "dist"))
-    (RESULTS / "dist.txt").write_text("The wheel is {}.".format(Path(distribution(".whl")).name))
+    names = sorted(path.name for path in (RESULTS / "dist").glob("*.whl"))
+    (RESULTS / "dist.txt").write_text("The wheels are {}. The first is what was installed.".format(" and ".join(names)))
 
 
-def distribution(suffix):
-    (found,) = (RESULTS / "dist").glob("*" + suffix)
+def distribution(ending):
+    (found,) = (RESULTS / "dist").glob("*" + ending)
     return str(found)
 
 
@@ -222,7 +222,7 @@ def install(session, leg):
         session.run(sys.executable, str(TOOLS / "standins.py"), libraries, standins, silent=True)
         session.env["LD_LIBRARY_PATH"] = standins
     if leg.source == "wheel":
-        session.install(distribution(".whl"))
+        session.install(distribution("manylinux*.whl"))
     elif leg.source == "sdist":
         session.install(distribution(".tar.gz"))
     else:
