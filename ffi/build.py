@@ -47,6 +47,7 @@ def source():
     """The module's own C: the library carries the template that it is to be used with."""
     parts = ", ".join(quoted("".join(read(name) for name in names)) for names in TEMPLATE)
     return (
+        '#include "platform.h"\n'  # first, to refuse other compilers
         "{}"
         "static const char *const template[] = {{{}}};\n"
         "const char *dot_template(int part) {{ return template[part]; }}\n"

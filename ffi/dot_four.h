@@ -4,12 +4,10 @@
 
 #include <stdint.h>
 
+#include "platform.h"
+
 typedef uint32_t four __attribute__((vector_size(16)));
 
-#if defined(__clang__)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (four){__VA_ARGS__})
-#endif
+#define FOUR(a, b, ...) SHUFFLE(a, b, four, __VA_ARGS__)
 
 #endif

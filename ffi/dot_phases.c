@@ -83,9 +83,9 @@ static inline void split_pairs(const uint32_t *pairs, uint32_t *firsts, uint32_t
     /* One by one: in an array, GCC would keep them in memory. */
     memcpy(&left, pairs, sizeof left);
     memcpy(&right, pairs + 4, sizeof right);
-    out = SHUFFLE(left, right, 0, 2, 4, 6);
+    out = FOUR(left, right, 0, 2, 4, 6);
     memcpy(firsts, &out, sizeof out);
-    out = SHUFFLE(left, right, 1, 3, 5, 7);
+    out = FOUR(left, right, 1, 3, 5, 7);
     memcpy(seconds, &out, sizeof out);
 }
 

@@ -15,6 +15,11 @@
 #include <arm_neon.h>
 #endif
 
+#if defined(__clang__)
+/* Where vectors are made up of scalars, a tile is too much to be unrolled. */
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 #define BITS 32
 /* Bytes of signs that are added up at a time. */
 #define BYTES 128

@@ -14,14 +14,14 @@ static inline void transpose_square(const uint32_t *from, int64_t from_step, uin
 
     for (i = 0; i < 4; i++)
         memcpy(&in[i], from + i * from_step, sizeof *in);
-    pairs[0] = SHUFFLE(in[0], in[1], 0, 4, 1, 5);
-    pairs[1] = SHUFFLE(in[2], in[3], 0, 4, 1, 5);
-    pairs[2] = SHUFFLE(in[0], in[1], 2, 6, 3, 7);
-    pairs[3] = SHUFFLE(in[2], in[3], 2, 6, 3, 7);
-    out[0] = SHUFFLE(pairs[0], pairs[1], 0, 1, 4, 5);
-    out[1] = SHUFFLE(pairs[0], pairs[1], 2, 3, 6, 7);
-    out[2] = SHUFFLE(pairs[2], pairs[3], 0, 1, 4, 5);
-    out[3] = SHUFFLE(pairs[2], pairs[3], 2, 3, 6, 7);
+    pairs[0] = FOUR(in[0], in[1], 0, 4, 1, 5);
+    pairs[1] = FOUR(in[2], in[3], 0, 4, 1, 5);
+    pairs[2] = FOUR(in[0], in[1], 2, 6, 3, 7);
+    pairs[3] = FOUR(in[2], in[3], 2, 6, 3, 7);
+    out[0] = FOUR(pairs[0], pairs[1], 0, 1, 4, 5);
+    out[1] = FOUR(pairs[0], pairs[1], 2, 3, 6, 7);
+    out[2] = FOUR(pairs[2], pairs[3], 0, 1, 4, 5);
+    out[3] = FOUR(pairs[2], pairs[3], 2, 3, 6, 7);
     for (i = 0; i < 4; i++)
         memcpy(to + i * to_step, &out[i], sizeof *out);
 }

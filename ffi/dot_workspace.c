@@ -1,9 +1,7 @@
 /* Memory: the workspace of each call, and huge pages. */
 #include "dot_workspace.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "platform.h"
 
 int64_t dot_workspace(const struct dot_problem *p, int call)
 {
@@ -25,15 +23,9 @@ int64_t dot_workspace(const struct dot_problem *p, int call)
 
 void dot_advise(void *memory, int64_t bytes)
 {
-#if defined(MADV_HUGEPAGE)
     /* All huge pages that the memory touches, not only those that it fills: small pages at its ends would take longer
      * than all the huge ones. */
-    const uintptr_t page = (uintptr_t)2 << 20, start = (uintptr_t)memory / page * page;
-    const uintptr_t end = ((uintptr_t)memory + (uintptr_t)bytes + page - 1) / page * page;
+    const uintptr_t start = (uintptr_t)memory / HUGE_PAGE * HUGE_PAGE;
 
-    /* Only a wish: what it returns changes nothing. */
-    madvise((void *)start, end - start, MADV_HUGEPAGE);
-#else
-    (void)memory, (void)bytes;
-#endif
+    huge_pages(start, ((uintptr_t)memory + (uintptr_t)bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
 }

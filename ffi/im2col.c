@@ -7,6 +7,7 @@
 
 #include "half.h"
 #include "parallel.h"
+#include "platform.h"
 #include "walk.h"
 
 /* Bytes that are copied at a time. */
@@ -64,11 +65,6 @@ static void share(const struct im2col_geometry *g, filler *fill, int64_t rows, i
 
 /* Bytes of a vector that every machine has; where one does not, the compiler makes it up. */
 #define VECTOR 16
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLE(a, b, type, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, type, ...) __builtin_shuffle(a, b, (type){__VA_ARGS__})
-#endif
 
 /* A complex number lies where its parts may, and so may what a dtype that PyTorch alone knows is moved as: not at a
  * multiple of its size. */
@@ -167,9 +163,7 @@ const char *im2col_compiler(void)
 {
 #if defined(__clang__)
     return "clang " __clang_version__;
-#elif defined(__GNUC__)
-    return "gcc " __VERSION__;
 #else
-    return "unknown compiler";
+    return "gcc " __VERSION__;
 #endif
 }

@@ -6,8 +6,9 @@
  */
 #include "parallel.h"
 
-#include <pthread.h>
 #include <stddef.h>
+
+#include "platform.h"
 
 /* The most threads of our own. */
 #define MOST 256
@@ -32,10 +33,10 @@ static void work(void *data)
         team->function(team->context, (int64_t)task, scratch);
 }
 
-static void *work_thread(void *data)
+THREAD_FUNCTION(work_thread, data)
 {
     work(data);
-    return NULL;
+    return THREAD_ENDS;
 }
 
 void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)(void *, int64_t, char *),
@@ -51,14 +52,13 @@ void parallel_for(int32_t threads, void *openmp, int64_t tasks, void (*function)
         /* GOMP_parallel(function, data, threads, flags) */
         ((void (*)(void (*)(void *), void *, unsigned, unsigned))openmp)(work, &team, (unsigned)threads, 0);
     } else {
-        pthread_t others[MOST];
+        thread others[MOST];
         int started = 0, i;
 
-        while (started < threads - 1 && started < MOST &&
-               pthread_create(&others[started], NULL, work_thread, &team) == 0)
+        while (started < threads - 1 && started < MOST && thread_start(&others[started], work_thread, &team))
             started++;
         work(&team);
         for (i = 0; i < started; i++)
-            pthread_join(others[i], NULL);
+            thread_join(others[i]);
     }
 }

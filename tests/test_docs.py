@@ -106,7 +106,7 @@ def test_c_example(tmpdir):
 
 def test_pages_link_to_files_that_exist():
     """No link leads nowhere."""
-    for page in PAGES + TUTORIALS + ["docs/c-library.md", "docs/safety.md", "docs/stability.md"]:
+    for page in PAGES + TUTORIALS + ["docs/c-library.md", "docs/machines.md", "docs/safety.md", "docs/stability.md"]:
         with open(os.path.join(ROOT, page)) as text:
             for target in re.findall(r"\]\((?!http)([^)#]+)\)", text.read()):
                 assert os.path.exists(os.path.join(ROOT, os.path.dirname(page), target)), (page, target)
