@@ -623,6 +623,97 @@ TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters,
 }
 #endif /* PANELS */
 
+#if FEW
+
+/* One position's gradients of a few filters, `width` taps at a time. `both`: of pixels too. */
+INLINE int64_t NAME(few_grads_tile)(const struct dot_kernels *self, const int number, const int of_w, const int of_x,
+                                    const int width, const int filters, int64_t k, int64_t taps,
+                                    const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict g,
+                                    const ELEMENT *restrict y, int64_t g_stride, const ELEMENT *restrict x,
+                                    ELEMENT *restrict columns, ELEMENT *restrict dw, int64_t dw_stride)
+{
+    TAKE_SCALARS;
+    const int finite = 0;
+    ELEMENT gradients[DOT_FEW_FILTERS], results[DOT_FEW_FILTERS], zero = 0;
+    int o, j;
+
+    (void)number, (void)finite, (void)results;
+    HIDE(zero);
+    for (o = 0; o < filters; o++)
+        gradients[o] = g[o * g_stride], results[o] = y[o * g_stride];
+    for (; k + width <= taps; k += width) {
+        ELEMENT sums[VECTOR];
+
+        LANE_LOOP
+        for (j = 0; j < width; j++)
+            sums[j] = zero;
+        ROW_LOOP
+        for (o = 0; o < filters; o++)
+            LANE_LOOP
+            for (j = 0; j < width; j++) {
+                if (of_w)
+                    dw[o * dw_stride + k + j] += PARTIAL_W(number, gradients[o], results[o],
+                                                           WEIGHTS(w, o * w_stride + k + j, self->plane), x[k + j]);
+                if (of_x)
+                    sums[j] += PARTIAL_X(gradients[o], results[o], WEIGHTS(w, o * w_stride + k + j, self->plane),
+                                         x[k + j]);
+            }
+        if (of_x)
+            LANE_LOOP
+            for (j = 0; j < width; j++)
+                columns[k + j] += sums[j];
+    }
+    return k;
+}
+
+INLINE void NAME(few_number)(const struct dot_kernels *self, const int number, const int of_w, const int of_x,
+                             int filters, int64_t positions, int64_t taps, const ELEMENT *w, int64_t w_stride,
+                             const ELEMENT *g, int64_t g_stride, const ELEMENT *y, const ELEMENT *x, int64_t x_stride,
+                             ELEMENT *columns, ELEMENT *dw, int64_t dw_stride)
+{
+    int64_t i, k;
+    int o;
+
+#define TILE(width, filters, k, o)                                                                                     \
+    NAME(few_grads_tile)(self, number, of_w, of_x, width, filters, k, taps, w + (o) * w_stride, w_stride,              \
+                         g + (o) * g_stride + i, y + (o) * g_stride + i, g_stride, x + i * x_stride,                   \
+                         columns + (of_x ? i * taps : 0), dw + (of_w ? (o) * dw_stride : 0), dw_stride)
+    for (i = 0; i < positions; i++)
+        if (filters == DOT_FEW_FILTERS) {
+            k = TILE(VECTOR, DOT_FEW_FILTERS, 0, 0);
+            TILE(1, DOT_FEW_FILTERS, k, 0);
+        } else
+            for (o = 0; o < filters; o++) {
+                k = TILE(VECTOR, 1, 0, o);
+                TILE(1, 1, k, o);
+            }
+#undef TILE
+}
+
+TARGET static void NAME(few_grads)(const struct dot_kernels *self, int filters, int64_t positions, int64_t taps,
+                                   const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
+                                   const void *x, int64_t x_stride, void *columns, void *dw, int64_t dw_stride,
+                                   int64_t dw_plane)
+{
+#define CALL(number, of_w, of_x)                                                                                       \
+    NAME(few_number)(self, number, of_w, of_x, filters, positions, taps, (const ELEMENT *)w, w_stride,                 \
+                     (const ELEMENT *)g, g_stride, (const ELEMENT *)(y ? y : g), (const ELEMENT *)x, x_stride,         \
+                     (ELEMENT *)columns, (ELEMENT *)dw + (of_w ? number * dw_plane : 0), dw_stride)
+#define ONE(number)                                                                                                    \
+    if (NUMBERS > number && number > 0 && dw && (self->wanted >> number & 1))                                          \
+        CALL(number, 1, 0);
+    if (columns && dw && (self->wanted & 1))
+        CALL(0, 1, 1);
+    else if (columns)
+        CALL(0, 0, 1);
+    else if (self->wanted & 1)
+        CALL(0, 1, 0);
+    EACH_NUMBER(ONE)
+#undef ONE
+#undef CALL
+}
+#endif /* FEW */
+
 #if DIRECT
 
 /* Rows are the next positions, as forward's. */
@@ -944,6 +1035,9 @@ static const struct dot_kernels NAME(kernels) = {
 #if DIRECT
     .direct_grad_x = NAME(direct_grad_x),
     .direct_grad_w = NAME(direct_grad_w),
+#endif
+#if FEW
+    .few_grads = NAME(few_grads),
 #endif
 #endif
 #if PANELS && FOLDS

@@ -1,9 +1,10 @@
-/* The forward call for few positions: panels of columns would be of lanes that have none, and packed weights be used but
+/* Few positions, forward and gradients of sums: panels of columns would be of lanes that have none, and packed weights be used but
  * once or twice. So the lanes are taps, whose weights are read where they lie. */
 #include "dot_few.h"
 
 #include <string.h>
 
+#include "dot_add.h"
 #include "dot_pack.h"
 #include "dot_transpose.h"
 
@@ -11,12 +12,17 @@
 #define WORTH 3
 /* Filters that are copied at a time, where weights don't lie along taps: as many as share cache lines. */
 #define TOGETHER 16
-/* Filters of one task. */
+/* Bytes of the rows that are read and written for each few filters' gradients. */
+#define ROOM (16 << 10)
+/* Filters of one task: of the forward call. */
 #define FILTERS 64
 
 struct few {
     const struct dot_problem *p;
-    char *y;
+    char *y;           /* of the forward call */
+    const char *grad;  /* of gradients, of which dx or dw may be NULL */
+    char *dx, *dw;
+    int64_t strip;     /* taps of one task: of gradients */
     char *rows;  /* of pixels: for each group [position][tap] */
     int32_t finite;
 };
@@ -71,8 +77,9 @@ static void pack_rows(const struct dot_problem *p, int64_t group, char *rows)
     }
 }
 
-/* All taps of some filters, where they are or in `room`. stride: from one filter to the next. */
-static const char *weights_of(const struct dot_problem *p, int64_t filter, int64_t filters, char *room, int64_t *stride)
+/* Taps [k0, k1) of some filters, where they are or in `room`. stride: from one filter to the next. */
+static const char *weights_of(const struct dot_problem *p, int64_t filter, int64_t filters, int64_t k0, int64_t k1,
+                              char *room, int64_t *stride)
 {
     const int64_t e = p->kernels->element;
     const char *w = (const char *)p->w + filter * p->w_strides[0] * e;
@@ -80,13 +87,13 @@ static const char *weights_of(const struct dot_problem *p, int64_t filter, int64
 
     *stride = p->w_strides[0];
     if (lies_along(p, p->w_strides) || dense_weights(p))
-        return w;
-    *stride = taps(p);
+        return w + k0 * e;
+    *stride = k1 - k0;
     if (p->w_strides[0] == 1 && volume(p->kernel) == 1)
-        dot_transpose(e, w, p->w_strides[1], taps(p), filters, room, *stride);
+        dot_transpose(e, w + k0 * p->w_strides[1] * e, p->w_strides[1], *stride, filters, room, *stride);
     else
         for (o = 0; o < filters; o++)
-            dot_copy_filter(p, filter + o, 0, taps(p), room + o * *stride * e);
+            dot_copy_filter(p, filter + o, k0, k1, room + o * *stride * e);
     return room;
 }
 
@@ -107,7 +114,8 @@ static void few_task(void *context, int64_t task, char *scratch)
         const int count = (int)smaller(DOT_FEW_FILTERS, filters - o);
 
         if (o % TOGETHER == 0)
-            w = weights_of(p, group * p->filters + first + o, smaller(TOGETHER, filters - o), room, &stride);
+            w = weights_of(p, group * p->filters + first + o, smaller(TOGETHER, filters - o), 0, taps(p),
+                           room, &stride);
         for (k = 0; k < taps(p); k += depth) {
             const char *part = w + (o % TOGETHER * stride + k) * e;
 
@@ -135,7 +143,7 @@ int64_t dot_few_workspace(const struct dot_problem *p)
 
 void dot_few(const struct dot_problem *p, void *y, void *workspace)
 {
-    struct few f = {p, (char *)y, (char *)workspace, 0};
+    struct few f = {.p = p, .y = (char *)y, .rows = (char *)workspace};
     int64_t group;
 
     f.finite = p->kernels->finite & DOT_TERMS && positions(p) >= WORTH && scalars_finite(p);
@@ -146,4 +154,81 @@ void dot_few(const struct dot_problem *p, void *y, void *workspace)
         f.finite = f.finite && p->kernels->operands_finite(positions(p) * taps(p), rows);
     }
     run(p, p->groups * ceiling(p->filters, FILTERS), few_task, &f, f.rows + p->groups * rows_bytes(p), few_scratch(p));
+}
+
+/* Gradients of all filters and of the taps [k0, k1) of a group: tasks share no pixels of dx's rows, and no weights. */
+static void few_grads_task(void *context, int64_t task, char *scratch)
+{
+    const struct few *f = (const struct few *)context;
+    const struct dot_problem *p = f->p;
+    const struct dot_kernels *kernels = p->kernels;
+    const int64_t e = kernels->element, all = positions(p), strips = ceiling(taps(p), f->strip), group = task / strips;
+    const int64_t k0 = task % strips * f->strip, k1 = smaller(taps(p), k0 + f->strip), depth = k1 - k0;
+    const char *rows = f->rows + group * rows_bytes(p) + k0 * e, *w = NULL;
+    const int64_t tile = aligned(smaller(CHUNK, p->filters) * all * e);
+    char *g = scratch, *y = kernels->saved ? g + tile : NULL, *columns = g + (kernels->saved ? 2 : 1) * tile;
+    char *room = columns + aligned(all * f->strip * e);
+    struct segment segments[POSITIONS];
+    const int n = dot_list_segments(p, 0, all, segments);
+    int64_t chunk, o, i, stride;
+
+    for (chunk = 0; chunk < p->filters; chunk += CHUNK) {
+        const int64_t filter = group * p->filters + chunk, filters = smaller(CHUNK, p->filters - chunk);
+
+        dot_gather(p, e, f->grad, filter, filters, segments, n, all, g);
+        if (y != NULL)
+            dot_gather(p, e, p->saved, filter, filters, segments, n, all, y);
+        memset(columns, 0, (size_t)(all * depth * e));
+        for (o = 0; o < filters; o += DOT_FEW_FILTERS) {
+            if (o % TOGETHER == 0)
+                w = weights_of(p, filter + o, smaller(TOGETHER, filters - o), k0, k1, room, &stride);
+            kernels->few_grads(kernels, (int)smaller(DOT_FEW_FILTERS, filters - o), all, depth,
+                               w + o % TOGETHER * stride * e, stride, g + o * all * e, all,
+                               y == NULL ? NULL : y + o * all * e, rows, taps(p), f->dx == NULL ? NULL : columns,
+                               f->dw == NULL ? NULL : f->dw + ((filter + o) * taps(p) + k0) * e, taps(p), weights(p));
+        }
+        for (i = 0; f->dx != NULL && i < all; i++) {
+            struct segment segment;
+
+            dot_list_segments(p, i, 1, &segment);
+            dot_add_columns(p, group, k0, k1, &segment, 1, 1, columns + i * depth * e, f->dx);
+        }
+    }
+}
+
+/* As many taps as leave room in the first cache for what is read and written of all positions; whole channels, whose taps
+ * may be of the same pixels. */
+static int64_t strip_of(const struct dot_problem *p)
+{
+    const int64_t unit = volume(p->kernel) == 1 ? 4 * p->kernels->lanes : volume(p->kernel);
+    int64_t units = larger(1, ROOM / (2 * positions(p) * p->kernels->element) / unit);
+
+    while (units > 1 && p->groups * ceiling(taps(p), units * unit) < 2 * p->threads)
+        units = ceiling(units, 2);
+    return smaller(taps(p), units * unit);
+}
+
+static int64_t few_grads_scratch(const struct dot_problem *p)
+{
+    const int64_t e = p->kernels->element, filters = smaller(CHUNK, p->filters);
+
+    return (p->kernels->saved ? 2 : 1) * aligned(filters * positions(p) * e) +
+           aligned(positions(p) * strip_of(p) * e) + aligned(smaller(TOGETHER, p->filters) * strip_of(p) * e);
+}
+
+int64_t dot_few_grads_workspace(const struct dot_problem *p)
+{
+    return p->groups * rows_bytes(p) + p->threads * few_grads_scratch(p);
+}
+
+void dot_few_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw, void *workspace)
+{
+    struct few f = {.p = p, .grad = (const char *)grad, .dx = (char *)dx, .dw = (char *)dw, .strip = strip_of(p),
+                    .rows = (char *)workspace};
+    int64_t group;
+
+    for (group = 0; group < p->groups; group++)
+        pack_rows(p, group, f.rows + group * rows_bytes(p));
+    run(p, p->groups * ceiling(taps(p), f.strip), few_grads_task, &f, f.rows + p->groups * rows_bytes(p),
+        few_grads_scratch(p));
 }
