@@ -28,6 +28,8 @@
 #define DOT_PARTIALS 2
 /* The most numbers that gradients are given of, beside the pixels': a weight and parameters. */
 #define DOT_NUMBERS 8
+/* Filters that kernels for few positions handle at a time. */
+#define DOT_FEW_FILTERS 4
 /* fold_grad keeps the running results of so many terms at once, and of every other block of as many only the first. */
 #define DOT_KEPT 128
 
@@ -58,9 +60,16 @@ struct dot_kernels {
      * each k: whether none is; or NULL. */
     void (*forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
                     const void *mask, void *out, int64_t stride, int first, int finite);
-    /* Few positions: lanes are filters, w comes packed [k][plane][lanes], x [k][rows], and out is [rows][lanes]; or NULL. */
-    void (*turned)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x, void *out,
-                   int first, int finite);
+    /* Few positions: out[o][i] of up to DOT_FEW_FILTERS filters o, rows of w, and any positions i, rows of x, where no tap
+     * is left out; rows lie w_stride, x_stride and `stride` apart; or NULL. */
+    void (*few)(const struct dot_kernels *self, int filters, int64_t positions, int64_t depth, const void *w,
+                int64_t w_stride, const void *x, int64_t x_stride, void *out, int64_t stride, int first, int finite);
+    /* For the same, of each position i and filter o, whose gradient is g[o][i] and result y[o][i], g_stride apart:
+     * columns[i][k], `taps` apart, += the sum over filters of d / dx, unless columns is NULL; and
+     * dw[o][k] += the sum over positions of d / dw, unless dw is NULL, for each number that is wanted. */
+    void (*few_grads)(const struct dot_kernels *self, int filters, int64_t positions, int64_t taps, const void *w,
+                      int64_t w_stride, const void *g, int64_t g_stride, const void *y, const void *x,
+                      int64_t x_stride, void *columns, void *dw, int64_t dw_stride, int64_t dw_plane);
     /* One filter's results at `count` positions side by side, whose pixels of each k lie at offsets[k] from x on; out and
      * mask as forward's, mask as x. Handles 4 * lanes at a time: reads and writes as many more; or NULL. */
     void (*direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w, const void *x,

@@ -26,11 +26,6 @@ void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int
     BY_TYPE(add_columns, p, group, k0, k1, segments, n, lanes, panel, image);
 }
 
-void dot_add_weights(const struct dot_problem *p, int64_t count, const void *values, void *dw)
-{
-    BY_TYPE(add_weights, p, count, values, dw);
-}
-
 void dot_add_up(const struct dot_problem *p, int64_t count, void *sums, double *totals)
 {
     BY_TYPE(add_up, count, sums, totals);

@@ -8,10 +8,6 @@
 void dot_add_columns(const struct dot_problem *p, int64_t group, int64_t k0, int64_t k1, const struct segment *segments,
                      int n, int64_t lanes, const void *panel, void *image);
 
-/* Adds gradients for `count` weights, and for their parameters: values is [number][count], dw the first one's place among
- * all. */
-void dot_add_weights(const struct dot_problem *p, int64_t count, const void *values, void *dw);
-
 /* Adds `count` sums to their totals, and sets them to 0. */
 void dot_add_up(const struct dot_problem *p, int64_t count, void *sums, double *totals);
 

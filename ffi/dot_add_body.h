@@ -86,17 +86,6 @@ static void NAME(add_columns)(const struct dot_problem *p, int64_t group, int64_
     }
 }
 
-static void NAME(add_weights)(const struct dot_problem *p, int64_t count, const void *values, void *dw)
-{
-    const ELEMENT *from = (const ELEMENT *)values;
-    int64_t i;
-    int number;
-
-    for (number = 0; number < p->kernels->numbers; number++, from += count)
-        for (i = 0; (p->kernels->wanted >> number & 1) && i < count; i++)
-            ((ELEMENT *)dw)[number * weights(p) + i] += from[i];
-}
-
 static void NAME(add_up)(int64_t count, void *sums, double *totals)
 {
     ELEMENT *from = (ELEMENT *)sums;

@@ -15,8 +15,8 @@
  *   PRODUCT             whether a term is left(fused, one, w..., x) * right(fused, one, w..., x)
  *   FMA(a, b, c)        a fused multiply-add of ELEMENTs, for PRODUCT
  *   FORWARD GRADIENTS   which of both there are
- *   PANELS DIRECT       for which ways to feed them: panels of columns, or pixels where they lie
- *   TURNS               of panels, whether lanes may be filters, too
+ *   PANELS DIRECT FEW   for which ways to feed them: panels of columns, pixels where they lie, or weights where they
+ *                       lie, whose lanes are taps
  *   MASKS               whether there are variants that leave taps out
  *   FINITE              whether gradients have faster variants for finite operands
  *   BY_SIGN(function)   where there is hand-written code for finite operands, names it: see dot_l1_grads.h
@@ -57,25 +57,23 @@ INLINE ELEMENT NAME(share)(const ELEMENT term, const ELEMENT y)
 #define TILE_ROWS ROWS
 #endif
 
-/* What a tile's rows and lanes are: filters and a panel's positions; positions of one filter, in `rows` runs, whose pixels
- * lie at offsets from x, a step for each k; positions and filters. */
-#define OF_PANELS 0
-#define DIRECTLY 1
-#define TURNED 2
+/* Half of a panel's lanes are one vector. */
+#define VECTOR (LANES / 2)
 
-#define TERM(function)                                                                                                 \
-    (SUM)OP(function)(FUSED, one, WEIGHTS(w, turned ? j : direct ? 0 : i, filters), pixels[turned ? i : i * apart + j])
-/* A sum with one more term. */
+#define TERM(function, ...) (SUM)OP(function)(FUSED, one, __VA_ARGS__)
+/* A sum with one more term, of the operands that follow it. */
 #if ADDS == DOT_SUM && PRODUCT
-#define ADDED(acc) (FUSED ? FMA(TERM(left), TERM(right), acc) : (acc) + TERM(left) * TERM(right))
+#define ADDED(acc, ...)                                                                                                \
+    (FUSED ? FMA(TERM(left, __VA_ARGS__), TERM(right, __VA_ARGS__), acc)                                               \
+           : (acc) + TERM(left, __VA_ARGS__) * TERM(right, __VA_ARGS__))
 #elif ADDS == DOT_SUM
-#define ADDED(acc) ((acc) + TERM(term))
+#define ADDED(acc, ...) ((acc) + TERM(term, __VA_ARGS__))
 #elif FOLDS
-#define ADDED(acc) OP(add)(acc, TERM(term))
+#define ADDED(acc, ...) OP(add)(acc, TERM(term, __VA_ARGS__))
 #elif ADDS == DOT_LOGSUMEXP
-#define ADDED(acc) ((acc) + NAME(share)(TERM(term), most[i][j]))
+#define ADDED(acc, ...) ((acc) + NAME(share)(TERM(term, __VA_ARGS__), most[i][j]))
 #else
-#define ADDED(acc) NAME(better)(acc, TERM(term), finite)
+#define ADDED(acc, ...) NAME(better)(acc, TERM(term, __VA_ARGS__), finite)
 
 INLINE SUM NAME(better)(const SUM best, const SUM term, const int finite)
 {
@@ -85,17 +83,19 @@ INLINE SUM NAME(better)(const SUM best, const SUM term, const int finite)
 }
 #endif
 
-INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int way, const int masked,
+/* Rows are filters, and lanes a panel's positions; or where `direct`, rows are runs of positions of one filter, whose pixels
+ * lie at offsets from x, a step for each k. */
+INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int direct, const int masked,
                        const int finite, int64_t depth, const ELEMENT *restrict w, const ELEMENT *restrict x,
                        const int64_t *restrict offsets, const ELEMENT *restrict mask, TOTAL *restrict out,
                        int64_t stride, int first)
 {
-    const int direct = way == DIRECTLY, turned = way == TURNED;
-    const int filters = direct ? 1 : turned ? LANES : rows, apart = direct ? LANES : 0;
+    const int filters = direct ? 1 : rows, apart = direct ? LANES : 0;
     /* From one k to the next, of pixels that aren't at offsets. */
-    const int step = direct ? 0 : turned ? rows : LANES;
+    const int step = direct ? 0 : LANES;
     TAKE_SCALARS;
     SUM acc[TILE_ROWS][LANES], start = START;
+#define OPERANDS WEIGHTS(w, direct ? 0 : i, filters), pixels[i * apart + j]
 #if ADDS == DOT_LOGSUMEXP
     SUM most[TILE_ROWS][LANES];
 #endif
@@ -116,7 +116,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
         LANE_LOOP
         for (j = 0; j < LANES; j++)
 #if FOLDS
-            acc[i][j] = first ? (STARTS ? start : TERM(term)) : (SUM)out[i * stride + j];
+            acc[i][j] = first ? (STARTS ? start : TERM(term, OPERANDS)) : (SUM)out[i * stride + j];
     if (first && !STARTS)
         k = 1, w += PLANES * filters, x += step;
 #elif ADDS == DOT_LOGSUMEXP
@@ -129,8 +129,8 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
         for (i = 0; i < rows; i++)
             LANE_LOOP
             for (j = 0; j < LANES; j++) {
-                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * filters + (turned ? j : direct ? 0 : i), filters),
-                                          pixels[turned ? i : i * apart + j]);
+                const SUM term = OP(term)(FUSED, one, WEIGHTS(w, k * PLANES * filters + (direct ? 0 : i), filters),
+                                          pixels[i * apart + j]);
                 const SUM greater = term > most[i][j] ? term : most[i][j];
                 most[i][j] = !masked || there[i * apart + j] != 0 ? greater : most[i][j];
             }
@@ -160,7 +160,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
                     if (there[i * apart + j] == 0)
                         continue;
 #endif
-                    const SUM added = ADDED(acc[i][j]);
+                    const SUM added = ADDED(acc[i][j], OPERANDS);
                     acc[i][j] = there[i * apart + j] != 0 ? added : acc[i][j];
                 }
         } else {
@@ -168,7 +168,7 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
             for (i = 0; i < rows; i++)
                 LANE_LOOP
                 for (j = 0; j < LANES; j++)
-                    acc[i][j] = ADDED(acc[i][j]);
+                    acc[i][j] = ADDED(acc[i][j], OPERANDS);
         }
         if (masked && !direct)
             mask += LANES;
@@ -192,17 +192,18 @@ INLINE void NAME(tile)(const struct dot_kernels *self, const int rows, const int
             out[i * stride + j] = first || BETTER(acc[i][j], before) || acc[i][j] != acc[i][j] ? acc[i][j] : before;
         }
 #endif
+#undef OPERANDS
 }
 
 #if FORWARD && PANELS
 #define CALL(n)                                                                                                        \
     case n:                                                                                                            \
         if (MASKS && mask)                                                                                             \
-            NAME(tile)(self, n, OF_PANELS, 1, 0, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, 0, 1, 0, depth, w, x, 0, mask, out, stride, first);                                    \
         else if (FINITE_TERMS && finite)                                                                               \
-            NAME(tile)(self, n, OF_PANELS, 0, 1, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, 0, 0, 1, depth, w, x, 0, mask, out, stride, first);                                    \
         else                                                                                                           \
-            NAME(tile)(self, n, OF_PANELS, 0, 0, depth, w, x, 0, mask, out, stride, first);                                    \
+            NAME(tile)(self, n, 0, 0, 0, depth, w, x, 0, mask, out, stride, first);                                    \
         break
 
 TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
@@ -224,35 +225,116 @@ TARGET static void NAME(forward)(const struct dot_kernels *self, int rows, int64
 #undef CALL
 #endif
 
-#if FORWARD && PANELS && TURNS
-#define CALL(n)                                                                                                        \
-    case n:                                                                                                            \
-        if (FINITE_TERMS && finite)                                                                                    \
-            NAME(tile)(self, n, TURNED, 0, 1, depth, w, x, 0, 0, out, LANES, first);                                   \
-        else                                                                                                           \
-            NAME(tile)(self, n, TURNED, 0, 0, depth, w, x, 0, 0, out, LANES, first);                                   \
-        break
+#if FORWARD && FEW && (ADDS == DOT_SUM || ADDS == DOT_MAX || ADDS == DOT_MIN)
+#if ADDS == DOT_SUM
+#define JOINED(a, b) ((a) + (b))
+#else
+#define JOINED(a, b) NAME(better)(a, b, finite)
+#endif
 
-TARGET static void NAME(turned)(const struct dot_kernels *self, int rows, int64_t depth, const void *w, const void *x,
-                                void *out, int first, int finite)
+/* Sums of filters and positions, lanes of which are taps. `left`: how many filters there are, whose last one is repeated. */
+INLINE void NAME(few_tile)(const struct dot_kernels *self, const int filters, const int rows, const int finite, int left,
+                           int64_t depth, const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict x, int64_t x_stride,
+                           TOTAL *restrict out, int64_t stride, int first)
 {
+    TAKE_SCALARS;
+    const ELEMENT *weights[DOT_FEW_FILTERS];
+    SUM acc[DOT_FEW_FILTERS * 2][VECTOR], start = START;
+    ELEMENT one = 1;
+    int64_t k;
+    int o, i, j;
+
+    if (FUSED)
+        HIDE(one);
+    HIDE(start);
+    (void)one, (void)finite;
+    for (o = 0; o < filters; o++)
+        weights[o] = w + (o < left ? o : left - 1) * w_stride;
+    for (o = 0; o < filters * rows; o++)
+        LANE_LOOP
+        for (j = 0; j < VECTOR; j++)
+            acc[o][j] = start;
+#define OPERANDS WEIGHTS(weights[o], k + j, self->plane), x[i * x_stride + k + j]
+    for (k = 0; k + VECTOR <= depth; k += VECTOR)
+        ROW_LOOP
+        for (o = 0; o < filters; o++)
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                LANE_LOOP
+                for (j = 0; j < VECTOR; j++)
+                    acc[o * rows + i][j] = ADDED(acc[o * rows + i][j], OPERANDS);
+    if (k < depth) {
+        /* The last vector begins with taps that were added already. */
+        const int added = (int)(k + VECTOR - depth);
+
+        k = depth - VECTOR;
+        ROW_LOOP
+        for (o = 0; o < filters; o++)
+            ROW_LOOP
+            for (i = 0; i < rows; i++)
+                LANE_LOOP
+                for (j = 0; j < VECTOR; j++) {
+                    const SUM sum = ADDED(acc[o * rows + i][j], OPERANDS);
+                    acc[o * rows + i][j] = j < added ? acc[o * rows + i][j] : sum;
+                }
+    }
+#undef OPERANDS
+    for (o = 0; o < filters * rows; o++)
+        for (j = VECTOR / 2; j > 0; j /= 2)
+            for (i = 0; i < j; i++)
+                acc[o][i] = JOINED(acc[o][i], acc[o][i + j]);
+    for (o = 0; o < filters && o < left; o++)
+        for (i = 0; i < rows; i++) {
+            const TOTAL sum = (TOTAL)acc[o * rows + i][0], before = out[o * stride + i];
+
+            out[o * stride + i] = first ? sum : JOINED(before, sum);
+        }
+}
+
+#define CALL(filters, rows)                                                                                            \
+    do {                                                                                                               \
+        if (FINITE_TERMS && finite)                                                                                    \
+            NAME(few_tile)(self, filters, rows, 1, left, depth, w, w_stride, x, x_stride, out, stride, first);         \
+        else                                                                                                           \
+            NAME(few_tile)(self, filters, rows, 0, left, depth, w, w_stride, x, x_stride, out, stride, first);         \
+        w += filters * w_stride, out += filters * stride;                                                              \
+    } while (0)
+
+TARGET static void NAME(few)(const struct dot_kernels *self, int filters, int64_t positions, int64_t depth,
+                             const void *w_, int64_t w_stride, const void *x_, int64_t x_stride, void *out_,
+                             int64_t stride, int first, int finite)
+{
+    const ELEMENT *x = (const ELEMENT *)x_;
+    int64_t i;
+    int rows, left;
+
     (void)finite;
-    switch (rows) {
-        CALL(1);
-        CALL(2);
-        CALL(4);
+    for (i = 0; i < positions; i += rows, x += rows * x_stride) {
+        const ELEMENT *w = (const ELEMENT *)w_;
+        TOTAL *out = (TOTAL *)out_ + i;
+
+        rows = positions - i >= 4 ? 4 : positions - i >= 2 ? 2 : 1;
+        /* As many sums as leave registers for the rest: eight. */
+        if (rows == 4)
+            for (left = filters; left > 0; left -= 2)
+                CALL(2, 4);
+        else if (left = filters, rows == 2)
+            CALL(4, 2);
+        else
+            CALL(4, 1);
     }
 }
 #undef CALL
+#undef JOINED
 #endif
 
 #if FORWARD && DIRECT
 #define CALL(masked, finite)                                                                                           \
     do {                                                                                                               \
         if (rows == 4)                                                                                                 \
-            NAME(tile)(self, 4, DIRECTLY, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+            NAME(tile)(self, 4, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
         else                                                                                                           \
-            NAME(tile)(self, 2, DIRECTLY, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
+            NAME(tile)(self, 2, 1, masked, finite, depth, w, x, offsets, mask, out, LANES, first);                     \
     } while (0)
 
 TARGET static void NAME(direct)(const struct dot_kernels *self, int64_t count, int64_t depth, const void *w,
@@ -396,8 +478,7 @@ TARGET static void NAME(grad_x)(const struct dot_kernels *self, int rows, int64_
 }
 #undef CALL
 
-/* Half of a panel's lanes are one vector. A tile has a few filters and one tap. */
-#define VECTOR (LANES / 2)
+/* A tile has a few filters and one tap. */
 #define W_FILTERS 4
 /* The most positions that are added up in one go. */
 #define RUN (16 * VECTOR)
@@ -532,7 +613,6 @@ INLINE void NAME(grad_number)(const struct dot_kernels *self, const int number, 
 #undef TILE
 #undef W_FILTERS
 #undef RUN
-#undef VECTOR
 
 TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters, int64_t taps, int64_t count,
                                 const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
@@ -561,6 +641,97 @@ TARGET static void NAME(grad_w)(const struct dot_kernels *self, int64_t filters,
 #undef ONE
 }
 #endif /* PANELS */
+
+#if FEW
+
+/* One position's gradients of a few filters, `width` taps at a time. `both`: of pixels too. */
+INLINE int64_t NAME(few_grads_tile)(const struct dot_kernels *self, const int number, const int of_w, const int of_x,
+                                    const int width, const int filters, int64_t k, int64_t taps,
+                                    const ELEMENT *restrict w, int64_t w_stride, const ELEMENT *restrict g,
+                                    const ELEMENT *restrict y, int64_t g_stride, const ELEMENT *restrict x,
+                                    ELEMENT *restrict columns, ELEMENT *restrict dw, int64_t dw_stride)
+{
+    TAKE_SCALARS;
+    const int finite = 0;
+    ELEMENT gradients[DOT_FEW_FILTERS], results[DOT_FEW_FILTERS], zero = 0;
+    int o, j;
+
+    (void)number, (void)finite, (void)results;
+    HIDE(zero);
+    for (o = 0; o < filters; o++)
+        gradients[o] = g[o * g_stride], results[o] = y[o * g_stride];
+    for (; k + width <= taps; k += width) {
+        ELEMENT sums[VECTOR];
+
+        LANE_LOOP
+        for (j = 0; j < width; j++)
+            sums[j] = zero;
+        ROW_LOOP
+        for (o = 0; o < filters; o++)
+            LANE_LOOP
+            for (j = 0; j < width; j++) {
+                if (of_w)
+                    dw[o * dw_stride + k + j] += PARTIAL_W(number, gradients[o], results[o],
+                                                           WEIGHTS(w, o * w_stride + k + j, self->plane), x[k + j]);
+                if (of_x)
+                    sums[j] += PARTIAL_X(gradients[o], results[o], WEIGHTS(w, o * w_stride + k + j, self->plane),
+                                         x[k + j]);
+            }
+        if (of_x)
+            LANE_LOOP
+            for (j = 0; j < width; j++)
+                columns[k + j] += sums[j];
+    }
+    return k;
+}
+
+INLINE void NAME(few_number)(const struct dot_kernels *self, const int number, const int of_w, const int of_x,
+                             int filters, int64_t positions, int64_t taps, const ELEMENT *w, int64_t w_stride,
+                             const ELEMENT *g, int64_t g_stride, const ELEMENT *y, const ELEMENT *x, int64_t x_stride,
+                             ELEMENT *columns, ELEMENT *dw, int64_t dw_stride)
+{
+    int64_t i, k;
+    int o;
+
+#define TILE(width, filters, k, o)                                                                                     \
+    NAME(few_grads_tile)(self, number, of_w, of_x, width, filters, k, taps, w + (o) * w_stride, w_stride,              \
+                         g + (o) * g_stride + i, y + (o) * g_stride + i, g_stride, x + i * x_stride,                   \
+                         columns + (of_x ? i * taps : 0), dw + (of_w ? (o) * dw_stride : 0), dw_stride)
+    for (i = 0; i < positions; i++)
+        if (filters == DOT_FEW_FILTERS) {
+            k = TILE(VECTOR, DOT_FEW_FILTERS, 0, 0);
+            TILE(1, DOT_FEW_FILTERS, k, 0);
+        } else
+            for (o = 0; o < filters; o++) {
+                k = TILE(VECTOR, 1, 0, o);
+                TILE(1, 1, k, o);
+            }
+#undef TILE
+}
+
+TARGET static void NAME(few_grads)(const struct dot_kernels *self, int filters, int64_t positions, int64_t taps,
+                                   const void *w, int64_t w_stride, const void *g, int64_t g_stride, const void *y,
+                                   const void *x, int64_t x_stride, void *columns, void *dw, int64_t dw_stride,
+                                   int64_t dw_plane)
+{
+#define CALL(number, of_w, of_x)                                                                                       \
+    NAME(few_number)(self, number, of_w, of_x, filters, positions, taps, (const ELEMENT *)w, w_stride,                 \
+                     (const ELEMENT *)g, g_stride, (const ELEMENT *)(y ? y : g), (const ELEMENT *)x, x_stride,         \
+                     (ELEMENT *)columns, (ELEMENT *)dw + (of_w ? number * dw_plane : 0), dw_stride)
+#define ONE(number)                                                                                                    \
+    if (NUMBERS > number && number > 0 && dw && (self->wanted >> number & 1))                                          \
+        CALL(number, 1, 0);
+    if (columns && dw && (self->wanted & 1))
+        CALL(0, 1, 1);
+    else if (columns)
+        CALL(0, 0, 1);
+    else if (self->wanted & 1)
+        CALL(0, 1, 0);
+    EACH_NUMBER(ONE)
+#undef ONE
+#undef CALL
+}
+#endif /* FEW */
 
 #if DIRECT
 
@@ -865,9 +1036,9 @@ static const struct dot_kernels NAME(kernels) = {
     .finite = (FINITE ? DOT_PARTIALS : 0) | (FINITE_TERMS ? DOT_TERMS : 0),
 #if FORWARD && PANELS
     .forward = NAME(forward),
-#if TURNS
-    .turned = NAME(turned),
 #endif
+#if FORWARD && FEW && (ADDS == DOT_SUM || ADDS == DOT_MAX || ADDS == DOT_MIN)
+    .few = NAME(few),
 #endif
 #if FORWARD && DIRECT
     .direct = NAME(direct),
@@ -884,6 +1055,9 @@ static const struct dot_kernels NAME(kernels) = {
     .direct_grad_x = NAME(direct_grad_x),
     .direct_grad_w = NAME(direct_grad_w),
 #endif
+#if FEW
+    .few_grads = NAME(few_grads),
+#endif
 #endif
 #if PANELS && FOLDS
     .fold_grad = NAME(fold_grad),
@@ -898,9 +1072,7 @@ static const struct dot_kernels NAME(kernels) = {
 #undef SAVED
 #undef TILE_ROWS
 #undef TERM
-#undef OF_PANELS
-#undef DIRECTLY
-#undef TURNED
+#undef VECTOR
 #undef ADDED
 #undef GREATEST
 #undef LOG

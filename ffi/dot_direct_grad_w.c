@@ -5,22 +5,25 @@
 #include "dot_direct.h"
 #include "dot_pack.h"
 
-/* Positions that are added up in one go, and items: sums of sums keep long ones accurate. */
-#define POSITIONS_AT_ONCE 2048
+/* Positions that are added up in one go, and so many, or more of one item, before their sums are added up as doubles. */
+#define POSITIONS_AT_ONCE 1024
+#define POSITIONS_IN_ALL 2048
+/* Items of one part. */
 #define ITEMS_AT_ONCE 64
 /* The most gradients of all parts. */
-#define MOST_SUMS ((int64_t)1 << 20)
+#define MOST_SUMS ((int64_t)1 << 19)
 
 struct grad_w {
     struct direct d;
     const char *grad;
     char *dw;
-    char *sums;     /* of each part: [group][part][number][filter][tap] */
+    double *sums;   /* of each part: [group][part][number][filter][tap] */
     int64_t parts;  /* of a group's items; of sizes alone, and so is the order of sums */
 };
 
 struct rooms {
     char *x, *mask, *g, *y, *there, *weights;
+    char *sums;  /* of the last items: [group][number][filter][tap] */
 };
 
 int dot_is_direct_grad_w(const struct dot_problem *p)
@@ -71,11 +74,12 @@ static int64_t divide(const struct grad_w *f, char *scratch, struct rooms *rooms
     rooms->y = next, next += p->kernels->saved ? bytes_of(f, gradients) : 0;
     rooms->there = next, next += bytes_of(f, each);
     rooms->weights = next, next += aligned(taps(p) * weight_bytes(p));
+    rooms->sums = next, next += aligned(f->d.together * sums_of_part(p) * p->kernels->element);
     return next - scratch;
 }
 
-/* One item's gradients of all filters of its groups, added to sums, which are those of the groups' first part. */
-static void add_item(const struct grad_w *f, const struct item *item, int another, int masked, char *sums,
+/* One item's gradients of all filters of its groups, added to the rooms' sums. */
+static void add_item(const struct grad_w *f, const struct item *item, int another, int masked,
                      const struct rooms *rooms)
 {
     static const uint8_t none[8];
@@ -103,7 +107,7 @@ static void add_item(const struct grad_w *f, const struct item *item, int anothe
         const int64_t offset = (item->image * p->y_strides[0] + filter * p->y_strides[1]) * e;
         const char *w = dot_direct_weights(p, filter, rooms->weights), *x = rooms->x + group * pixels * e;
         const char *g = rooms->g + number * several.apart * e, *y = rooms->y + number * several.apart * e;
-        char *to = sums + (group * f->parts * sums_of_part(p) + o % p->filters * taps(p)) * e;
+        char *to = rooms->sums + (group * sums_of_part(p) + o % p->filters * taps(p)) * e;
         int finite;
 
         if (number == 0) {
@@ -127,16 +131,17 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
     const struct dot_problem *p = d->p;
     const int64_t e = p->kernels->element, items = items_of_group(f), part = task % f->parts, bundle = task / f->parts;
     const int64_t first = items * part / f->parts, end = items * (part + 1) / f->parts;
-    const int64_t bundles = ceiling(p->groups, d->together);
-    char *sums = f->sums + (bundle * d->together * f->parts + part) * sums_of_part(p) * e;
+    const int64_t bundles = ceiling(p->groups, d->together), groups = smaller(d->together, p->groups - bundle * d->together);
+    const int64_t each = sums_of_part(p), some = ceiling(POSITIONS_IN_ALL, volume(d->s.box));
+    double *totals = f->sums + (bundle * d->together * f->parts + part) * each;
     struct rooms rooms;
     int64_t number, group, box = -1;
     int masked = 0;
 
     /* Beyond the last position there is none. */
     memset(scratch, 0, (size_t)divide(f, scratch, &rooms));
-    for (group = bundle * d->together; group < smaller(p->groups, (bundle + 1) * d->together); group++)
-        memset(f->sums + (group * f->parts + part) * sums_of_part(p) * e, 0, (size_t)(sums_of_part(p) * e));
+    for (group = 0; group < groups; group++)
+        memset(totals + group * f->parts * each, 0, (size_t)each * sizeof *totals);
     for (number = first; number < end; number++) {
         const struct item item = dot_direct_item(d, number * bundles + bundle);
         const int another = item.box != box;
@@ -148,7 +153,10 @@ static void grad_w_task(void *context, int64_t task, char *scratch)
                 dot_direct_mask(d, &item, rooms.mask);
         }
         box = item.box;
-        add_item(f, &item, another, masked, sums, &rooms);
+        add_item(f, &item, another, masked, &rooms);
+        if ((number + 1 - first) % some == 0 || number + 1 == end)
+            for (group = 0; group < groups; group++)
+                dot_add_up(p, each, rooms.sums + group * each * e, totals + group * f->parts * each);
     }
 }
 
@@ -156,18 +164,20 @@ static void add_parts(void *context, int64_t group, char *scratch)
 {
     const struct grad_w *f = (const struct grad_w *)context;
     const struct dot_problem *p = f->d.p;
-    const int64_t e = p->kernels->element, count = weights_of_group(p);
-    int64_t part;
+    const int64_t count = weights_of_group(p), each = sums_of_part(p);
+    int number;
 
     (void)scratch;
-    for (part = 0; part < f->parts; part++)
-        dot_add_weights(p, count, f->sums + (group * f->parts + part) * sums_of_part(p) * e, f->dw + group * count * e);
+    for (number = 0; number < p->kernels->numbers; number++)
+        if (p->kernels->wanted >> number & 1)
+            dot_add_totals(p, count, f->sums + group * f->parts * each + number * count, f->parts, each,
+                           f->dw + (number * weights(p) + group * count) * p->kernels->element);
 }
 
 static int64_t offsets_bytes(const struct dot_problem *p) { return aligned(taps(p) * (int64_t)sizeof(int64_t)); }
 static int64_t sums_bytes(const struct grad_w *f)
 {
-    return aligned(f->d.p->groups * f->parts * sums_of_part(f->d.p) * f->d.p->kernels->element);
+    return aligned(f->d.p->groups * f->parts * sums_of_part(f->d.p) * (int64_t)sizeof(double));
 }
 
 int64_t dot_direct_grad_w_workspace(const struct dot_problem *p)
@@ -190,7 +200,8 @@ void dot_direct_grad_w(const struct dot_problem *p, const void *grad, void *dw, 
     f.d.together = dot_direct_together(&f.d);
     dot_direct_offsets(p, &f.d.s, f.d.offsets);
     f.parts = count_parts(&f);
-    f.sums = (char *)workspace + offsets_bytes(p);
-    run(p, ceiling(p->groups, f.d.together) * f.parts, grad_w_task, &f, f.sums + sums_bytes(&f), divide(&f, NULL, &rooms));
+    f.sums = (double *)((char *)workspace + offsets_bytes(p));
+    run(p, ceiling(p->groups, f.d.together) * f.parts, grad_w_task, &f,
+        (char *)f.sums + sums_bytes(&f), divide(&f, NULL, &rooms));
     run(p, p->groups, add_parts, &f, NULL, 0);
 }

@@ -3,7 +3,7 @@
 #include "dot_fours.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
-#include "dot_turned.h"
+#include "dot_few.h"
 #include "dot_workspace.h"
 
 struct forward {
@@ -127,8 +127,8 @@ int64_t dot_forward_workspace(const struct dot_problem *p)
         return dot_fours_workspace(p);
     if (p->kernels->direct && dot_is_direct_forward(p))
         return dot_direct_workspace(p);
-    if (dot_is_turned(p))
-        return dot_turned_workspace(p);
+    if (p->kernels->few && dot_is_few(p))
+        return dot_few_workspace(p);
     return dot_slab_bytes(p, &size) + p->threads * forward_scratch(p);
 }
 
@@ -148,8 +148,8 @@ void dot_forward(const struct dot_problem *p, void *y, void *workspace)
         dot_direct(p, y, workspace);
         return;
     }
-    if (dot_is_turned(p)) {
-        dot_turned(p, y, workspace);
+    if (p->kernels->few && dot_is_few(p)) {
+        dot_few(p, y, workspace);
         return;
     }
     f.chunk = forward_chunk(p);

@@ -4,6 +4,7 @@
 
 #include "dot_add.h"
 #include "dot_direct.h"
+#include "dot_few.h"
 #include "dot_pack.h"
 #include "dot_workspace.h"
 
@@ -242,8 +243,11 @@ int64_t dot_grad_w_workspace(const struct dot_problem *p)
 {
     const struct grad_w f = grad_w_split(p);
 
-    return p->kernels->direct_grad_w != NULL && dot_is_direct_grad_w(p) ? dot_direct_grad_w_workspace(p)
-                                                                        : p->threads * grad_w_scratch(&f);
+    if (p->kernels->direct_grad_w && dot_is_direct_grad_w(p))
+        return dot_direct_grad_w_workspace(p);
+    if (p->kernels->few_grads && dot_is_few(p))
+        return dot_few_grads_workspace(p);
+    return p->threads * grad_w_scratch(&f);
 }
 
 void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *workspace)
@@ -252,6 +256,10 @@ void dot_grad_w(const struct dot_problem *p, const void *grad, void *dw, void *w
 
     if (p->kernels->direct_grad_w && dot_is_direct_grad_w(p)) {
         dot_direct_grad_w(p, grad, dw, workspace);
+        return;
+    }
+    if (p->kernels->few_grads && dot_is_few(p)) {
+        dot_few_grads(p, grad, NULL, dw, workspace);
         return;
     }
     f.grad = (const char *)grad;
@@ -292,12 +300,21 @@ static int64_t parts_of(const struct dot_problem *p)
     return ceiling(p->batch, images_of_part(p)) * ceiling(p->blocks[1], rows_of_part(p));
 }
 
+/* Whether neither gradient is computed where pixels lie. */
+static int none_direct(const struct dot_problem *p)
+{
+    return !(p->kernels->direct_grad_x && dot_is_direct_grad_x(p)) &&
+           !(p->kernels->direct_grad_w && dot_is_direct_grad_w(p));
+}
+
+static int few_at_once(const struct dot_problem *p)
+{
+    return p->kernels->few_grads && none_direct(p) && dot_is_few(p);
+}
+
 static int both_at_once(const struct dot_problem *p)
 {
-    const int direct_x = p->kernels->direct_grad_x != NULL && dot_is_direct_grad_x(p);
-    const int direct_w = p->kernels->direct_grad_w != NULL && dot_is_direct_grad_w(p);
-
-    return !direct_x && !direct_w && volume(p->kernel) <= MOST_TAPS &&
+    return none_direct(p) && volume(p->kernel) <= MOST_TAPS &&
            p->groups * p->channels * parts_of(p) >= LEAST_TASKS;
 }
 
@@ -332,6 +349,8 @@ int64_t dot_grads_workspace(const struct dot_problem *p)
     double there;
     const struct grad_w f = grads_split(p, &there, &there);
 
+    if (few_at_once(p))
+        return dot_few_grads_workspace(p);
     if (!both_at_once(p))
         return larger(dot_grad_x_workspace(p), dot_grad_w_workspace(p));
     return parts_bytes(p) + p->threads * grad_w_scratch(&f);
@@ -353,6 +372,10 @@ void dot_grads(const struct dot_problem *p, const void *grad, void *dx, void *dw
     const int64_t tasks = ceiling(p->batch, f.images) * p->groups * ceiling(taps(p), f.taps);
     char *scratch = (char *)workspace + parts_bytes(p);
 
+    if (few_at_once(p)) {
+        dot_few_grads(p, grad, dx, dw, workspace);
+        return;
+    }
     if (!both_at_once(p)) {
         dot_grad_x(p, grad, dx, workspace);
         dot_grad_w(p, grad, dw, workspace);

@@ -3,6 +3,7 @@
 
 #include "dot_add.h"
 #include "dot_direct.h"
+#include "dot_few.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
 #include "dot_workspace.h"
@@ -134,6 +135,8 @@ int64_t dot_grad_x_workspace(const struct dot_problem *p)
 
     if (p->kernels->direct_grad_x && dot_is_direct_grad_x(p))
         return dot_direct_grad_x_workspace(p);
+    if (p->kernels->few_grads && dot_is_few(p))
+        return dot_few_grads_workspace(p);
     return dot_slab_bytes(p, &size) + p->threads * grad_x_scratch(p);
 }
 
@@ -148,6 +151,10 @@ void dot_grad_x(const struct dot_problem *p, const void *grad, void *dx, void *w
 
     if (p->kernels->direct_grad_x && dot_is_direct_grad_x(p)) {
         dot_direct_grad_x(p, grad, dx, workspace);
+        return;
+    }
+    if (p->kernels->few_grads && dot_is_few(p)) {
+        dot_few_grads(p, grad, dx, NULL, workspace);
         return;
     }
     do {

@@ -14,8 +14,8 @@
 #define FORWARD 1
 #define GRADIENTS 1
 #define PANELS 1
-#define TURNS 1
 #define DIRECT 1
+#define FEW 1
 
 /* For INLINE, which the ops need before there is a level. */
 #define LEVEL 0

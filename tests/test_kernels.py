@@ -578,3 +578,43 @@ def test_a_second_process_compiles_nothing(compiler, tmpdir):
     assert announced.count("compiled") == 1
     second, silence = run(CALL, **cache)
     assert second == first and "compiled" not in silence and first.splitlines()[1] == "[]"
+
+
+FEW = {
+    "l1": (lambda w, x: abs(w - x).sum(-1), lambda w, x: np.sign(w - x)),
+    "adder": (lambda w, x: -abs(w - x).sum(-1), lambda w, x: x - w),
+    "max_plus": (lambda w, x: (w + x).max(-1), None),
+    "min_plus": (lambda w, x: (w + x).min(-1), None),
+}
+
+
+@pytest.mark.parametrize("rows, taps, filters", [(1, 8, 3), (1, 515, 70), (2, 100, 5), (7, 65, 21), (13, 250, 66)])
+@pytest.mark.parametrize("op", sorted(FEW))
+def test_linear_of_few_rows(op, rows, taps, filters):
+    """Whole vectors of taps or not, whole tiles of filters or not, weights that lie along taps or along filters."""
+    pick = np.random.RandomState(rows)
+    for dtype, tolerance in (("float32", 2e-6), ("float64", 1e-14)):
+        x, w = pick.randn(rows, taps).astype(dtype), pick.randn(filters, taps).astype(dtype)
+        expected = FEW[op][0](w[None].astype("float64"), x[:, None].astype("float64"))
+        found = linear(x, w, op=op)
+        assert abs(found - expected).max() <= tolerance * abs(expected).max()
+        np.testing.assert_array_equal(linear(np.asfortranarray(x), np.asfortranarray(w), op=op), found)
+        w[0, -1] = np.nan
+        assert np.isnan(linear(x, w, op=op)[:, 0]).all() and not np.isnan(linear(x, w, op=op)[:, 1:]).any()
+
+
+@needs_torch
+@pytest.mark.parametrize("rows, taps, filters", [(1, 8, 3), (1, 515, 300), (7, 65, 21), (13, 250, 66)])
+def test_gradients_of_few_rows(rows, taps, filters):
+    pick = np.random.RandomState(taps)
+    x, w, g = (pick.randn(*shape).astype("float32") for shape in ((rows, taps), (filters, taps), (rows, filters)))
+    differences = np.sign(w[None].astype("float64") - x[:, None])
+    for transposes in (False, True):
+        x_, w_ = (make("torch", np.asfortranarray(a) if transposes else a) for a in (x, w))
+        x_.requires_grad, w_.requires_grad = True, True
+        linear(x_, w_, op="l1").backward(torch.from_numpy(g))
+        for found, sums in (
+            (w_.grad, (g[:, :, None] * differences).sum(0)),
+            (x_.grad, -(g[:, :, None] * differences).sum(1)),
+        ):
+            assert abs(values(found) - sums).max() <= 2e-6 * abs(sums).max()

@@ -245,8 +245,7 @@ def source(texts, dtype, level, part):
         ("GRADIENTS", int(part.gradients)),
         ("PANELS", int(not part.direct)),
         ("DIRECT", int(part.direct)),
-        # Compiling would take half as long again.
-        ("TURNS", 0),
+        ("FEW", 0),
         ("DIVIDES", int(texts.divides)),
         ("MASKS", int(texts.pad is None)),
         ("FINITE", int(texts.finite_grads)),
