@@ -14,6 +14,8 @@
 #define TOGETHER 16
 /* Bytes of the rows that are read and written for each few filters' gradients. */
 #define ROOM (16 << 10)
+/* Bytes of rows that are copied, at most: whether they are, how operands lie decides, but whether this is for them, not. */
+#define MOST_COPIED (4 << 20)
 /* Filters of one task: of the forward call. */
 #define FILTERS 64
 
@@ -47,6 +49,9 @@ int dot_is_few(const struct dot_problem *p)
 
     /* Of more positions panels are full, and of fewer taps it takes longer to add up a vector's lanes. */
     if (2 * positions(p) > 3 * lanes || positions(p) * lanes > 2 * taps(p))
+        return 0;
+    /* Rows of both operands may have to be copied. */
+    if (larger(TOGETHER, p->groups * positions(p)) * taps(p) > MOST_COPIED / p->kernels->element)
         return 0;
     for (axis = 0; axis < 3; axis++)
         if (p->before[axis] != 0 || (p->blocks[axis] - 1) * p->stride[axis] +

@@ -1,9 +1,9 @@
 /* The forward call: tiles of results, from packed weights and panels of columns. */
 #include "dot_direct.h"
+#include "dot_few.h"
 #include "dot_fours.h"
 #include "dot_pack.h"
 #include "dot_slab.h"
-#include "dot_few.h"
 #include "dot_workspace.h"
 
 struct forward {

@@ -261,14 +261,15 @@ def test_every_size_of_tile(setting, op, isa):
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("op", ["l1", "max_plus", "own", "ordered", "logsumexp"])
 def test_few_rows_are_those_of_many(setting, op, isa):
-    """Where positions are few, lanes are filters: results are the same to the bit, blocks and groups included."""
+    """Where positions are few, lanes are taps: sums of named ops come in another order, and other results are the same to the
+    bit, blocks and groups included."""
     setting(isa)
     own = {
         "own": Op(lambda w, x, t: w * abs(x - t)),
         "ordered": Op(lambda w, x: w - 2 * x, add=lambda acc, term: acc * 0.5 + term, identity=0.0),
         "logsumexp": Op(lambda w, x: w + x, add="logsumexp"),
     }.get(op, op)
-    random = np.random.RandomState(0)
+    random, rtol = np.random.RandomState(0), 1e-6 if op == "l1" else 0
     for filters, taps in ((32, 700), (37, 5)):
         x, w, t = (random.randn(*shape).astype("float32") for shape in ((40, taps), (filters, taps), (filters, taps)))
         x[1, 3], w[2, 0] = np.inf, -np.inf
@@ -276,11 +277,11 @@ def test_few_rows_are_those_of_many(setting, op, isa):
         with np.errstate(invalid="ignore"):
             many = linear(x, w, op=own, **params)
             for rows in (1, 2, 3, 5, 7, 8):
-                np.testing.assert_array_equal(linear(x[:rows], w, op=own, **params), many[:rows])
+                np.testing.assert_allclose(linear(x[:rows], w, op=own, **params), many[:rows], rtol=rtol)
     x, w = random.randn(2, 3 * 20, 1, 1), random.randn(3 * 33, 20, 1, 1)
     if op != "own":
         many = conv2d(np.repeat(x, 30, 3), w, groups=3, op=own)
-        np.testing.assert_array_equal(conv2d(x, w, groups=3, op=own), many[..., :1])
+        np.testing.assert_allclose(conv2d(x, w, groups=3, op=own), many[..., :1], rtol=rtol)
 
 
 @pytest.mark.parametrize("taps", [255, 256, 257, 511, 512, 513, 1030])
