@@ -19,6 +19,8 @@
 #define AT_ONCE 4096
 /* Terms below which a task isn't worth a thread's while. */
 #define TERMS_OF_TASK 2000000
+/* Filters of a task, at least. */
+#define FILTERS_OF_TASK 32
 
 struct fours {
     const struct dot_problem *p;
@@ -412,8 +414,9 @@ void dot_fours(const struct dot_problem *p, void *y, void *workspace)
         const int64_t places = f.in_boxes ? p->batch * volume(f.s.boxes) : ceiling(positions(p), FOURS_LANES);
         const int64_t terms = positions(p) * groups * filters * taps(p);
         /* Some tasks a thread, so that all end at about the same time. */
-        const int64_t tasks = larger(1, smaller(p->threads > 1 ? 8 * p->threads : 1, terms / TERMS_OF_TASK));
-        const int64_t chunks = ceiling(tasks, groups * places);
+        const int64_t tasks = larger(1, smaller(p->threads > 1 ? 4 * p->threads : 1, terms / TERMS_OF_TASK));
+        /* Each of a box's tasks packs its pixels. */
+        const int64_t chunks = smaller(ceiling(tasks, groups * places), ceiling(filters, FILTERS_OF_TASK));
 
         f.chunk = ceiling(ceiling(filters, chunks), FOURS_ROWS) * FOURS_ROWS;
         f.share = f.in_boxes && f.chunk >= filters ? ceiling(groups * places, larger(tasks, places)) : 1;

@@ -24,6 +24,8 @@
 #define DENSE (FOURS * FOURS_TAPS)
 /* Pixels whose channels' signs are put together at a time. */
 #define BLOCK 512
+/* How far pixels are apart, at most, so that those between them may be packed, too. */
+#define NEAR 4
 /* Pixels, and bytes of each, that are transposed at a time. */
 #define PIXELS 64
 #define DEEP 64

@@ -20,11 +20,12 @@ TARGET static void TYPED(pixels)(const void *values, int64_t channel, int64_t st
                                 uint8_t *bytes)
 {
     const ELEMENT *v = (const ELEMENT *)values;
-    uint8_t signs[FOURS][BLOCK];
+    const int64_t most = step >= 1 && step <= NEAR ? BLOCK / step : 0;
+    uint8_t signs[FOURS][BLOCK], all[BLOCK];
     int64_t first, j;
     int c;
 
-    if (step != 1) {
+    if (most == 0) {
         for (j = 0; j < count; j++, v += step) {
             int byte = 0;
 
@@ -34,20 +35,28 @@ TARGET static void TYPED(pixels)(const void *values, int64_t channel, int64_t st
         }
         return;
     }
-    for (first = 0; first < count; first += BLOCK, bytes += BLOCK, v += BLOCK) {
-        const int64_t size = smaller(BLOCK, count - first);
+    /* Where pixels are near each other, those between them are packed, too. */
+    for (first = 0; first < count; first += most, bytes += most, v += most * step) {
+        const int64_t pixels = smaller(most, count - first), size = (pixels - 1) * step + 1;
+        uint8_t *const out = step == 1 ? bytes : all;
 
         for (c = 0; c < channels; c++)
             TYPED(signs)(v + c * channel, size, signs[c]);
         if (channels == 1)
             for (j = 0; j < size; j++)
-                bytes[j] = signs[0][j] & 1;
+                out[j] = signs[0][j] & 1;
         else if (channels == FOURS)
             for (j = 0; j < size; j++)
-                bytes[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (signs[2][j] & 4) | (signs[3][j] & 8));
+                out[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (signs[2][j] & 4) | (signs[3][j] & 8));
         else
             for (j = 0; j < size; j++)
-                bytes[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (channels > 2 ? signs[2][j] & 4 : 0));
+                out[j] = (uint8_t)((signs[0][j] & 1) | (signs[1][j] & 2) | (channels > 2 ? signs[2][j] & 4 : 0));
+        if (step == 2)
+            for (j = 0; j < pixels; j++)
+                bytes[j] = all[2 * j];
+        else if (step > 2)
+            for (j = 0; j < pixels; j++)
+                bytes[j] = all[step * j];
     }
 }
 
