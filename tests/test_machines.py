@@ -66,7 +66,10 @@ try:
 except compile.CannotCompile as error:
     print(error)
 """
+# platform asks the system once, and modules that it imports would take this one for Windows.
 WINDOWS = """
+import platform
+platform.uname()
 for name in ("geteuid", "uname", "setsid", "killpg"):
     if hasattr(os, name):
         delattr(os, name)
