@@ -23,7 +23,7 @@ from im2col_compat.op import Op
 from im2col_compat.quantized import QuantConv2d, QuantLinear
 from im2col_compat.unrolled import conv_matrix
 
-__version__ = "0.6.0"
+__version__ = "1.0.0"
 __all__ = [
     "BinaryConv2d", "BinaryLinear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
     "Fold", "Linear", "Op", "QuantConv2d", "QuantLinear", "SlowPathWarning", "Unfold", "available_backends", "backend",
