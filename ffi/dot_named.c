@@ -1,65 +1,27 @@
-/* The kernels of the named ops, for float and double, in each instruction set, and the choice among these. */
-#include <math.h>
+/* Finding the kernels of a named op, and the machine's best instruction set. */
 #include <stddef.h>
 #include <string.h>
 
 #include "dot.h"
+#include "dot_named.h"
 #include "dot_target.h"
-#if HAS_AVX
-#include "dot_l1_grads.h"
-#endif
-
-#define SUM ELEMENT
-#define TOTAL ELEMENT
-#define FORWARD 1
-#define GRADIENTS 1
-#define PANELS 1
-#define DIRECT 1
-#define FEW 1
-
-/* For INLINE, which the ops need before there is a level. */
-#define LEVEL 0
-#include "dot_level.h"
-#undef LEVEL
-
-#define ELEMENT float
-#define OF_FLOATS
-#define MATH(name) name##f
-#define FMA(a, b, c) __builtin_fmaf(a, b, c)
-#define TYPED(name) name##_float32
-#include "dot_ops_body.h"
-#define BODY "dot_named_body.h"
-#define FEATURES ""
-#include "dot_levels.h"
-#undef ELEMENT
-#undef OF_FLOATS
-#undef MATH
-#undef FMA
-#undef TYPED
-
-#define ELEMENT double
-#define MATH(name) name
-#define FMA(a, b, c) __builtin_fma(a, b, c)
-#define TYPED(name) name##_float64
-#include "dot_ops_body.h"
-#define BODY "dot_named_body.h"
-#define FEATURES ""
-#include "dot_levels.h"
-
-#define NAMED(op) {#op "_float32", LEVELS(&op##_kernels_float32)}, {#op "_float64", LEVELS(&op##_kernels_float64)}
 
 static const struct {
-    const char *name;
-    const struct dot_kernels *levels[3];
-} ops[] = {NAMED(l1), NAMED(adder), NAMED(l2), NAMED(xnor), NAMED(max_plus), NAMED(min_plus)};
+    const char *ending;
+    const struct dot_named_op *ops;
+} types[] = {{"_float32", dot_named_float32}, {"_float64", dot_named_float64}};
 
 const struct dot_kernels *dot_named(const char *name, int level)
 {
-    size_t i;
+    const struct dot_named_op *op;
+    size_t type, length;
 
-    for (i = 0; i < sizeof ops / sizeof *ops; i++)
-        if (strcmp(ops[i].name, name) == 0)
-            return ops[i].levels[level];
+    for (type = 0; type < sizeof types / sizeof *types; type++)
+        for (op = types[type].ops; op->name; op++) {
+            length = strlen(op->name);
+            if (strncmp(name, op->name, length) == 0 && strcmp(name + length, types[type].ending) == 0)
+                return op->levels[level];
+        }
     return NULL;
 }
 

@@ -27,6 +27,8 @@
 #define BLOCK 256
 /* Pixels that one task takes on. */
 #define TASK (16 * BLOCK)
+/* Pixels, at most, that are worth picking the bits of. */
+#define PICKED 32
 
 /* ---------------------------------------------------------------- packing */
 
@@ -34,6 +36,8 @@ struct packing {
     const struct dot_signs *s;
     /* `count` pixels of `channels` channels to words or bytes. */
     void (*pack)(const void *values, int64_t channel, int64_t pixel, int channels, int64_t count, void *out);
+    /* All `count` pixels of channels that follow each other, to words. Or NULL. */
+    void (*dense)(const void *values, int channels, int count, uint32_t *words);
     int64_t size;
     int64_t packed; /* channels in a word, or byte */
     int64_t unit;   /* its bytes */
@@ -53,16 +57,20 @@ static void pack_row(const struct packing *p, int64_t row, int64_t start, int64_
     /* Pixels that are equally far from each other: all, or those of a row. */
     const int64_t run =
         strides[3] == sizes[2] * strides[4] && strides[2] == sizes[1] * strides[3] ? all : sizes[2];
+    const int channels = (int)smaller(s->channels - channel, p->packed);
     int64_t pixel, next;
 
+    if (p->dense && strides[1] == all && strides[4] == 1 && run == all && all <= PICKED) {
+        p->dense((const char *)s->values + offset * p->size, channels, (int)all, (uint32_t *)s->packed + row * all);
+        return;
+    }
     for (pixel = start; pixel < end; pixel = next) {
         const int64_t rows = pixel / sizes[2], planes = rows / sizes[1];
         const int64_t place = offset + planes * strides[2] + rows % sizes[1] * strides[3] + pixel % sizes[2] * strides[4];
 
         next = smaller(end, (pixel / run + 1) * run);
         p->pack((const char *)s->values + place * p->size, strides[1], strides[4],
-                (int)smaller(s->channels - channel, p->packed), next - pixel,
-                (char *)s->packed + (row * all + pixel) * p->unit);
+                channels, next - pixel, (char *)s->packed + (row * all + pixel) * p->unit);
     }
 }
 
@@ -82,6 +90,40 @@ static void pack_task(void *context, int64_t task, char *scratch)
 #define BODY "dot_signs_body.h"
 #define FEATURES ",avx512vpopcntdq,prfchw"
 #include "dot_levels.h"
+
+#if HAS_AVX
+/* Small kernels' weights: their signs come in the order in which they lie, and each tap picks its own. */
+__attribute__((target("avx512f,bmi2"))) static void pick(const void *values_, int channels, int taps, uint32_t *words)
+{
+    const float *values = (const float *)values_;
+    const int all = channels * taps;
+    uint64_t every = 0;
+    int i, j, tap = 0, channel = 0;
+
+    for (i = 0; i < 64; i += taps)
+        every |= (uint64_t)1 << i;
+    for (i = 0; i < taps; i++)
+        words[i] = 0;
+    for (i = 0; i < all; i += 64) {
+        uint64_t bits = 0, ones = every;
+
+        for (j = 0; j < 64 && i + j < all; j += 16) {
+            const int left = all - i - j;
+            const __mmask16 there = left < 16 ? (__mmask16)((1 << left) - 1) : (__mmask16)-1;
+            const __m512 v = _mm512_maskz_loadu_ps(there, values + i + j);
+
+            bits |= (uint64_t)_mm512_mask_cmp_ps_mask(there, v, _mm512_setzero_ps(), _CMP_GE_OQ) << j;
+        }
+        for (j = 0; j < taps; j++, ones <<= 1) {
+            words[tap] |= (uint32_t)_pext_u64(bits, ones) << channel;
+            if (++tap == taps)
+                tap = 0, channel++;
+        }
+        /* The first bit of the next 64. */
+        tap = (i + 64) % taps, channel = (i + 64) / taps;
+    }
+}
+#endif
 
 /* ---------------------------------------------------------------- the choice */
 
@@ -117,12 +159,15 @@ void dot_pack_signs(const struct dot_signs *s, const char *dtype, int level)
 
     for (i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].dtype, dtype) == 0) {
-            struct packing p = {s, known[i].words[own], known[i].size, packed, 1, 1, rows};
+            struct packing p = {s, known[i].bytes[own], NULL, known[i].size, packed, 1, 1, rows};
 
-            if (s->kind == DOT_WORDS)
-                p.unit = sizeof(uint32_t);
-            else
-                p.pack = known[i].bytes[own];
+            if (s->kind == DOT_WORDS) {
+                p.pack = known[i].words[own], p.unit = sizeof(uint32_t);
+#if HAS_AVX
+                if (own == 2 && strcmp(dtype, "float32") == 0 && __builtin_cpu_supports("bmi2"))
+                    p.dense = pick;
+#endif
+            }
             /* Rows of weights are short. */
             p.rows = larger(1, TASK / (packed * volume(s->image)));
             parallel_for(s->threads, s->parallel, ceiling(rows, p.rows) * ceiling(volume(s->image), TASK), pack_task,

@@ -48,6 +48,17 @@ def test_convolutions_of_signs(kind, dtype, problem):
     np.testing.assert_array_equal(values(found), expected[0])
 
 
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 3), (5, 5), (4, 8), (5, 7)])
+@pytest.mark.parametrize("channels", [5, 31, 32, 33, 70])
+def test_weights_of_every_size(channels, kernel):
+    """Words of small kernels' weights, picked from those that lie one after the other, or turned: the same results."""
+    x, w = of_all_sizes("float32", (1, channels, 6, 9), 1), of_all_sizes("float32", (5, channels) + kernel, 2)
+    turned = np.ascontiguousarray(w.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    expected = convolution(x, w, 1, 0, 1, 1)
+    for weight in (w, turned, w[:, ::-1][:, ::-1]):
+        np.testing.assert_array_equal(everywhere(lambda: conv2d(x, weight, op="xnor")), expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks(kind):
     """Masks are signs, whatever a comparison gives: xnor of x >= 0 is that of x. Before 1.2 it gives uint8."""

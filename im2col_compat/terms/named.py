@@ -1,4 +1,4 @@
-"""The ops whose kernels are built into the C library (ffi/dot_named.c). ops.py names them."""
+"""The ops whose kernels are built into the C library (ffi/dot_named_type_body.h). ops.py names them."""
 
 from im2col_compat import lowlevel
 from im2col_compat.codegen.kernels import LEVELS, Kernels

@@ -139,7 +139,7 @@ class Target(object):
     def jobs(self, printed):
         """(source, flags) of all that is to be compiled, what takes longest first."""
         strict = FLAGS + STRICT + ["-I" + str(FFI)]
-        for source in sorted(self.sources, key=lambda source: source.name != "dot_named.c"):
+        for source in sorted(self.sources, key=lambda source: not source.name.startswith("dot_named_")):
             yield source, strict
         for source in printed:
             name = "-D{}={}".format(template.ENTRY, source.stem)
