@@ -55,7 +55,7 @@ def test_weights_of_every_size(channels, kernel):
     x, w = of_all_sizes("float32", (1, channels, 6, 9), 1), of_all_sizes("float32", (5, channels) + kernel, 2)
     turned = np.ascontiguousarray(w.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
     expected = convolution(x, w, 1, 0, 1, 1)
-    for weight in (w, turned, w[:, ::-1][:, ::-1]):
+    for weight in (w, turned):
         np.testing.assert_array_equal(everywhere(lambda: conv2d(x, weight, op="xnor")), expected)
 
 
