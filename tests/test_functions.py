@@ -137,8 +137,11 @@ EITHER_ZERO = ("clamp_max", "clamp_min", "gelu", "lerp")
 
 
 def kept(name, w, x):
-    """Which operands are compared. PyTorch's vectors lose a quotient, or a product, that overflows."""
+    """Which operands are compared. PyTorch's vectors lose a quotient, or a product, that overflows, and on some
+    processors gelu of floats is NaN at infinity."""
     finite = np.isfinite(w) & np.isfinite(x)
+    if name == "gelu" and w.dtype == np.float32:
+        return ~np.isinf(w) & ~np.isinf(x)
     with np.errstate(all="ignore"):
         if name in ("fmod", "remainder"):
             parts = [w / x, w / w.dtype.type(0.3), 3 / x]
@@ -287,7 +290,10 @@ def of_one_another(tmpdir_factory):
 def test_corners(of_one_another, name):
     """Gradients are autograd's for each operand, at zeros, ties, infinities and NaN, on the way back from one function
     through another; and the texts for finite operands give what the exact ones do."""
-    g, w, x = np.array(list(itertools.product([1.0, -2.0, 0.0], CORNERS, CORNERS)), np.float32).T.copy()
+    operands = list(itertools.product([1.0, -2.0, 0.0], CORNERS, CORNERS))
+    # As many as fill vectors: some of PyTorch's functions give another gradient at NaN for what is left over.
+    operands += operands[: -len(operands) % 64]
+    g, w, x = np.array(operands, np.float32).T.copy()
     finite = np.isfinite(w) & np.isfinite(x)
     for (i, outer), inner in itertools.product(enumerate(OUTER[name]), sorted(INNER)):
         operands = [torch.from_numpy(array.copy()).requires_grad_() for array in (w, x)]
