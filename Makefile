@@ -9,7 +9,8 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test test-onnx test-cuda-build demo study features accuracy bench cuda bench-cuda sanitize matrix cross dist dist-check clean
+.PHONY: test test-onnx test-cuda-build docs demo study features accuracy bench cuda bench-cuda sanitize matrix cross dist
+.PHONY: dist-check clean
 
 test: $(VENV)/installed $(VENV)/test-tools
 	$(BIN)/pytest -n auto --dist worksteal tests
@@ -21,6 +22,12 @@ test-onnx: $(VENV)/installed $(VENV)/test-tools $(VENV)/onnx-tools
 # Compiles the kernels for GPUs, without one, and looks at the code; writes the table in docs/cuda.md.
 test-cuda-build: $(VENV)/installed $(VENV)/cuda/tools
 	$(VENV)/cuda/bin/python tests/cuda/build.py
+
+# The documentation as a site, in site/: the pages of docs/, and the reference, of docstrings and stubs. Looks at it in
+# Chromium, where that is, and tries the stubs by mypy. make test has these tests too, once the packages are there.
+docs: $(VENV)/installed $(VENV)/test-tools $(VENV)/docs-tools
+	$(BIN)/python -m mkdocs build --strict
+	$(BIN)/pytest tests/test_site.py tests/test_types.py
 
 demo: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/demo.py
@@ -92,6 +99,11 @@ $(VENV)/onnx-tools: $(VENV)/base
 	$(BIN)/pip install --quiet onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0
 	touch $@
 
+# black breaks the lines of signatures.
+$(VENV)/docs-tools: $(VENV)/base
+	$(BIN)/pip install --quiet "mkdocs==1.6.*" "mkdocstrings[python]==1.*" "mkdocstrings-python==2.*" black mypy typing_extensions
+	touch $@
+
 # The same packages and the compiler of CUDA, which the tests are to do without.
 $(VENV)/cuda/tools: $(VENV)/base
 	$(PYTHON) -m venv $(VENV)/cuda
@@ -119,4 +131,4 @@ $(VENV)/matrix-tools:
 	touch $@
 
 clean:
-	rm -rf $(VENV) .nox build dist docs/demo *.egg-info
+	rm -rf $(VENV) .nox build dist site docs/demo *.egg-info

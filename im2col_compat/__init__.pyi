@@ -7,14 +7,21 @@ from im2col_compat import ops as ops
 
 # Tensors give a tensor, arrays an array.
 _T = TypeVar("_T", torch.Tensor, "numpy.ndarray[Any, Any]")
+# One for each spatial dimension, or one for all of them.
 _Size = Union[int, Iterable[int]]
-# An item may be a pair (before, after).
+# The same, and an item may be a pair (before, after).
 _Sides = Union[_Size, Iterable[Union[int, Iterable[int]]]]
+# "same" keeps the size, where stride is 1; "valid" is 0.
 _Padding = Union[_Sides, Literal["same", "valid"]]
+# What layers pad with: the op's pad value, or the input's own pixels.
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+# A multiply, an add, or a gradient.
 _Function = Callable[..., Any]
+# The names of engines; "auto" is the first that serves the input.
 _Backend = Literal["auto", "torch", "ffi", "slices"]
+# The names of reductions.
 _Add = Literal["sum", "max", "min", "prod", "logsumexp"]
+# The names of ops.
 _Name = Literal["dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"]
 
 class Op:
@@ -30,112 +37,153 @@ class Op:
     def __init__(
         self,
         multiply: _Function,
-        add: Union[_Add, _Function] = ...,
-        identity: Optional[float] = ...,
-        pad_value: Optional[float] = ...,
-        grad_w: Optional[_Function] = ...,
-        grad_x: Optional[_Function] = ...,
-        normalize_grad_w: Optional[float] = ...,
-        name: Optional[str] = ...,
-        grad_params: Optional[Dict[str, Callable[..., Any]]] = ...,
+        add: Union[_Add, _Function] = "sum",
+        identity: Optional[float] = None,
+        pad_value: Optional[float] = 0,
+        grad_w: Optional[_Function] = None,
+        grad_x: Optional[_Function] = None,
+        normalize_grad_w: Optional[float] = None,
+        name: Optional[str] = None,
+        grad_params: Optional[Dict[str, Callable[..., Any]]] = None,
     ) -> None: ...
     def replace(self, **changes: Any) -> Op: ...
     @classmethod
     def from_c(
         cls,
         multiply: str,
-        add: str = ...,
-        identity: Union[float, str, None] = ...,
-        pad_value: Optional[float] = ...,
-        grad_w: Optional[str] = ...,
-        grad_x: Optional[str] = ...,
-        params: Iterable[str] = ...,
-        grad_params: Optional[Dict[str, str]] = ...,
+        add: str = "sum",
+        identity: Union[float, str, None] = None,
+        pad_value: Optional[float] = 0,
+        grad_w: Optional[str] = None,
+        grad_x: Optional[str] = None,
+        params: Iterable[str] = (),
+        grad_params: Optional[Dict[str, str]] = None,
     ) -> Op: ...
     @classmethod
     def from_table(
         cls,
         table: Any,
-        signed: Union[bool, Tuple[bool, bool], None] = ...,
-        bits: Union[int, Tuple[int, int], None] = ...,
-        name: Optional[str] = ...,
-        pad_value: Optional[float] = ...,
-        add: Union[Literal["sum", "max", "min"], _Function] = ...,
-        identity: Optional[float] = ...,
+        signed: Union[bool, Tuple[bool, bool], None] = None,
+        bits: Union[int, Tuple[int, int], None] = None,
+        name: Optional[str] = None,
+        pad_value: Optional[float] = 0,
+        add: Union[Literal["sum", "max", "min"], _Function] = "sum",
+        identity: Optional[float] = None,
     ) -> Op: ...
-    def explain(self, dtype: str = ..., device: Any = ...) -> str: ...
+    def explain(self, dtype: str = "float32", device: Any = "cpu") -> str: ...
 
+# A name, an op, or a function whose terms are summed.
 _Op = Union[_Name, Op, _Function]
-# Of the op, by name.
+# The parameters of an op: a number or a tensor, by name.
 _Params = Mapping[str, Any]
 
 def unfold(
     input: _T,
     kernel_size: _Size,
-    dilation: _Size = ...,
-    padding: _Sides = ...,
-    stride: _Size = ...,
-    out: Optional[_T] = ...,
+    dilation: _Size = 1,
+    padding: _Sides = 0,
+    stride: _Size = 1,
+    out: Optional[_T] = None,
 ) -> _T: ...
 def fold(
     input: _T,
     output_size: _Size,
     kernel_size: _Size,
-    dilation: _Size = ...,
-    padding: _Sides = ...,
-    stride: _Size = ...,
-    out: Optional[_T] = ...,
+    dilation: _Size = 1,
+    padding: _Sides = 0,
+    stride: _Size = 1,
+    out: Optional[_T] = None,
 ) -> _T: ...
 def unfold_transpose(
     input: _T,
     kernel_size: _Size,
-    dilation: _Size = ...,
-    padding: _Size = ...,
-    stride: _Size = ...,
-    output_padding: _Size = ...,
+    dilation: _Size = 1,
+    padding: _Size = 0,
+    stride: _Size = 1,
+    output_padding: _Size = 0,
+) -> _T: ...
+def conv1d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Padding = 0,
+    dilation: _Size = 1,
+    groups: int = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
 ) -> _T: ...
 def conv2d(
     input: _T,
     weight: _T,
-    bias: Optional[_T] = ...,
-    stride: _Size = ...,
-    padding: _Padding = ...,
-    dilation: _Size = ...,
-    groups: int = ...,
-    op: _Op = ...,
-    params: Optional[_Params] = ...,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Padding = 0,
+    dilation: _Size = 1,
+    groups: int = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
 ) -> _T: ...
-
-conv1d = conv2d
-conv3d = conv2d
-
+def conv3d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Padding = 0,
+    dilation: _Size = 1,
+    groups: int = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
+) -> _T: ...
+def conv_transpose1d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Size = 0,
+    output_padding: _Size = 0,
+    groups: int = 1,
+    dilation: _Size = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
+) -> _T: ...
 def conv_transpose2d(
     input: _T,
     weight: _T,
-    bias: Optional[_T] = ...,
-    stride: _Size = ...,
-    padding: _Size = ...,
-    output_padding: _Size = ...,
-    groups: int = ...,
-    dilation: _Size = ...,
-    op: _Op = ...,
-    params: Optional[_Params] = ...,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Size = 0,
+    output_padding: _Size = 0,
+    groups: int = 1,
+    dilation: _Size = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
 ) -> _T: ...
-
-conv_transpose1d = conv_transpose2d
-conv_transpose3d = conv_transpose2d
-
+def conv_transpose3d(
+    input: _T,
+    weight: _T,
+    bias: Optional[_T] = None,
+    stride: _Size = 1,
+    padding: _Size = 0,
+    output_padding: _Size = 0,
+    groups: int = 1,
+    dilation: _Size = 1,
+    op: _Op = "dot",
+    params: Optional[_Params] = None,
+) -> _T: ...
 def conv_matrix(
     weight: _T,
     input_size: _Size,
-    stride: _Size = ...,
-    padding: _Padding = ...,
-    dilation: _Size = ...,
-    groups: int = ...,
-    dense: bool = ...,
+    stride: _Size = 1,
+    padding: _Padding = 0,
+    dilation: _Size = 1,
+    groups: int = 1,
+    dense: bool = False,
 ) -> _T: ...
-def linear(input: _T, weight: _T, bias: Optional[_T] = ..., op: _Op = ..., params: Optional[_Params] = ...) -> _T: ...
-def matmul(a: _T, b: _T, op: _Op = ..., params: Optional[_Params] = ...) -> _T: ...
+def linear(
+    input: _T, weight: _T, bias: Optional[_T] = None, op: _Op = "dot", params: Optional[_Params] = None
+) -> _T: ...
+def matmul(a: _T, b: _T, op: _Op = "dot", params: Optional[_Params] = None) -> _T: ...
 
 class SlowPathWarning(RuntimeWarning): ...
 
@@ -144,7 +192,7 @@ class use_backend:
     def __enter__(self) -> use_backend: ...
     def __exit__(self, *args: Any) -> None: ...
 
-def backend(x: Any = ...) -> str: ...
+def backend(x: Any = None) -> str: ...
 def available_backends() -> Tuple[str, ...]: ...
 
 class Unfold(torch.nn.Module):
@@ -152,9 +200,7 @@ class Unfold(torch.nn.Module):
     dilation: _Size
     padding: _Sides
     stride: _Size
-    def __init__(
-        self, kernel_size: _Size, dilation: _Size = ..., padding: _Sides = ..., stride: _Size = ...
-    ) -> None: ...
+    def __init__(self, kernel_size: _Size, dilation: _Size = 1, padding: _Sides = 0, stride: _Size = 1) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class Fold(torch.nn.Module):
@@ -164,7 +210,7 @@ class Fold(torch.nn.Module):
     padding: _Sides
     stride: _Size
     def __init__(
-        self, output_size: _Size, kernel_size: _Size, dilation: _Size = ..., padding: _Sides = ..., stride: _Size = ...
+        self, output_size: _Size, kernel_size: _Size, dilation: _Size = 1, padding: _Sides = 0, stride: _Size = 1
     ) -> None: ...
     def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
@@ -176,29 +222,29 @@ class _Conv:
         in_channels: int,
         out_channels: int,
         kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Padding = ...,
-        dilation: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        padding_mode: _PaddingMode = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: _Op = ...,
-        params: Optional[_Params] = ...,
+        stride: _Size = 1,
+        padding: _Padding = 0,
+        dilation: _Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: _PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        op: _Op = "dot",
+        params: Optional[_Params] = None,
     ) -> None: ...
 
 class Conv1d(_Conv, torch.nn.Conv1d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv1d, op: _Op, params: Optional[_Params] = ...) -> Conv1d: ...
+    def from_conv(cls, conv: torch.nn.Conv1d, op: _Op, params: Optional[_Params] = None) -> Conv1d: ...
 
 class Conv2d(_Conv, torch.nn.Conv2d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv2d, op: _Op, params: Optional[_Params] = ...) -> Conv2d: ...
+    def from_conv(cls, conv: torch.nn.Conv2d, op: _Op, params: Optional[_Params] = None) -> Conv2d: ...
 
 class Conv3d(_Conv, torch.nn.Conv3d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv3d, op: _Op, params: Optional[_Params] = ...) -> Conv3d: ...
+    def from_conv(cls, conv: torch.nn.Conv3d, op: _Op, params: Optional[_Params] = None) -> Conv3d: ...
 
 class _ConvTranspose:
     op: Op
@@ -207,30 +253,36 @@ class _ConvTranspose:
         in_channels: int,
         out_channels: int,
         kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Size = ...,
-        output_padding: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        dilation: _Size = ...,
-        padding_mode: Literal["zeros"] = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: _Op = ...,
-        params: Optional[_Params] = ...,
+        stride: _Size = 1,
+        padding: _Size = 0,
+        output_padding: _Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _Size = 1,
+        padding_mode: Literal["zeros"] = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        op: _Op = "dot",
+        params: Optional[_Params] = None,
     ) -> None: ...
 
 class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose1d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose1d: ...
+    def from_conv(
+        cls, conv: torch.nn.ConvTranspose1d, op: _Op, params: Optional[_Params] = None
+    ) -> ConvTranspose1d: ...
 
 class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose2d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose2d: ...
+    def from_conv(
+        cls, conv: torch.nn.ConvTranspose2d, op: _Op, params: Optional[_Params] = None
+    ) -> ConvTranspose2d: ...
 
 class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):
     @classmethod
-    def from_conv(cls, conv: torch.nn.ConvTranspose3d, op: _Op, params: Optional[_Params] = ...) -> ConvTranspose3d: ...
+    def from_conv(
+        cls, conv: torch.nn.ConvTranspose3d, op: _Op, params: Optional[_Params] = None
+    ) -> ConvTranspose3d: ...
 
 class Linear(torch.nn.Linear):
     op: Op
@@ -238,14 +290,14 @@ class Linear(torch.nn.Linear):
         self,
         in_features: int,
         out_features: int,
-        bias: bool = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: _Op = ...,
-        params: Optional[_Params] = ...,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        op: _Op = "dot",
+        params: Optional[_Params] = None,
     ) -> None: ...
     @classmethod
-    def from_linear(cls, linear: torch.nn.Linear, op: _Op, params: Optional[_Params] = ...) -> Linear: ...
+    def from_linear(cls, linear: torch.nn.Linear, op: _Op, params: Optional[_Params] = None) -> Linear: ...
 
 class _Binary:
     alpha: bool
@@ -257,40 +309,40 @@ class BinaryConv2d(_Binary, Conv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Padding = ...,
-        dilation: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        padding_mode: _PaddingMode = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        alpha: bool = ...,
-        K: bool = ...,
+        stride: _Size = 1,
+        padding: _Padding = 0,
+        dilation: _Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: _PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        alpha: bool = False,
+        K: bool = False,
     ) -> None: ...
     @classmethod
-    def from_conv(cls, conv: torch.nn.Conv2d, alpha: bool = ..., K: bool = ...) -> BinaryConv2d: ...  # type: ignore[override]
+    def from_conv(cls, conv: torch.nn.Conv2d, alpha: bool = False, K: bool = False) -> BinaryConv2d: ...  # type: ignore[override]
 
 class BinaryLinear(_Binary, Linear):
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        bias: bool = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        alpha: bool = ...,
-        K: bool = ...,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        alpha: bool = False,
+        K: bool = False,
     ) -> None: ...
     @classmethod
-    def from_linear(cls, linear: torch.nn.Linear, alpha: bool = ..., K: bool = ...) -> BinaryLinear: ...  # type: ignore[override]
+    def from_linear(cls, linear: torch.nn.Linear, alpha: bool = False, K: bool = False) -> BinaryLinear: ...  # type: ignore[override]
 
 class _Quantized:
     qconfig: Any
     narrow_range: bool
     input_scale: torch.Tensor
     input_zero_point: torch.Tensor
-    def start_calibration(self, name: str = ...) -> None: ...
+    def start_calibration(self, name: str = "") -> None: ...
     def finish_calibration(self) -> None: ...
 
 class QuantConv2d(_Quantized, Conv2d):
@@ -299,21 +351,21 @@ class QuantConv2d(_Quantized, Conv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: _Size,
-        stride: _Size = ...,
-        padding: _Padding = ...,
-        dilation: _Size = ...,
-        groups: int = ...,
-        bias: bool = ...,
-        padding_mode: _PaddingMode = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: Optional[Op] = ...,
-        qconfig: Any = ...,
-        narrow_range: bool = ...,
+        stride: _Size = 1,
+        padding: _Padding = 0,
+        dilation: _Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: _PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        op: Optional[Op] = None,
+        qconfig: Any = None,
+        narrow_range: bool = False,
     ) -> None: ...
     @classmethod
     def from_conv(  # type: ignore[override]
-        cls, conv: torch.nn.Conv2d, op: Optional[Op] = ..., qconfig: Any = ..., narrow_range: bool = ...
+        cls, conv: torch.nn.Conv2d, op: Optional[Op] = None, qconfig: Any = None, narrow_range: bool = False
     ) -> QuantConv2d: ...
 
 class QuantLinear(_Quantized, Linear):
@@ -321,28 +373,29 @@ class QuantLinear(_Quantized, Linear):
         self,
         in_features: int,
         out_features: int,
-        bias: bool = ...,
-        device: Any = ...,
-        dtype: Any = ...,
-        op: Optional[Op] = ...,
-        qconfig: Any = ...,
-        narrow_range: bool = ...,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        op: Optional[Op] = None,
+        qconfig: Any = None,
+        narrow_range: bool = False,
     ) -> None: ...
     @classmethod
     def from_linear(  # type: ignore[override]
-        cls, linear: torch.nn.Linear, op: Optional[Op] = ..., qconfig: Any = ..., narrow_range: bool = ...
+        cls, linear: torch.nn.Linear, op: Optional[Op] = None, qconfig: Any = None, narrow_range: bool = False
     ) -> QuantLinear: ...
 
+# A type, a name or a pattern for names, several of these, or a function of a name and a layer.
 _Layers = Union[type, str, Iterable[Union[type, str]], Callable[[str, torch.nn.Module], bool]]
 
 def convert(
     model: torch.nn.Module,
     op: _Op,
-    calibrate: Optional[Iterable[Any]] = ...,
-    layers: Optional[_Layers] = ...,
-    qconfig: Any = ...,
-    params: Union[_Params, Callable[[str, torch.nn.Module], _Params], None] = ...,
-    narrow_range: Optional[bool] = ...,
+    calibrate: Optional[Iterable[Any]] = None,
+    layers: Optional[_Layers] = None,
+    qconfig: Any = None,
+    params: Union[_Params, Callable[[str, torch.nn.Module], _Params], None] = None,
+    narrow_range: Optional[bool] = None,
 ) -> torch.nn.Module: ...
 
 __version__: str

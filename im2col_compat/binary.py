@@ -32,13 +32,19 @@ class BinaryConv2d(_Binary, Conv2d):
         counts as zeros. Each group has its own means.
 
     The bias is added last. Signs have straight-through gradients (see ops.xnor). alpha and K have their true gradients.
+    Shapes are as for conv2d.
+
+    Raises what Conv2d raises.
     """
 
     __init__ = constructor(Conv2d.__init__, _Binary._set_own)
 
     @classmethod
     def from_conv(cls, conv, alpha=False, K=False):
-        """A layer with the settings of an nn.Conv2d, sharing its parameters. TypeError for other layers."""
+        """A layer with the settings of an nn.Conv2d, sharing its parameters. alpha, K: as for the constructor.
+
+        Raises TypeError for other layers.
+        """
         return cls._sharing(conv, alpha, K)
 
     def _mean_input(self, padded):
@@ -60,13 +66,18 @@ class BinaryLinear(_Binary, Linear):
     Arguments are nn.Linear's, and then
     alpha: whether to multiply each output by the mean absolute value of its weights.
     K: whether to multiply the results of each input by the mean of its absolute values.
+
+    All else is as for BinaryConv2d, but for the shapes, which are as for linear.
     """
 
     __init__ = constructor(Linear.__init__, _Binary._set_own)
 
     @classmethod
     def from_linear(cls, linear, alpha=False, K=False):
-        """A layer with the sizes of an nn.Linear, sharing its parameters. TypeError for other layers."""
+        """A layer with the sizes of an nn.Linear, sharing its parameters. alpha, K: as for the constructor.
+
+        Raises TypeError for other layers.
+        """
         return cls._sharing(linear, alpha, K)
 
     def _mean_input(self, padded):

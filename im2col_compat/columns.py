@@ -81,7 +81,8 @@ def fold(input, output_size, kernel_size, dilation=1, padding=0, stride=1, out=N
 def unfold_transpose(input, kernel_size, dilation=1, padding=0, stride=1, output_padding=0):
     """The columns of a transposed convolution.
 
-    input, kernel_size, dilation, stride: as for unfold. padding, output_padding: as for conv_transpose2d.
+    input, kernel_size, dilation, stride: as for unfold.
+    padding, output_padding: as for conv_transpose2d.
 
     Returns (N, C * elements of the kernel, L) or without N, of input's kind and dtype. L is the number of results of
     conv_transpose2d, which are ordered row by row. Row (c, k) of a column is the input that tap k finds there in channel

@@ -20,27 +20,32 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, op="dot", params=None):
     """F.conv2d with a dot product of your own.
 
-    input: (N, C, H, W) or (C, H, W), torch tensors of any version or NumPy arrays, as all
-    arguments. weight: (O, C / groups, kernel height, kernel width). bias: (O,) or None; each filter's
-    is added to its results, whatever the op. stride, dilation: an int or a pair (vertical, horizontal).
-    padding: the same, or "same" or "valid", or ((top, bottom), (left, right)); the input is
-    padded with the op's pad_value.
-    op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a
-    function of two tensors (w, x), whose terms are summed. Op.from_table takes integers, of any dtypes.
+    input: (N, C, H, W) or (C, H, W). All operands are torch tensors of any version, or all are NumPy arrays. They have one
+        dtype, of floats or integers, or another that the op can compute with. Those of an op of Op.from_table are
+        integers, of any dtypes.
+    weight: (O, C / groups, kernel height, kernel width).
+    bias: (O,) or None. Each filter's is added to its results, whatever the op.
+    stride, dilation: an int or a pair (vertical, horizontal).
+    padding: the same, or "same" or "valid", or ((top, bottom), (left, right)). The input is padded with the op's pad_value.
+    groups: so many parts of the channels, each with its own filters.
+    op: a name ("dot", "l1", "adder", "l2", "xnor", "max_plus", "min_plus"), an Op, or a function of two tensors (w, x),
+        whose terms are summed.
     params: the parameters of the op, what its functions take after w and x, by name: {"t": a number, or a tensor of
-    weight's dtype that broadcasts with weight}. They have gradients.
+        weight's dtype that broadcasts with weight}. They have gradients.
 
     Returns (N, O, block rows, block columns) or the same without N: for each filter and block, op.add over channel,
     kernel row, kernel column of op.multiply(weight, input), in input's dtype (int64 for sums of integers; but "dot"
-    keeps the dtype and wraps in it, as PyTorch and NumPy do). Differentiable, twice where the op is. Kernels compute it
-    where they serve the op, the dtype and the device (``Op.explain`` tells). Then extra memory, beside the result and
-    the gradients, stays under 16 MiB a thread of a CPU, with the exceptions that the guide names. Else tensor operations
-    compute it, and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with the
-    exceptions named there.
+    keeps the dtype and wraps in it, as PyTorch and NumPy do). Differentiable, twice where the op is.
 
-    Raises what F.conv2d raises: TypeError for arguments of a wrong type, and for params that are missing or unknown,
-    RuntimeError for shapes, dtypes or devices that don't fit together, ValueError for an unknown op, or for operands
-    that a table lacks.
+    Kernels compute it where they serve the op, the dtype and the device (Op.explain tells). Then extra memory, beside the
+    result and the gradients, stays under 16 MiB a thread of a CPU, with the exceptions that the guide names. Else tensor
+    operations compute it, and extra memory stays under chunks.memory_limit (64 MiB; on a GPU device_memory_limit), with
+    the exceptions named there.
+
+    Raises what F.conv2d raises, and
+    TypeError: for arguments of a wrong type, and for params that are missing or unknown.
+    RuntimeError: for shapes, dtypes or devices that don't fit together.
+    ValueError: for an unknown op, and for operands that a table lacks.
     """
     return _conv(2, input, weight, bias, stride, padding, dilation, groups, op, params)
 
@@ -95,8 +100,12 @@ def enter_with(function, names, tensors, op, params):
 def linear(input, weight, bias=None, op="dot", params=None):
     """F.linear with a dot product of your own.
 
-    input: (..., K), weight: (O, K) or (K,), bias: (O,) or None, added to the results. Returns (..., O), or (...) for a
-    weight of one dimension. Kinds, dtypes, op, params, memory, derivatives and errors as for conv2d.
+    input: (..., K), of kinds and dtypes as for conv2d.
+    weight: (O, K) or (K,).
+    bias: (O,) or None, added to the results.
+    op, params: as for conv2d. Parameters broadcast with weight.
+
+    Returns (..., O), or (...) for a weight of one dimension. Dtypes, memory, derivatives and errors are as for conv2d.
     """
     if graphs.overridden(input, weight):
         return graphs.taken_over(linear, (input, weight), input, weight, bias, resolve(op), params)
@@ -118,10 +127,12 @@ def linear(input, weight, bias=None, op="dot", params=None):
 def matmul(a, b, op="dot", params=None):
     """torch.matmul with a dot product of your own: (..., M, K) x (..., K, N) -> (..., M, N).
 
-    a is the weight: a term is op.multiply(a[..., m, k], b[..., k, n]). As for torch.matmul,
-    leading dimensions broadcast, and an operand of one dimension is a row (a) or a column
-    (b) that the result lacks. Kinds, dtypes, op, memory, derivatives and errors as for conv2d; params
-    broadcast with a.
+    a, b: of kinds and dtypes as for conv2d. a is the weight: a term is op.multiply(a[..., m, k], b[..., k, n]). As for
+        torch.matmul, leading dimensions broadcast, and an operand of one dimension is a row (a) or a column (b) that the
+        result lacks.
+    op, params: as for conv2d. Parameters broadcast with a.
+
+    Dtypes, memory, derivatives and errors are as for conv2d.
     """
     if graphs.overridden(a, b):
         return graphs.taken_over(matmul, (a, b), a, b, resolve(op), params)

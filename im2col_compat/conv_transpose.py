@@ -24,11 +24,13 @@ def conv_transpose2d(
 ):  # fmt: skip
     """F.conv_transpose2d with a dot product of your own.
 
-    input: (N, C, H, W) or (C, H, W), of kinds and dtypes as for conv2d. weight: (C, O / groups, kernel height, kernel
-    width). bias: (O,) or None; each filter's is added to its results, whatever the op. stride, dilation: an int or a
-    pair (vertical, horizontal). padding: the same; so many rows and columns of results are left out on each side.
-    output_padding: the same; so many more are there below and to the right. op, params: as for conv2d; parameters
-    broadcast with the weight.
+    input: (N, C, H, W) or (C, H, W), of kinds and dtypes as for conv2d.
+    weight: (C, O / groups, kernel height, kernel width).
+    bias: (O,) or None. Each filter's is added to its results, whatever the op.
+    stride, dilation: an int or a pair (vertical, horizontal).
+    padding: the same. So many rows and columns of results are left out on each side.
+    output_padding: the same. So many more are there below and to the right.
+    groups, op, params: as for conv2d. Parameters broadcast with weight.
 
     Returns (N, O, rows, columns) or the same without N, in input's dtype (int64 for sums of integers), rows being
     (H - 1) * stride - 2 * padding + dilation * (kernel height - 1) + output_padding + 1. Input i and tap k meet at the
@@ -39,9 +41,10 @@ def conv_transpose2d(
     Each is computed as the ordinary convolutions of parts of the weight, of which there are as many as the product of
     the strides: with derivatives, memory and speed as for conv2d.
 
-    Raises what F.conv_transpose2d raises: TypeError for arguments of a wrong type, RuntimeError for shapes, dtypes or
-    devices that don't fit together, and for results that nothing reaches where an `add` function has no identity.
-    ValueError as for conv2d.
+    Raises what F.conv_transpose2d raises, and
+    TypeError, ValueError: as for conv2d.
+    RuntimeError: for shapes, dtypes or devices that don't fit together, and for results that nothing reaches where an `add`
+        function has no identity.
     """
     return _conv(2, input, weight, bias, stride, padding, output_padding, groups, dilation, op, params)
 

@@ -33,9 +33,11 @@ def draw(size, kernel_size, dilation=1, padding=0, stride=1, block=None):
     the columns (kh * kw, L), and how many blocks cover each pixel: fold(unfold(x)) is x times this number. The block is
     orange in each. Cells that are too small for numbers have only colours.
 
-    Raises what unfold raises for kernel_size, dilation, padding and stride, and TypeError for a size or block of a
-    wrong type, ValueError for a size that isn't one or two positive ints and for more than a million cells, IndexError
-    for a block that doesn't exist, ImportError without matplotlib.
+    Raises what unfold raises for kernel_size, dilation, padding and stride, and
+    TypeError: for a size or block of a wrong type.
+    ValueError: for a size that isn't one or two positive ints, and for more than a million cells.
+    IndexError: for a block that doesn't exist.
+    ImportError: without matplotlib.
     """
     size = integers("draw", "size", size, too_large=ValueError)
     size = size if isinstance(size, tuple) else (size, size)

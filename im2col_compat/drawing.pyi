@@ -9,8 +9,8 @@ MOST_CELLS: int
 def draw(
     size: _Size,
     kernel_size: _Size,
-    dilation: _Size = ...,
-    padding: _Size = ...,
-    stride: _Size = ...,
-    block: Optional[int] = ...,
+    dilation: _Size = 1,
+    padding: _Size = 0,
+    stride: _Size = 1,
+    block: Optional[int] = None,
 ) -> Figure: ...

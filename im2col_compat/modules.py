@@ -37,7 +37,7 @@ class _Shell(_Module):
 
 
 class Unfold(_Shell):
-    """nn.Unfold of the latest PyTorch, on any version. Arguments are unfold's, without input and out."""
+    """nn.Unfold of the latest PyTorch, on any version. Arguments are as for unfold, without input and out."""
 
     _settings = ("kernel_size", "dilation", "padding", "stride")
 
@@ -50,7 +50,7 @@ class Unfold(_Shell):
 
 
 class Fold(_Shell):
-    """nn.Fold of the latest PyTorch, on any version. Arguments are fold's, without input and out."""
+    """nn.Fold of the latest PyTorch, on any version. Arguments are as for fold, without input and out."""
 
     _settings = ("output_size", "kernel_size", "dilation", "padding", "stride")
 
@@ -231,7 +231,10 @@ class _Conv(Layer):
 
     @classmethod
     def from_conv(cls, conv, op, params=None):
-        """A layer with the settings of an nn.Conv1d, 2d or 3d, sharing its parameters. TypeError for other layers."""
+        """A layer with the settings of an nn.Conv1d, 2d or 3d, sharing its parameters. op, params: as for the constructor.
+
+        Raises TypeError for other layers, and what the constructor raises.
+        """
         return cls._sharing(conv, op, params)
 
     def _with_own(self, settings):
@@ -268,10 +271,11 @@ class Conv2d(_Conv, _Conv2d):
 
     padding may be "same", "valid" or ((top, bottom), (left, right)). padding_mode "zeros" pads with the op's pad value;
     "reflect", "replicate" and "circular" pad with the input's own pixels. Parameters, their initialisation and the
-    state_dict are those of nn.Conv2d, beside the op's.
+    state_dict are those of nn.Conv2d, beside the op's. Shapes and dtypes are as for conv2d.
 
-    Raises ValueError for a padding, padding_mode or op that doesn't exist, and for a name in params that the layer has;
-    TypeError for params that are missing or unknown.
+    Raises
+    ValueError: for a padding, padding_mode or op that doesn't exist, and for a name in params that the layer has.
+    TypeError: for params that are missing or unknown.
     """
 
     dims, base = 2, _Conv2d
@@ -300,7 +304,12 @@ class _ConvTranspose(Layer):
 
     @classmethod
     def from_conv(cls, conv, op, params=None):
-        """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters. TypeError for others."""
+        """A layer with the settings of an nn.ConvTranspose1d, 2d or 3d, sharing its parameters.
+
+        op, params: as for the constructor.
+
+        Raises TypeError for other layers, and what the constructor raises.
+        """
         return cls._sharing(conv, op, params)
 
     def forward(self, input, output_size=None):
@@ -324,10 +333,12 @@ class ConvTranspose2d(_ConvTranspose, _ConvTranspose2d):
     """nn.ConvTranspose2d with your own dot product.
 
     Arguments are those of today's nn.ConvTranspose2d, on every version, and then
-    op: as for conv2d. What it means here is in conv_transpose2d.
+    op, params: as for Conv2d. What they mean here is in conv_transpose2d.
 
-    Parameters, their initialisation and the state_dict are those of nn.ConvTranspose2d. forward takes an output_size, as
-    PyTorch's does. Raises ValueError for a padding_mode, an op or an output_size that doesn't exist.
+    Parameters, their initialisation and the state_dict are those of nn.ConvTranspose2d, beside the op's. forward takes an
+    output_size, as PyTorch's does. Shapes and dtypes are as for conv_transpose2d.
+
+    Raises ValueError for a padding_mode, an op or an output_size that doesn't exist, and else what Conv2d raises.
     """
 
     dims, base = 2, _ConvTranspose2d
@@ -345,8 +356,10 @@ class Linear(Layer, _Linear):
     Arguments are those of today's nn.Linear, on every version, and then
     op, params: as for Conv2d.
 
-    Parameters, their initialisation and the state_dict are those of nn.Linear, beside the op's. Raises ValueError and
-    TypeError as Conv2d does.
+    Parameters, their initialisation and the state_dict are those of nn.Linear, beside the op's. Shapes and dtypes are as for
+    linear.
+
+    Raises ValueError and TypeError as Conv2d does.
     """
 
     dims, base = 0, _Linear
@@ -359,7 +372,10 @@ class Linear(Layer, _Linear):
 
     @classmethod
     def from_linear(cls, linear, op, params=None):
-        """A layer with the sizes of an nn.Linear, sharing its parameters. TypeError for other layers."""
+        """A layer with the sizes of an nn.Linear, sharing its parameters. op, params: as for the constructor.
+
+        Raises TypeError for other layers, and what the constructor raises.
+        """
         return cls._sharing(linear, op, params)
 
 

@@ -95,8 +95,8 @@ class Op(object):
         add: "sum", "max", "min", "prod", "logsumexp", or an expression in acc and term; "acc + term" is "sum".
         identity: a number, or its text. An expression `add` starts from it, by default from the first term.
         pad_value: as for Op.
-        params: the names of parameters, which the expressions use beside w and x. grad_params: {name: expression}; with
-            grad_w and grad_x, each parameter needs one to have a gradient.
+        params: the names of parameters, which the expressions use beside w and x.
+        grad_params: {name: expression}; with grad_w and grad_x, each parameter needs one to have a gradient.
 
         Only compiled kernels evaluate such an op: where they can't, it is a RuntimeError. Without grad_w and grad_x, or
         with an expression `add`, it has no gradient.
@@ -143,10 +143,13 @@ class Op(object):
         add, identity: as for Op. A function gets entries of int64, or of float32. An accumulator of 16 bits that
             saturates is ``add=lambda acc, term: (acc + term).clip(-2**15, 2**15 - 1), identity=0``.
 
-        Raises ValueError for a table of another shape, with entries beyond 32 bits, or of operands that may be signed
-        or not, TypeError for entries that aren't numbers, RuntimeError where C can't be compiled. conv2d and its like
-        raise TypeError for operands that aren't integers, and ValueError for operands that the table has no entry for.
-        There are no gradients: see QuantConv2d.
+        There are no gradients: see QuantConv2d. conv2d and its like raise TypeError for operands that aren't integers, and
+        ValueError for operands that the table has no entry for.
+
+        Raises
+        ValueError: for a table of another shape, with entries beyond 32 bits, or of operands that may be signed or not.
+        TypeError: for entries that aren't numbers.
+        RuntimeError: where C can't be compiled.
         """
         return cls(table_sources.of(table, signed, bits, name), add, identity, pad_value)
 
@@ -154,8 +157,11 @@ class Op(object):
         """How conv2d, linear and matmul evaluate this op for operands of a dtype (its name) on a device, as text.
 
         That is the path, the reason for it, and the C of the op's functions. Compiles them for a CPU where that is
-        needed. device: "cpu", "cuda", or what PyTorch calls another; where kernels for a GPU lack something, the text says
-        what to install.
+        needed.
+
+        dtype: the name of the operands' dtype.
+        device: "cpu", "cuda", or what PyTorch calls another. Where kernels for a GPU lack something, the text says what to
+            install.
         """
         return choose.explain(self, dtype, device)
 

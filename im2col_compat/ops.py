@@ -53,24 +53,24 @@ def _plus(w, x):
     return w + x
 
 
-#: sum of w * x, which F.conv2d (where no engine is forced), F.linear and torch.matmul compute.
+#: Sum of w * x, which F.conv2d (where no engine is forced), F.linear and torch.matmul compute.
 dot = _named("dot", _product)
 
-#: sum of |w - x|, with its true gradient.
+#: Sum of |w - x|, with its true gradient.
 l1 = _named("l1", _distance)
 
-#: minus the sum of |w - x|, with the gradients of AdderNet (arXiv 1912.13200, equations 5 and 6).
+#: Minus the sum of |w - x|, with the gradients of AdderNet (arXiv 1912.13200, equations 5 and 6).
 adder = _named("adder", _minus_distance, grad_w=_x_minus_w, grad_x=_clipped_difference)
 
-#: sum of (w - x) ** 2.
+#: Sum of (w - x) ** 2.
 l2 = _named("l2", _squared_distance)
 
-#: sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; of bools, True is +1. Padded taps are left out. Gradients
+#: Sum of s(w) * s(x), s(v) being +1 where v >= 0, else -1; of bools, True is +1. Padded taps are left out. Gradients
 #: are straight-through, and zero where the operand's absolute value exceeds 1 (XNOR-Net, arXiv 1603.05279).
 xnor = _named("xnor", _product_of_signs, pad_value=None, grad_w=_sign_through_w, grad_x=_sign_through_x)
 
-#: max of w + x: dilation. The gradient goes to the first k that attains it.
+#: Max of w + x: dilation. The gradient goes to the first k that attains it.
 max_plus = _named("max_plus", _plus, add="max", pad_value=-float("inf"))
 
-#: min of w + x: erosion by a mirrored, negated element.
+#: Min of w + x: erosion by a mirrored, negated element.
 min_plus = _named("min_plus", _plus, add="min", pad_value=float("inf"))

@@ -22,7 +22,9 @@ def conv_matrix(weight, input_size, stride=1, padding=0, dilation=1, groups=1, d
     with one value for each multiplication of the convolution. M is differentiable with respect to weight, to any order.
     Its transpose is the transposed convolution.
 
-    Raises TypeError for arguments of a wrong type, RuntimeError for sizes that don't fit together or in memory.
+    Raises
+    TypeError: for arguments of a wrong type.
+    RuntimeError: for sizes that don't fit together or in memory, and where a sparse matrix can't be had.
     """
     arrays, (w,), leave = enter("conv_matrix", ("weight",), (weight,))
     dims, shape = len(w.shape) - 2, tuple(w.shape)

@@ -45,7 +45,7 @@ def main(path):
     head = ["op"] + [feature.__doc__ for feature in features.FEATURES]
     lines = [HEAD.format(version=torch.__version__.split("+")[0])]
     lines += ["| {} |".format(" | ".join(row)) for row in [head, ["---"] * len(head)] + rows]
-    lines += [""] + ["{}. {}".format(number, note) for number, note in enumerate(notes, 1)]
+    lines += [""] + ["{}. {}".format(number, note.replace("<", "&lt;")) for number, note in enumerate(notes, 1)]
     Path(path).write_text("\n".join(lines) + "\n")
 
 

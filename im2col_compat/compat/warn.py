@@ -8,7 +8,11 @@ _OURS = ("im2col_compat", "torch")
 
 
 class SlowPathWarning(RuntimeWarning):
-    """Something is computed in a slow way, where there is a fast one for most."""
+    """Something is computed in a slow way, where there is a fast one for most.
+
+    It is given once for an op, or for a C library that is missing, at the user's line, and says why. To silence it:
+    ``warnings.simplefilter("ignore", im2col_compat.SlowPathWarning)``.
+    """
 
 
 def warn(message, category=RuntimeWarning):

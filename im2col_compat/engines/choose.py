@@ -38,7 +38,7 @@ class use_backend(object):
     "auto" (the first of these that serves the input, the default). A call holds for the whole process, a with block
     for its thread or asyncio task alone. A backward uses the engine of its forward.
 
-    ValueError for an unknown name, RuntimeError where the engine isn't available.
+    Raises ValueError for an unknown name, RuntimeError where the engine isn't available.
     """
 
     def __init__(self, name):
@@ -101,8 +101,9 @@ def choose(arrays, x, dims=2):
 def backend(x=None):
     """The name of the engine that serves x: "torch", "ffi" or "slices".
 
-    x: a torch tensor or a NumPy array; by default, one of float32 on the CPU, a
-    tensor where PyTorch is installed. Raises as unfold(x) would.
+    x: a torch tensor or a NumPy array; by default, one of float32 on the CPU, a tensor where PyTorch is installed.
+
+    Raises what unfold(x) would raise.
     """
     if x is None:
         x = np.zeros(1, np.float32) if torch is None else torch.zeros(1)
