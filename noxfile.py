@@ -56,7 +56,7 @@ TOOLS_OF_TODAY = ("expecttest", "onnx==1.23.2", "onnxscript==0.7.2", "onnxruntim
 #: What another way of installing is tried with: engines, the C library's columns, compiled ops, the documents' examples.
 SOME = tuple("tests/test_{}.py".format(name) for name in ("columns", "backends", "kernels", "docs"))
 #: What each release of PyTorch is tried with.
-THIN = tuple("tests/test_{}.py".format(name) for name in ("columns", "conv", "kernels", "autograd", "modules", "docs"))
+THIN = tuple("tests/test_{}.py".format(name) for name in ("columns", "conv", "kernels", "autograd", "modules"))
 #: What PyTorch asks for beside CUDA's libraries.
 ASKED = ("typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "filelock", "setuptools")
 
@@ -100,7 +100,8 @@ def thin(python, version, *packages):
 
 def oldest(python, cffi, numpy):
     """The oldest cffi and NumPy of a Python, to build with and to run with."""
-    return Leg(python, ("cffi==" + cffi, "numpy==" + numpy, PYCPARSER), "oldest", "sdist, no isolation")
+    tests = EVERYTHING if python == "2.7" else SOME
+    return Leg(python, ("cffi==" + cffi, "numpy==" + numpy, PYCPARSER), "oldest", "sdist, no isolation", tests=tests)
 
 
 def pip9(python, *packages, **more):
@@ -121,9 +122,10 @@ def own(path):
     except (OSError, subprocess.CalledProcessError):
         return Leg(path, what="own-torch", missing="no torch in {}".format(path))
     version, torch_version, site, engine = answer.stdout.decode().split("\n")[:4]
-    return Leg(
-        path, (), "own-torch{}-py{}".format(torch_version, version), demo=engine == "ffi", engine=engine, site=site
-    )
+    old = engine == "ffi"
+    tests = EVERYTHING if old else THIN
+    name = "own-torch{}-py{}".format(torch_version, version)
+    return Leg(path, (), name, demo=old, engine=engine, site=site, tests=tests)
 
 
 #: The system's Python has a packaged torch on some systems.
@@ -132,16 +134,16 @@ OWN = ["/usr/bin/python3"] + os.environ.get("IM2COL_COMPAT_MATRIX_PYTHON", "").s
 LEGS = [
     *[own(path) for path in OWN if path],
     torch("2.7", "1.0.0", demo=True),
-    torch("2.7", "1.4.0", "future"),  # needed on 2.7, but not asked for
-    torch("3.6", "1.0.0"),
-    torch("3.6", "1.10.2"),
-    torch("3.7", "1.12.1"),
+    torch("2.7", "1.4.0", "future", tests=THIN),  # needed on 2.7, but not asked for
+    torch("3.6", "1.0.0", tests=THIN),
+    torch("3.6", "1.10.2", tests=THIN),
+    torch("3.7", "1.12.1", tests=THIN),
     torch("3.8", "1.8.1"),
     torch("3.9", "1.12.1", "numpy<2"),  # which PyTorch before 2.3 asks for, without saying so
     torch("3.11", "2.13.0"),
-    torch("3.11", "2.13.0", "numpy<2", what="numpy1-baseline", variables={"IM2COL_COMPAT_ISA": "baseline"}),
+    torch("3.11", "2.13.0", "numpy<2", what="numpy1-baseline", variables={"IM2COL_COMPAT_ISA": "baseline"}, tests=THIN),
     torch("3.9", "1.12.1", "numpy<2", what="no-compiler", compiler=False, library=False),
-    Leg("3.12", ("numpy<2",), "numpy1", "wheel"),
+    Leg("3.12", ("numpy<2",), "numpy1", "wheel", tests=SOME),
     Leg("3.12", (), "no-compiler", "wheel", compiler=False),
     Leg("3.13", (), "numpy2", "wheel"),
     Leg("3.5"),

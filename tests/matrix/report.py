@@ -15,7 +15,8 @@ import xml.etree.ElementTree
 PAGE = """# Compatibility
 
 `make matrix` writes this page. Each leg is an environment of its own, in which the package was installed as a user of that
-Python would, and then tested as it is installed there. Here: {date}, {machine}, {libc}.
+Python would, and then tested as it is installed there. Here: im2col_compat {version}, {date},
+{machine}, {libc}.
 
 ## The whole suite
 
@@ -24,7 +25,7 @@ Python would, and then tested as it is installed there. Here: {date}, {machine},
 Engine: what `backend()` chooses for a float32 tensor, or array where there is no PyTorch. Own ops: how a function of the
 user's is run.
 
-## The other releases of PyTorch, with a part of the suite
+## Other releases of PyTorch, with a part of the suite
 
 {thin}
 
@@ -134,9 +135,16 @@ def beside(folder):
         yield path.read_text()
 
 
+def version(folder):
+    """That of the sdist."""
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    return sdist.name[len("im2col_compat-") : -len(".tar.gz")]
+
+
 def page(folder, legs, whole, thin):
     """The page. legs: noxfile's; whole(leg): whether it runs the whole suite; thin(leg): whether it is a release's."""
     return PAGE.format(
+        version=version(folder),
         date=datetime.date.today(),
         machine="{} {}".format(platform.system(), platform.machine()),
         libc=" ".join(platform.libc_ver()),
