@@ -9,7 +9,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml README.md $(wildcard ffi/* im2col_compat/*.py im2col_compat/*/*.py im2col_compat/cuda/*.cu im2col_compat/*.pyi)
 
-.PHONY: test test-onnx test-cuda-build docs demo study features accuracy bench cuda bench-cuda sanitize matrix cross dist
+.PHONY: test test-onnx test-cuda-build docs demo study study-resnet features accuracy bench cuda bench-cuda sanitize matrix cross dist
 .PHONY: dist-check clean
 
 test: $(VENV)/installed $(VENV)/test-tools
@@ -36,6 +36,10 @@ demo: $(VENV)/installed $(VENV)/demo-tools
 study: $(VENV)/installed $(VENV)/demo-tools
 	$(BIN)/python docs/xnor.py
 	$(BIN)/python docs/multipliers.py docs
+
+# Trains ResNet-20 with each dot product, and writes docs/resnet.md. Takes half an hour.
+study-resnet: $(VENV)/installed $(VENV)/demo-tools
+	$(BIN)/python docs/resnet.py --output docs/resnet.md
 
 # Writes docs/features.md: which kinds of ops PyTorch's graphs and transforms take.
 features: $(VENV)/installed $(VENV)/test-tools $(VENV)/onnx-tools

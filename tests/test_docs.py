@@ -77,6 +77,27 @@ def test_code_runs(page, monkeypatch):
         exec(compile(code, page, "exec"), names)
 
 
+@pytest.mark.skipif(not is_here("PyTorch 1.7 and later, with a C compiler and scikit-learn"), reason="needs these")
+def test_study_of_resnet(monkeypatch):
+    """Each network of the study gives ten numbers, and trains all of its parameters. Crops are the image, moved."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "docs"))
+    import resnet
+
+    images = torch.rand(6, 1, 8, 8)
+    for kind in resnet.KINDS:
+        network = kind.new()
+        before = [parameter.clone() for parameter in network.parameters()]
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        resnet.step(network, optimizer, images, torch.arange(6))
+        assert network(images).shape == (6, 10)
+        assert sum(isinstance(module, torch.nn.Conv2d) for module in network.modules()) == 19
+        assert not any(torch.equal(old, new) for old, new in zip(before, network.parameters())), kind.name
+    padded = torch.nn.functional.pad(images, (1,) * 4)
+    moved = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    for i, crop in enumerate(resnet.crops(images)):
+        assert any(torch.equal(crop, other[i]) for other in moved)
+
+
 @pytest.mark.skipif(c_compiler.executable("cc") is None, reason="needs a C compiler")
 def test_c_example(tmpdir):
     """The C example compiles without warnings and prints what the page says."""
