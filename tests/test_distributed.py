@@ -57,6 +57,7 @@ def alone(tmpdir_factory):
 
 @needs_torch
 @pytest.mark.skipif(not (has("torch.distributed", "is_initialized") and hasattr(os, "fork")), reason="needs processes")
+@pytest.mark.skipif(not has("torch.nn", "Flatten"), reason="the example is for PyTorch 1.2 and later")
 @pytest.mark.parametrize("arguments", [[], ["--shard"]], ids=["ddp", "fsdp2"])
 def test_two_processes_learn_what_one_does(tmpdir, alone, arguments):
     """Both compile the ops at once, from an empty cache. Every parameter moves, the op's too."""
