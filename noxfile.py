@@ -93,9 +93,9 @@ def torch(python, version, *packages, **more):
 
 
 def thin(python, version, *packages):
-    """A release by itself. Its environment goes when it has passed: they would fill a disk."""
+    """A release by itself, with the wheel. Its environment goes when it has passed: they would fill a disk."""
     asked = ASKED if version.startswith("2") else ASKED[:1]
-    return Leg(python, packages + asked, alone="torch==" + version, engine="torch", tests=THIN)
+    return Leg(python, packages + asked, "", "wheel", alone="torch==" + version, engine="torch", tests=THIN)
 
 
 def oldest(python, cffi, numpy):
