@@ -43,7 +43,7 @@ class OptionalBuildExt(build_ext):
         def several_at_a_time(sources, **settings):
             # Threads take from the end, where that is which takes longest, until there is a None for each. (Not a pool of
             # multiprocessing's: it wants semaphores, which not every system has, and goes on after a failure.)
-            number = min(cpu_count(), len(sources))
+            number = min(cpu_count(), 4)  # two files take as long as all others; each thread takes memory
             waiting = [None] * number + sorted(sources, key=lambda source: "dot_named_" in source)
             objects, failures = [], []
 
