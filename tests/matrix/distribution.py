@@ -89,10 +89,15 @@ def build(folder, cache):
             with tarfile.open(sdist) as archive:
                 archive.extractall(place)
             (source,) = place.glob("im2col_compat-*")
-            tool("build", "--wheel", "--outdir", place, source, **dict(dated, **compilers(tag, source)))
+            # auditwheel knows a wheel for musl by its name, where the system isn't of musl; and musl only by Alpine's name.
+            named = ["-C--build-option=--plat-name=" + tag] if tag == MUSL else []
+            allowed = ["--exclude", "libc.so"] if tag == MUSL else ["--plat", tag]
+            tool("build", "--wheel", "--outdir", place, *named, source, **dict(dated, **compilers(tag, source)))
             (wheel,) = place.glob("*.whl")
-            tool("auditwheel", "repair", "--plat", tag, "--wheel-dir", place / "repaired", wheel, **dated)
+            tool("auditwheel", "repair", *allowed, "--wheel-dir", place / "repaired", wheel, **dated)
             (repaired,) = (place / "repaired").iterdir()
+            if tag not in repaired.name:
+                sys.exit("{}: not {}".format(repaired.name, tag))
             found.append(Path(shutil.copy(repaired, folder)))
     return found
 
