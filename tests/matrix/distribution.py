@@ -139,7 +139,7 @@ def audit(sdist, *wheels):
         if "-cp36-abi3-" not in wheel.name:
             sys.exit("{}: not one for all Python 3".format(wheel.name))
         with zipfile.ZipFile(wheel) as archive:
-            files = {name for name in archive.namelist() if ".dist-info/" not in name}
+            files = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
         expect(wheel.name, files, package | {"im2col_compat/_im2col.abi3.so"})
         tool("abi3audit", "--strict", wheel)
     tool("twine", "check", "--strict", sdist, *wheels)
