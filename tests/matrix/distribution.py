@@ -181,6 +181,10 @@ def check(found, folder):
     if again != digests(found):
         sys.exit("built twice, these differ: {}".format(set(again.items()) ^ set(digests(found).items())))
     print("built twice, the same bytes: {}".format(", ".join(sorted(again))), flush=True)
+    if shutil.which("pyenv"):
+        # Its commands are those of its Pythons that this names.
+        versions = subprocess.run(["pyenv", "versions", "--bare"], stdout=subprocess.PIPE, check=True).stdout.decode()
+        os.environ["PYENV_VERSION"] = ":".join(versions.split())
     sdist, wheel = found[:2]
     said = set()
     for version in ("2.7", "3.6", "3.13"):
