@@ -6,7 +6,7 @@ import re
 import sys
 import sysconfig
 from multiprocessing import cpu_count
-from multiprocessing.pool import ThreadPool
+from threading import Thread
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -41,9 +41,28 @@ class OptionalBuildExt(build_ext):
         one_by_one = self.compiler.compile
 
         def several_at_a_time(sources, **settings):
-            # What takes longest comes first.
-            sources = sorted(sources, key=lambda source: "dot_named_" not in source)
-            return sum(ThreadPool(cpu_count()).map(lambda source: one_by_one([source], **settings), sources, 1), [])
+            # Threads take from the end, where that is which takes longest, until there is a None for each. (Not a pool of
+            # multiprocessing's: it wants semaphores, which not every system has, and goes on after a failure.)
+            number = min(cpu_count(), 4)  # two files take as long as all others; each thread takes memory
+            waiting = [None] * number + sorted(sources, key=lambda source: "dot_named_" in source)
+            objects, failures = [], []
+
+            def work():
+                try:
+                    for source in iter(waiting.pop, None):
+                        if not failures:
+                            objects.extend(one_by_one([source], **settings))
+                except Exception as error:
+                    failures.append(error)
+
+            threads = [Thread(target=work) for _ in range(number)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            if failures:
+                raise failures[0]
+            return sorted(objects)  # always linked in this order
 
         self.compiler.compile = several_at_a_time
         try:

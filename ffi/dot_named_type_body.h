@@ -6,7 +6,7 @@
 #include "dot.h"
 #include "dot_named.h"
 #include "dot_target.h"
-#if HAS_AVX
+#if HAS_AVX && defined(OF_FLOATS)
 #include "dot_l1_grads.h"
 #endif
 

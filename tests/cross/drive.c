@@ -362,7 +362,8 @@ static struct dot_problem random_problem(void)
 
     do {
         const struct im2col_geometry g = geometry();
-        const int kind = number() % 8;
+        const int kind = number() % 9;
+        int axis;
 
         memset(&p, 0, sizeof p);
         p.batch = g.batch, p.groups = kind < 3 ? from(2, 5) : 1, p.threads = number() % 2 ? 1 : 3;
@@ -381,6 +382,11 @@ static struct dot_problem random_problem(void)
             memcpy(p.image, one, sizeof one), memcpy(p.before, zero, sizeof zero);
             p.image[2] = number() % 2 ? from(1, 3) : from(1, 80);
             memcpy(p.blocks, p.image, sizeof p.blocks);
+        }
+        /* Kernels as large as the image: few positions, and many taps of each. */
+        for (axis = 0; kind == 8 && axis < 3; axis++) {
+            p.before[axis] = 0, p.blocks[axis] = 1, p.channels = from(20, 80);
+            p.image[axis] = p.dilation[axis] * (p.kernel[axis] - 1) + 1;
         }
         if (kind == 4 || kind == 5) {
             last(p.x_strides, p.groups * p.channels, p.image);
@@ -563,6 +569,7 @@ static void call(const struct dot_problem *p, int which, const void *w, const vo
     const int64_t bytes = dot_workspace(p, which) + 64;
     void *workspace = fresh(bytes);
 
+    dot_advise(workspace, bytes);
     dot_call(p, which, (uintptr_t)w, (uintptr_t)x, (uintptr_t)result, (uintptr_t)saved, (uintptr_t)dx, (uintptr_t)dw, 0,
              (uintptr_t)scalars, wanted, workspace);
     check(guarded(workspace, bytes), "workspace", "a call", which);
@@ -744,6 +751,24 @@ static void check_signs_of(enum type type, int kind, int level)
     freed(w), freed(x), freed(y), freed_data(&d);
 }
 
+/* The same by kernels that pack them by themselves, on x86-64. */
+static void check_fours_of(enum type type, int level)
+{
+    const enum type total = type <= F64 ? type : I64;
+    struct dot_problem p = random_problem();
+    struct data d;
+    void *y;
+
+    if (!(p.kernels = dot_signs_fours(names[type], level)))
+        return;
+    p.skips = 1;
+    d = looped(&p, type == BOOL ? &bools : &signs, type, total);
+    y = fresh(d.ys * sizes[total]);
+    call(&p, FORWARD, d.w, d.x, y, NULL, NULL, NULL, NULL, 1);
+    check(agrees(total, y, d.y, d.y_sum, d.ys, 0), "signs by fours", names[type], level);
+    freed(y), freed_data(&d);
+}
+
 static void check_signs(void)
 {
     const enum type types[] = {F32, F64, I8, I16, I32, I64, BOOL};
@@ -752,9 +777,11 @@ static void check_signs(void)
 
     for (level = 0; level <= dot_level(); level++)
         for (t = 0; t < 7; t++)
-            for (kind = 0; kind < 2; kind++)
-                for (problem = 0; problem < PROBLEMS; problem++)
+            for (problem = 0; problem < PROBLEMS; problem++) {
+                for (kind = 0; kind < 2; kind++)
                     check_signs_of(types[t], kinds[kind], level);
+                check_fours_of(types[t], level);
+            }
 }
 
 /* ---------------------------------------------------------------- tables */

@@ -73,8 +73,8 @@ an error that says so, and the package installs without the C library.
 
 ## Windows and macOS
 
-Nothing was run on either, {wine}. What follows is read from the code, or tried by `tests/test_machines.py`, which stands in
-for these systems.
+Nothing was run on either, {wine}.
+What follows is read from the code, or tried by `tests/test_machines.py`, which stands in for these systems.
 
 - **Without a C compiler that does**, the package installs without its C library, with one message that says why. That is what
   happens with Microsoft's compiler, or with none. Then PyTorch's own functions or slicing make the columns, ops are tensor
@@ -193,7 +193,9 @@ def first_line(words):
 def page(targets, printed):
     lines = [COLUMNS, ["---"] * len(COLUMNS)] + [target.row(printed) for target in targets]
     table = "\n".join("| {} |".format(" | ".join(map(str, line))) for line in lines)
-    emulators = sorted({target.said for target in targets} - {"", "this machine"})
+    # One of QEMU's, as all are of one version, and Wine.
+    emulators = {target.said.split("-")[0]: runner(target.name)[0] for target in targets if target.counts}
+    emulators = [first_line(words + ["--version"]) for said, words in sorted(emulators.items()) if words]
     clang = re.search(r"clang version \S+", run(ZIG + ["cc", "--version"], "zig"))
     wine = any("windows" in target.name and target.counts for target in targets)
     return PAGE.format(
@@ -201,7 +203,7 @@ def page(targets, printed):
         version=im2col_compat.__version__,
         compiler=clang.group(0),
         zig=first_line(ZIG + ["version"]),
-        emulators=first_line([emulators[0], "--version"]).replace("version ", "") if emulators else "no emulator",
+        emulators=", ".join(emulators).replace("version ", "") or "no emulator",
         machine="{} {}".format(platform.system(), platform.machine()),
         table=table,
         wine="but for the C library under Wine" if wine else "and no interpreter was there to try",
