@@ -38,8 +38,9 @@ if shutil.which("pyenv"):
     os.environ["PYENV_VERSION"] = ":".join(versions.split())
 
 if os.path.isdir("/usr/lib/ccache"):
-    # Legs of one Python compile the same C, in other folders.
+    # Legs of one Python compile the same C, in other folders. (What is kept isn't in a home: tests look what gets there.)
     os.environ.update(PATH=os.pathsep.join(["/usr/lib/ccache", os.environ["PATH"]]), CCACHE_NOHASHDIR="1")
+    os.environ["CCACHE_DIR"] = str(ROOT / ".nox" / "ccache")
 
 #: The pip of the time, not the newest one.
 EMBEDDED = ["--no-periodic-update"] + [
