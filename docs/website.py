@@ -66,8 +66,6 @@ REFERENCE = (
     ),
 )
 TYPES = "reference/types.md"
-#: Pages that mkdocs.yml has a place for, and that are still to be written.
-COMING = ("resnet.md",)
 
 
 def read(path):
@@ -94,13 +92,7 @@ def on_config(config):
         for title, inside in entry.items():
             if title == "Reference":
                 entry[title] = pages
-            elif isinstance(inside, list):
-                entry[title] = [page for page in inside if not is_coming(*page.values())]
     return config
-
-
-def is_coming(page):
-    return page in COMING and not (ROOT / "docs" / page).exists()
 
 
 def on_files(files, config):
