@@ -139,9 +139,9 @@ LEGS = [
     torch("3.6", "1.0.0", tests=THIN),
     torch("3.6", "1.10.2", tests=THIN),
     torch("3.7", "1.12.1", tests=THIN),
-    torch("3.8", "1.8.1"),
+    torch("3.8", "1.8.1", tests=THIN),
     torch("3.9", "1.12.1", "numpy<2"),  # which PyTorch before 2.3 asks for, without saying so
-    torch("3.11", "2.13.0"),
+    torch("3.11", "2.13.0", tests=THIN),  # make test has the whole suite
     torch("3.11", "2.13.0", "numpy<2", what="numpy1-baseline", variables={"IM2COL_COMPAT_ISA": "baseline"}, tests=THIN),
     torch("3.9", "1.12.1", "numpy<2", what="no-compiler", compiler=False, library=False),
     Leg("3.12", ("numpy<2",), "numpy1", "wheel", tests=SOME),
