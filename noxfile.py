@@ -263,8 +263,7 @@ def run_leg(session, leg):
             if facts[what] != expected:
                 session.error("{}: {} expected, but got {}".format(what, expected, facts[what]))
         session.install(*TEST_TOOLS, *(TOOLS_OF_TODAY if "2.13" in (facts["torch"] or "") else ()))
-    examples = [] if leg.tests == EVERYTHING else ["--hypothesis-profile=few"]
-    session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *examples, *leg.tests)
+    session.run("python", "-m", "pytest", "-q", "--junitxml", str(result.with_suffix(".xml")), *leg.tests)
     if leg.demo:
         session.install("scikit-learn")
         session.run("python", str(ROOT / "docs" / "demo.py"), "--core")

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import sysconfig
-from multiprocessing import cpu_count
 from threading import Thread
 
 from setuptools import setup
@@ -41,21 +40,25 @@ class OptionalBuildExt(build_ext):
         one_by_one = self.compiler.compile
 
         def several_at_a_time(sources, **settings):
-            # Threads take from the end, where that is which takes longest, until there is a None for each. (Not a pool of
-            # multiprocessing's: it wants semaphores, which not every system has, and goes on after a failure.)
-            number = min(cpu_count(), 4)  # two files take as long as all others; each thread takes memory
-            waiting = [None] * number + sorted(sources, key=lambda source: "dot_named_" in source)
+            # Threads take from the end: what takes longest comes first. (Not a pool of multiprocessing's: it wants
+            # semaphores, which not every system has, and goes on after a failure.)
+            waiting = sorted(sources, key=lambda source: "dot_named_" in source)
             objects, failures = [], []
 
             def work():
-                try:
-                    for source in iter(waiting.pop, None):
-                        if not failures:
-                            objects.extend(one_by_one([source], **settings))
-                except Exception as error:
-                    failures.append(error)
+                while not failures:
+                    try:
+                        source = waiting.pop()
+                    except IndexError:
+                        return
+                    try:
+                        objects.extend(one_by_one([source], **settings))
+                    except Exception as error:
+                        failures.append(error)
 
-            threads = [Thread(target=work) for _ in range(number)]
+            # Two files take as long as all others, and each thread takes memory.
+            processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+            threads = [Thread(target=work) for _ in range(min(processors, 4))]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -92,7 +95,8 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=["im2col_compat"] + ["im2col_compat." + room for room in ("codegen", "compat", "cuda", "engines", "paths", "terms")],
+    packages=["im2col_compat"]
+    + ["im2col_compat." + room for room in ("codegen", "compat", "cuda", "engines", "paths", "terms")],
     package_data={"im2col_compat": ["py.typed", "*.pyi"], "im2col_compat.cuda": ["*.cu"]},
     python_requires=">=2.7, !=3.0.*, !=3.1.*, !=3.2.*, !=3.3.*, !=3.4.*",
     # NumPy 1.13 is the first whose functions tell an operand that they are called, so that ops with them can be traced.

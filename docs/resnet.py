@@ -3,7 +3,8 @@
     python docs/resnet.py [--sizes 8 16] [--epochs 40] [--seeds 1] [--device cuda] [--output docs/resnet.md]
 
 The network is that of He et al. (2015) for CIFAR-10. It learns scikit-learn's photographs of handwritten digits, of 8x8
-pixels, or enlarged. Each training has a process of its own, whose memory is measured. Needs scikit-learn.
+pixels, or enlarged. Each network has a process of its own, whose memory is
+measured: on Linux, with glibc. Needs scikit-learn.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
@@ -201,7 +203,7 @@ def in_turns(network, rate, digits, rounds=15):
 
 def start_of_peak(device):
     """Bytes that are taken now; from here on the most are counted."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)  # else what was freed would count as taken
@@ -211,7 +213,7 @@ def start_of_peak(device):
 
 
 def peak(device):
-    return torch.cuda.max_memory_allocated() if device == "cuda" else of_this_process("VmHWM")
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else of_this_process("VmHWM")
 
 
 def of_this_process(what):
@@ -232,9 +234,8 @@ def train(name, size, seed, epochs, device):
     network = kind.new().to(device)
 
     def taught(name, network, epochs, rate, before=None):
-        time = in_turns(
-            copy.deepcopy(network), rate, digits
-        )  # all that is loaded and compiled once is there from here on
+        # All that is loaded and compiled once is there from here on.
+        time = in_turns(copy.deepcopy(network), rate, digits)
         taken = start_of_peak(device)
         teach(network, digits, epochs, rate)
         memory = peak(device) - taken
@@ -314,11 +315,11 @@ Accuracies are {accuracies} {epochs} epochs, with batches of {batch}, Adam, and 
 that falls along a cosine. A training step is in steps of an ordinary ResNet-20, which takes turns with it, on one thread.
 Memory is the most that training took on top of what was there before it, mostly layers' inputs.
 
-**The data are small.** No package ships CIFAR-10, so these networks learn scikit-learn's {images} handwritten digits of 8x8
+**The data are small.** The study downloads nothing: these networks learn scikit-learn's {images} handwritten digits of 8x8
 pixels, and are tested with {tests} others: one is {one:.1f} %. Larger ones are the same digits, enlarged. What this page
 shows is that networks of that depth train to the end, and what that costs. The true gradients of l1 are signs, and learn
 most slowly, which is why AdderNet has others. Which dot product is best on harder data, digits can't say: the papers'
-accuracies stand beside for that. They are those of AdderNet's paper [1], whose binary networks are xnor's.
+accuracies stand beside for that. They are those of AdderNet's paper [1], whose binary networks are of signs, too.
 
 - im2col_compat: {version}, PyTorch {torch}, {device}
 - Processor: {machine}
@@ -365,9 +366,7 @@ def main():
             torch=torch.__version__,
             device=arguments.device,
             machine=machine(),
-            command="python docs/resnet.py --sizes {} --epochs {} --seeds {} --output docs/resnet.md".format(
-                " ".join(map(str, arguments.sizes)), arguments.epochs, arguments.seeds
-            ),
+            command=" ".join(["python docs/resnet.py"] + sys.argv[1:]),
             minutes=(time.time() - start) / 60,
             date=datetime.date.today(),
         )

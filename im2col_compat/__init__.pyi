@@ -11,7 +11,7 @@ _T = TypeVar("_T", torch.Tensor, "numpy.ndarray[Any, Any]")
 _Size = Union[int, Iterable[int]]
 # The same, and an item may be a pair (before, after).
 _Sides = Union[_Size, Iterable[Union[int, Iterable[int]]]]
-# "same" keeps the size, where stride is 1; "valid" is 0.
+# "same" keeps the size, and needs a stride of 1; "valid" is 0.
 _Padding = Union[_Sides, Literal["same", "valid"]]
 # What layers pad with: the op's pad value, or the input's own pixels.
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]

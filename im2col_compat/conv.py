@@ -21,8 +21,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     """F.conv2d with a dot product of your own.
 
     input: (N, C, H, W) or (C, H, W). All operands are torch tensors of any version, or all are NumPy arrays. They have one
-        dtype, of floats or integers, or another that the op can compute with. Those of an op of Op.from_table are
-        integers, of any dtypes.
+        dtype, of floats or integers, or another that the op can compute with. With an op of Op.from_table input and weight
+        are integers, of any dtypes, and bias has input's dtype or the result's.
     weight: (O, C / groups, kernel height, kernel width).
     bias: (O,) or None. Each filter's is added to its results, whatever the op.
     stride, dilation: an int or a pair (vertical, horizontal).
@@ -102,7 +102,7 @@ def linear(input, weight, bias=None, op="dot", params=None):
 
     input: (..., K), of kinds and dtypes as for conv2d.
     weight: (O, K) or (K,).
-    bias: (O,) or None, added to the results.
+    bias: (O,), or () for a weight of one dimension, or None; added to the results.
     op, params: as for conv2d. Parameters broadcast with weight.
 
     Returns (..., O), or (...) for a weight of one dimension. Dtypes, memory, derivatives and errors are as for conv2d.

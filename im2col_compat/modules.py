@@ -295,6 +295,9 @@ class _ConvTranspose(Layer):
         if padding_mode != "zeros":
             message = "{}(): padding_mode must be 'zeros', but got {!r}"
             raise ValueError(message.format(type(self).__name__, padding_mode))
+        if isinstance(padding, str):
+            message = "{}(): padding must be an int or a tuple of ints, but got {!r}"
+            raise TypeError(message.format(type(self).__name__, padding))
         super(_ConvTranspose, self).__init__(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation,
             **layers.factory(device, dtype))  # fmt: skip
@@ -338,7 +341,8 @@ class ConvTranspose2d(_ConvTranspose, _ConvTranspose2d):
     Parameters, their initialisation and the state_dict are those of nn.ConvTranspose2d, beside the op's. forward takes an
     output_size, as PyTorch's does. Shapes and dtypes are as for conv_transpose2d.
 
-    Raises ValueError for a padding_mode, an op or an output_size that doesn't exist, and else what Conv2d raises.
+    Raises ValueError for a padding_mode, an op or an output_size that doesn't exist, TypeError for a padding that is a
+    text, and for params what Conv2d raises.
     """
 
     dims, base = 2, _ConvTranspose2d

@@ -288,7 +288,7 @@ class QuantConv2d(_Quantized, Conv2d):
     Calibration finds the range of the input (see ``convert``). The range is kept in the buffers input_scale and
     input_zero_point, and doesn't change until the next calibration. The range of the weight follows the weight.
     It can be trained. Gradients are straight-through: those of the exact product of the rounded operands, and zero where an
-    operand lies outside the range of its codes.
+    operand lies outside the range of its codes. An add function of the op is taken for a sum there.
 
     A code q stands for scale * (q - zero_point) (Jacob et al., arXiv 1712.05877). What zero points add to the sums is
     subtracted as in TFApprox (Vaverka et al., arXiv 2002.09481, section 3).

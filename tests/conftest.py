@@ -26,7 +26,6 @@ if os.path.dirname(os.path.abspath(im2col_compat.__file__)) == os.path.join(ROOT
 
 # The same examples in every run, so that a run that fails fails again. `--hypothesis-profile=default` tries others.
 settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("few", derandomize=True, max_examples=15)  # for one environment among many
 settings.load_profile("repeatable")
 
 

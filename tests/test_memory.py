@@ -1,12 +1,13 @@
 """Extra memory beside results and gradients stays under the stated bound."""
 
+import gc
 import os
 
 import pytest
 from helpers.processes import run
 from helpers.tensors import torch
 
-from im2col_compat import available_backends, chunks
+from im2col_compat import Op, available_backends, chunks, conv2d
 from im2col_compat.compat import memory
 
 # A process of its own, so that its peak is this call's: columns alone would take 104 MB, terms two or three times that.
@@ -203,3 +204,36 @@ def test_results_are_compared_with_what_is_free(monkeypatch):
     assert len(asked) == 2
     memory.check_memory((1000, 1000), 4)  # small: nothing is asked
     assert len(asked) == 2
+
+
+OPS = {
+    "abs": Op(lambda w, x: abs(w - x)),
+    "product": Op(lambda w, x: 2 * w * x),
+    "product of functions": Op(lambda w, x: w.tanh() * x.sin()),
+    "own add": Op(lambda w, x: w * x, lambda acc, term: acc * 0.5 + term),
+    "own gradients": Op(lambda w, x: w.sign() * x.sign(), grad_w=lambda w, x: x * 1, grad_x=lambda w, x: w * 1),
+}
+
+
+@pytest.mark.skipif(not hasattr(torch, "func"), reason="needs today's torch")
+@pytest.mark.parametrize("op", ["dot", "l1", "adder", "xnor", "max_plus"] + sorted(OPS))
+def test_tensors_go_with_the_last_reference(op):
+    """No call leaves tensors in a cycle, for Python to find some time later."""
+
+    def call(requires_grad):
+        x, w = torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3, requires_grad=requires_grad)
+        y = conv2d(x.requires_grad_(requires_grad), w, op=OPS.get(op, op))
+        if requires_grad:
+            y.sum().backward()
+
+    for requires_grad in (False, True):
+        call(requires_grad)  # compiles what is compiled once
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            call(requires_grad)
+            gc.collect()
+            assert not any(isinstance(left, torch.Tensor) for left in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            del gc.garbage[:]

@@ -334,6 +334,8 @@ def test_captured_tensors(path, add):
     from torch.autograd import gradcheck
     from torch.autograd.gradcheck import gradgradcheck
 
+    if (path, add) == ("tensor operations", "fold") and torch.__version__.startswith(("1.11.", "1.12.")):
+        pytest.skip("1.11 and 1.12 go back once through what a checkpoint recomputes")
     s = make("tensor", np.array([0.7]), requires_grad=True)
     x, w = make("tensor", random(2, 4), requires_grad=True), make("tensor", random(3, 4), requires_grad=True)
 

@@ -195,13 +195,16 @@ def test_every_public_name_is_in_the_reference(pages):
 
 def test_every_public_name_is_described(site, pages):
     """Behind each heading of the reference there are a signature, where it is called, and words."""
+    seen = set()
     for name in reference(pages):
         with open(os.path.join(site, name), encoding="utf-8") as text:
             parts = re.split(r'<h[23] id="im2col_compat\.([\w.]+)" class="doc', text.read())
         for heading, part in zip(parts[1::2], parts[2::2]):
+            seen.add(heading)
             assert re.search(r"<p>[^<]*\w", part), heading
             if heading not in ("ops", "SlowPathWarning"):
                 assert "doc-signature" in part, heading
+    assert set(im2col_compat.__all__) <= seen
 
 
 def test_signatures_have_types_and_defaults(site):

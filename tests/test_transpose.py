@@ -333,6 +333,9 @@ def test_errors_are_pytorchs(op):
         ({"weight": make("tensor", some((4, 3, 3, 3)))}, RuntimeError),
     ]
 
+    with pytest.raises(TypeError, match="ConvTranspose2d.*padding.*'same'"):
+        ConvTranspose2d(2, 3, 3, padding="same", op=op)
+
     def raises(arguments, error):
         given = dict({"input": x, "weight": w}, **arguments)
         with pytest.raises(error) as ours:

@@ -44,6 +44,8 @@ for name in sorted(calls):
     child = os.fork()
     if child == 0:
         signal.alarm(60)
+        if torch is not None:
+            torch.set_num_threads(1)  # a forked child has no threads of its parent's, and would wait for them
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             calls[name]()

@@ -41,18 +41,18 @@ def value(expression, operands, plain=False):
     """An expression of operands, {name: tensor}. plain: whether these are plain data, which nothing differentiates."""
     if expression.function is OPERAND:
         return operands[expression.value]
-    found = {}
     like = next(operands[node.value] for node in postorder(expression) if node.function is OPERAND)
+    return _found(expression, {}, operands, like, plain)
 
-    def of(node):
-        if node not in found:
-            if plain and _is_choice(node) and node.args[0].function in _COMPARISONS:
-                found[node] = _chosen(node, [of(arg) for arg in node.args[0].args])
-            else:
-                found[node] = _value(node, [of(arg) for arg in node.args], operands, like)
-        return found[node]
 
-    return of(expression)
+def _found(node, found, operands, like, plain):
+    """The value of a node. found: those that are there already. (No function inside another: one that calls itself is
+    a cycle, and keeps its tensors until Python looks for cycles.)"""
+    if node not in found:
+        chosen = plain and _is_choice(node) and node.args[0].function in _COMPARISONS
+        args = [_found(arg, found, operands, like, plain) for arg in (node.args[0] if chosen else node).args]
+        found[node] = _chosen(node, args) if chosen else _value(node, args, operands, like)
+    return found[node]
 
 
 def at(expression, x):

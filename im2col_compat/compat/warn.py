@@ -10,7 +10,7 @@ _OURS = ("im2col_compat", "torch")
 class SlowPathWarning(RuntimeWarning):
     """Something is computed in a slow way, where there is a fast one for most.
 
-    It is given once for an op, or for a C library that is missing, at the user's line, and says why. To silence it:
+    It is given once for an op, or once where the C library or a C compiler is missing, at the user's line, and says why. To silence it:
     ``warnings.simplefilter("ignore", im2col_compat.SlowPathWarning)``.
     """
 
