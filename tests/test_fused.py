@@ -20,7 +20,7 @@ from im2col_compat import Op, available_backends, conv2d, linear, lowlevel, matm
 from im2col_compat.compat import memory
 from im2col_compat.compat.arrays import NUMPY, TORCH, arrays_of
 from im2col_compat.op import resolve
-from im2col_compat.codegen import kernels
+from im2col_compat.codegen import compile, kernels
 from im2col_compat.paths import choose
 from im2col_compat.paths import kernels as fused
 from im2col_compat.problem import conv_problem, product
@@ -269,7 +269,8 @@ def test_few_rows_are_those_of_many(setting, op, isa):
         "ordered": Op(lambda w, x: w - 2 * x, add=lambda acc, term: acc * 0.5 + term, identity=0.0),
         "logsumexp": Op(lambda w, x: w + x, add="logsumexp"),
     }.get(op, op)
-    random, rtol = np.random.RandomState(0), 1e-6 if op == "l1" else 0
+    by_tensors = op == "logsumexp" and compile.executable("cc") is None
+    random, rtol = np.random.RandomState(0), 1e-6 if op == "l1" or by_tensors else 0
     for filters, taps in ((32, 700), (37, 5)):
         x, w, t = (random.randn(*shape).astype("float32") for shape in ((40, taps), (filters, taps), (filters, taps)))
         x[1, 3], w[2, 0] = np.inf, -np.inf

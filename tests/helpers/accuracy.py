@@ -170,4 +170,4 @@ def objects(directory, source, level):
 
 def levels():
     """The instruction sets that this machine has."""
-    return range(lowlevel.level() + 1) if lowlevel.level() else (0,)
+    return range(lowlevel.level() + 1) if lowlevel.missing is None else (0,)
