@@ -395,6 +395,18 @@ def test_from_c_is_what_it_says(kind, dtype, compiler):
         np.testing.assert_array_equal(values(found), values(expected))
 
 
+def test_a_compiler_of_old_c(tmpdir, compiler):
+    """C that is wrong leaves a compiler that takes C89 as it is: later ops are compiled."""
+    if compile.executable("gcc") is None:
+        pytest.skip("needs gcc")
+    code = """
+from im2col_compat import Op
+assert "tensor operations" in Op.from_c("w * (x").explain("float32")
+assert "C kernels" in Op.from_c("w * x + w").explain("float32")
+"""
+    run(code, CC="gcc -std=gnu89", IM2COL_COMPAT_CACHE=str(tmpdir), IM2COL_COMPAT_QUIET="1")
+
+
 DIVIDING = """
 import numpy as np
 from im2col_compat import Op, conv2d, linear, matmul

@@ -32,8 +32,9 @@ _pid = os.getpid()
 
 #: Bytes that a compiler may need on the disk.
 _ROOM = 4 << 20
-#: The simplest source. What it needs of an assembler is what an instruction set has for loops.
-_SIMPLEST = "void im2col_compat_simplest(float *a) { for (int i = 0; i < 1024; i++) a[i] += 1; }\n"
+#: The simplest source, for compilers that are told to take C89, too. What it needs of an assembler is what an instruction
+#: set has for loops.
+_SIMPLEST = "void im2col_compat_simplest(float *a) { int i; for (i = 0; i < 1024; i++) a[i] += 1; }\n"
 
 
 class CannotCompile(Exception):
