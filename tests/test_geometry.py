@@ -379,7 +379,7 @@ import json
 
 import numpy as np
 
-from im2col_compat import conv1d, conv2d, conv3d, fold, unfold
+from im2col_compat import conv1d, conv2d, conv3d, fold, lowlevel, unfold
 
 outcomes = []
 for function, size, kernel, stride, dilation, pads in json.loads({!r}):
@@ -412,7 +412,9 @@ for function, size, kernel, stride, dilation, pads in json.loads({!r}):
             terms = abs(weight.reshape(-1, 1) - columns) if function == "l1" else weight.reshape(-1, 1) + columns
             expected = (terms.sum(0) if function == "l1" else terms.max(0)).reshape(found.shape)
     except RuntimeError as error:
-        assert "int64" in str(error) and "padding=" in str(error), error
+        # Tensor operations pad strips of the image, which may be larger than the memory.
+        refused = "not enough memory" in str(error) and lowlevel.missing is not None
+        assert refused or "int64" in str(error) and "padding=" in str(error), error
         outcomes.append(0)
     else:
         np.testing.assert_array_equal(found, expected, str((function, size, kernel, stride, dilation, pads)))
