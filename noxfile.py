@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent
 TOOLS = ROOT / "tests" / "matrix"
 RESULTS = ROOT / ".nox" / "matrix"
 sys.path.insert(0, str(TOOLS))
+import pythons  # noqa: E402
 import report  # noqa: E402
 
 nox.options.error_on_missing_interpreters = False  # the table names what is missing
@@ -32,10 +33,7 @@ nox.options.error_on_missing_interpreters = False  # the table names what is mis
 os.environ["IM2COL_COMPAT_CACHE"] = str(RESULTS / "kernels")
 # Old pips take a constraint that the machine has for torch in place of what a leg asks for.
 os.environ["PIP_CONSTRAINT"] = os.devnull
-if shutil.which("pyenv"):
-    # Its shims find only the versions named here.
-    versions = subprocess.run(["pyenv", "versions", "--bare"], stdout=subprocess.PIPE, check=True).stdout.decode()
-    os.environ["PYENV_VERSION"] = ":".join(versions.split())
+pythons.name_all()
 
 if os.path.isdir("/usr/lib/ccache"):
     # Legs of one Python compile the same C, in other folders. (What is kept isn't in a home: tests look what gets there.)

@@ -1,12 +1,4 @@
-"""Layers that compute with integers of a few bits, and with any table of products.
-
-Each integer is a code. Code q stands for the real number scale * (q - zero_point) (Jacob et al., arXiv 1712.05877).
-PyTorch's own observers choose scale and zero_point. Products of codes are looked up in the op's table, and their sums
-are exact. What the zero points add to the sums is subtracted, as in TFApprox (Vaverka et al., arXiv 2002.09481,
-section 3). Gradients are straight-through: those of the exact product of the rounded operands, and zero where an
-operand lies outside the range of its codes. An add function of the op, as of an accumulator that saturates, is taken
-for a sum there.
-"""
+"""Layers that compute with integers of a few bits, and with any table of products. See QuantConv2d."""
 
 import numpy as np
 

@@ -17,8 +17,8 @@ SECTIONS = {
         "theirs is the speed to aim at. A term of l1 takes three vector instructions, a difference, an absolute "
         "value and a sum, where a product and its sum take one: of a processor's peak l1 can have half, where absolute "
         "values have ports of their own, and a third on Intel's with AVX-512, whose two ports do all three. F.conv2d "
-        "comes near the peak where there are many channels. Own lambda is `lambda w, x: abs(w - x)`. torch.compile gets its columns "
-        "from F.unfold, which is ten times as slow inside the graph. AdderNet is the published code.",
+        "comes near the peak where there are many channels. Own lambda is `lambda w, x: abs(w - x)`. torch.compile "
+        "gets its columns from F.unfold, which is ten times as slow inside the graph. AdderNet is the published code.",
     ),
     "gradients": (
         "Forward and backward",

@@ -24,6 +24,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import pythons
+
 ROOT = Path(__file__).resolve().parents[2]
 TOP = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
 ZIG = "{} -m ziglang cc -target ".format(sys.executable)
@@ -181,10 +183,7 @@ def check(found, folder):
     if again != digests(found):
         sys.exit("built twice, these differ: {}".format(set(again.items()) ^ set(digests(found).items())))
     print("built twice, the same bytes: {}".format(", ".join(sorted(again))), flush=True)
-    if shutil.which("pyenv"):
-        # Its commands are those of its Pythons that this names.
-        versions = subprocess.run(["pyenv", "versions", "--bare"], stdout=subprocess.PIPE, check=True).stdout.decode()
-        os.environ["PYENV_VERSION"] = ":".join(versions.split())
+    pythons.name_all()
     sdist, wheel = found[:2]
     said = set()
     for version in ("2.7", "3.6", "3.13"):
